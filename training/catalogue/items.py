@@ -1,0 +1,124 @@
+"""Items of the catalogue: attributes, a clean caption, and the text that a shop would write about them."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from training.catalogue.art import COLOURS, PATTERNS, Art
+from training.catalogue.products import REGISTRY, clothing, gear, home, kitchen, play
+
+__all__ = ["HELD_OUT_TYPES", "TRAINED_TYPES", "Item", "clothing", "draw_item", "gear", "home", "is_held_out", "kitchen",
+           "play"]  # fmt: skip
+
+HELD_OUT_TYPES = ("table lamp", "rain boot", "alarm clock", "cooking pot", "toy boat")
+"""Types that no model is trained on. Each shares a word with trained ones, which is all a small model can go by."""
+
+TRAINED_TYPES = tuple(sorted(set(REGISTRY) - set(HELD_OUT_TYPES)))
+
+_MARKETING = ("NEW!", "Best Seller", "Hot Deal", "2026 Collection", "Premium Quality", "Gift Idea", "Top Rated",
+              "Free Shipping", "Limited Edition", "As Seen Online")  # fmt: skip
+_BRANDS = ("Nordhaus", "Casa Lumo", "Brightwell", "Tandem & Co", "Everfold", "Mirabel", "Kitewood", "Oslo Lane")
+_PRAISE = (
+    "You will love it from day one.",
+    "Makes a perfect gift for birthdays, weddings and every holiday.",
+    "Our customers can't stop talking about it!",
+    "Designed with passion and attention to detail.",
+    "Order now while stocks last.",
+    "Satisfaction guaranteed or your money back.",
+)
+_FACTS = (
+    "Easy to clean with a damp cloth.",
+    "Dimensions may vary by 1-2 cm.",
+    "Colours may differ slightly due to screen settings.",
+    "Ships in recyclable packaging.",
+    "Imported.",
+    "Item no. {number}.",
+)
+_AUDIENCES = ("women", "men", "kids", "girls", "boys", "adults", "teens", "everyone")
+_PATTERN_WORDS = {
+    "plain": ("plain", "solid", "one-colour"),
+    "striped": ("striped", "stripes", "stripe print"),
+    "checked": ("checked", "gingham", "plaid"),
+    "dotted": ("dotted", "polka dot", "dots"),
+    "floral": ("floral", "flower print", "flowers"),
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One product: what it is, how it looks, and the seed of everything about it that has no name."""
+
+    product_type: str
+    colour: str
+    pattern: str
+    material: str
+    audience: str
+    seed: int
+
+    @property
+    def caption(self) -> str:
+        """What it is, in the fewest words: ``a red striped mug``; plain items have no pattern word."""
+        words = [self.colour, *([self.pattern] if self.pattern != "plain" else []), self.product_type]
+        return f"{'an' if words[0][0] in 'aeiou' else 'a'} {' '.join(words)}"
+
+    @cached_property
+    def title(self) -> str:
+        """A shop's title: the attributes in any order, synonyms, brand and marketing stuffed in."""
+        rng = self._rng("title")
+        kind = REGISTRY[self.product_type]
+        words = [self.colour.title(), str(rng.choice(_PATTERN_WORDS[self.pattern])).title(), self.material.title(),
+                 f"for {self.audience.title()}", str(rng.choice(_MARKETING)), kind.name.title()]  # fmt: skip
+        if kind.synonyms:
+            words.append(str(rng.choice(kind.synonyms)).title())
+        rng.shuffle(words)
+        return " ".join([str(rng.choice(_BRANDS)), *words[: int(rng.integers(4, len(words) + 1))], kind.department])
+
+    @cached_property
+    def description(self) -> str:
+        """A shop's description: praise, facts nobody searches for, other colours on offer, and somewhere the item."""
+        rng = self._rng("description")
+        others = rng.choice([c for c in COLOURS if c != self.colour], 3, replace=False)
+        sentences = [
+            f"This {self.material} {self.product_type} comes in {self.colour}.",
+            f"{str(rng.choice(_PATTERN_WORDS[self.pattern])).capitalize()} design.",
+            f"Also available in {', '.join(others)}.",
+            *rng.choice(_PRAISE, 2, replace=False),
+            *rng.choice(_FACTS, 2, replace=False),
+        ]
+        rng.shuffle(sentences)
+        return " ".join(sentences).format(number=self.seed % 1_000_000)
+
+    def art(self) -> Art:
+        """The finished drawing; the same for every photo of the item."""
+        art = Art(self._rng("shape"), self.colour, self.pattern)
+        REGISTRY[self.product_type].draw(art)
+        return art
+
+    def _rng(self, purpose: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(purpose.encode())])
+
+
+def is_held_out(product_type: str, colour: str, pattern: str) -> bool:
+    """Whether this combination of attributes is kept from training: one in eight, and every held-out type."""
+    return product_type in HELD_OUT_TYPES or zlib.crc32(f"{product_type}/{colour}/{pattern}".encode()) % 8 == 0
+
+
+def draw_item(rng: np.random.Generator, types: tuple[str, ...] = TRAINED_TYPES, *, training: bool = False) -> Item:
+    """A random item of one of the types; for ``training``, none whose combination is held out."""
+    while True:
+        product_type, colour = str(rng.choice(types)), str(rng.choice(list(COLOURS)))
+        pattern = str(rng.choice(PATTERNS, p=(0.4, 0.15, 0.15, 0.15, 0.15)))
+        if not (training and is_held_out(product_type, colour, pattern)):
+            break
+    return Item(
+        product_type=product_type,
+        colour=colour,
+        pattern=pattern,
+        material=str(rng.choice(REGISTRY[product_type].materials)),
+        audience=str(rng.choice(_AUDIENCES)),
+        seed=int(rng.integers(2**31)),
+    )
