@@ -94,6 +94,8 @@ def smooth(*points: Point, closed: bool = True) -> str:
     ring = [p[-1], *p, p[0], p[1]] if closed else [p[0], *p, p[-1]]
     d = f"M{ring[1][0]:.2f} {ring[1][1]:.2f}"
     for i, (a, b) in enumerate(pairwise(ring[1:-1]), start=1):
+        if a == b:
+            continue
         before, after = ring[i - 1], ring[i + 2]
         c1 = (a[0] + (b[0] - before[0]) / 6, a[1] + (b[1] - before[1]) / 6) if a != before else a
         c2 = (b[0] - (after[0] - a[0]) / 6, b[1] - (after[1] - a[1]) / 6) if b != after else b

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
 
 from training.catalogue.art import render
 from training.catalogue.backgrounds import paint_background
-from training.catalogue.items import TRAINED_TYPES, Item, draw_item
+from training.catalogue.items import Item
 
 _SIZES = ((360, 360), (400, 320), (320, 400), (420, 300), (320, 320))
+_MASTER = 288  # pixels for the drawing's 300 units, from which photos of the item are scaled down
 
 
 @dataclass(frozen=True)
@@ -31,31 +34,19 @@ class Photo:
 def packshot(item: Item, rng: np.random.Generator, side: int = 320) -> Photo:
     """The item alone on white, upright, lit from the upper left."""
     canvas = np.full((side, side, 3), 252, np.float32)
-    sprite = _sprite(item, int(side * rng.uniform(0.82, 0.94)), 0)
+    sprite = _sprite(item, side * rng.uniform(0.82, 0.94) / (_MASTER * 200 / 300))
     h, w = sprite.shape[:2]
     owner = np.zeros((side, side), np.int8)
     _paste(canvas, owner, 1, sprite, (side - w) // 2, (side - h) // 2, shadow=0.3)
     return Photo(_jpeg(canvas, 92), (item,), _boxes(owner, 1), (side, side))
 
 
-def scene(
-    rng: np.random.Generator,
-    types: tuple[str, ...] = TRAINED_TYPES,
-    *,
-    target: Item | None = None,
-    others: int | None = None,
-    training: bool = False,
-) -> Photo:
-    """A photo of ``target`` (by default a random item of ``types``) among 3 to 5 products of other types.
-
-    ``training`` keeps held-out combinations of attributes out of it.
-    """
-    target = target or draw_item(rng, types, training=training)
+def scene(rng: np.random.Generator, target: Item, pool: Sequence[Item]) -> Photo:
+    """A photo of ``target`` among 3 to 5 products of other types out of ``pool``."""
     items = [target]
-    while len(items) < 1 + (others or int(rng.integers(3, 6))):
-        item = draw_item(rng, training=training)
-        if all(item.product_type != other.product_type for other in items):
-            items.append(item)
+    for _ in range(int(rng.integers(3, 6))):
+        taken = {item.product_type for item in items}
+        items.append(_draw(rng, [item for item in pool if item.product_type not in taken]))
     width, height = _SIZES[int(rng.integers(len(_SIZES)))]
     ground = paint_background(rng, width, height).astype(np.float32)
     while True:
@@ -68,6 +59,12 @@ def scene(
     )
 
 
+def _draw(rng: np.random.Generator, items: Sequence[Item]) -> Item:
+    if not items:
+        raise ValueError("the pool has too few product types for a scene: it needs at least 6")
+    return items[int(rng.integers(len(items)))]
+
+
 def _arrange(canvas: np.ndarray, owner: np.ndarray, items: list[Item], rng: np.random.Generator) -> list[float]:
     """Put every item somewhere, in random depth order; returns the part of each that remains visible, 0 to 1."""
     height, width = owner.shape
@@ -77,9 +74,9 @@ def _arrange(canvas: np.ndarray, owner: np.ndarray, items: list[Item], rng: np.r
     whole = np.zeros(len(items))
     for index in rng.permutation(len(items)):
         cell_w, cell_h = width / columns, height / rows
-        side = min(cell_w, cell_h) * rng.uniform(0.62, 1.22)
+        scale = min(cell_w, cell_h) * rng.uniform(0.62, 1.22) / (_MASTER * 200 / 300)
         turn = rng.normal(0, 14) if rng.random() < 0.85 else rng.uniform(-60, 60)
-        sprite = _sprite(items[index], int(side), float(turn), flip=bool(rng.random() < 0.5))
+        sprite = _sprite(items[index], scale, float(turn), flip=bool(rng.random() < 0.5))
         h, w = sprite.shape[:2]
         cx = (cells[index] % columns + 0.5 + rng.uniform(-0.24, 0.24)) * cell_w
         cy = (cells[index] // columns + 0.5 + rng.uniform(-0.24, 0.24)) * cell_h
@@ -90,35 +87,52 @@ def _arrange(canvas: np.ndarray, owner: np.ndarray, items: list[Item], rng: np.r
     return list(seen / np.maximum(whole, 1))
 
 
-def _sprite(item: Item, side: int, turn: float, flip: bool = False) -> np.ndarray:
-    """The drawing cut to what is painted: RGBA float32, colours 0 to 255, alpha 0 to 1."""
-    image = render(item.art().svg(turn), int(side * 1.5)).astype(np.float32)
+@lru_cache(maxsize=8192)
+def _master(item: Item) -> np.ndarray:
+    """The drawing, upright, cut to what is painted: RGBA uint8."""
+    image = render(item.art().svg(), _MASTER)
+    ys, xs = np.nonzero(image[..., 3] > 4)
+    return image[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1].copy()
+
+
+def _sprite(item: Item, scale: float, turn: float = 0, flip: bool = False) -> np.ndarray:
+    """The drawing scaled, turned by degrees and mirrored: RGBA float32, premultiplied, alpha 0 to 1."""
+    image = _master(item).astype(np.float32)
     image[..., 3] /= 255
-    ys, xs = np.nonzero(image[..., 3] > 0.02)
-    image = image[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
-    return image[:, ::-1] if flip else image
+    image[..., :3] *= image[..., 3:]
+    h, w = (max(round(n * scale), 4) for n in image.shape[:2])
+    image = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+    if flip:
+        image = image[:, ::-1]
+    if turn:
+        matrix = cv2.getRotationMatrix2D((w / 2 - 0.5, h / 2 - 0.5), turn, 1)
+        cosine, sine = abs(matrix[0, 0]), abs(matrix[0, 1])
+        turned_w, turned_h = int(h * sine + w * cosine) + 2, int(h * cosine + w * sine) + 2
+        matrix[:, 2] += (turned_w - w) / 2, (turned_h - h) / 2
+        image = cv2.warpAffine(image, matrix, (turned_w, turned_h), flags=cv2.INTER_LINEAR)
+    return image
 
 
 def _paste(canvas: np.ndarray, owner: np.ndarray, number: int, sprite: np.ndarray, x: int, y: int, shadow: float) -> None:
     """Lay a sprite and its shadow over the canvas, in place, and note whose pixels they are now."""
-    height, width = owner.shape
-    margin = max(sprite.shape[:2]) // 8
-    alpha = cv2.copyMakeBorder(sprite[..., 3], margin, margin, margin, margin, cv2.BORDER_CONSTANT)
-    cast = cv2.blur(cv2.blur(alpha, (margin, margin)), (margin, margin))
-    for layer, left, top, opacity in (
-        (cast, x - margin + margin // 3, y - margin + margin // 2, shadow),
-        (sprite[..., 3], x, y, 1.0),
-    ):
-        h, w = layer.shape
-        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + w, width), min(top + h, height)
-        if x0 >= x1 or y0 >= y1:
-            continue
-        a = layer[y0 - top : y1 - top, x0 - left : x1 - left, None] * opacity
-        paint = sprite[y0 - y : y1 - y, x0 - x : x1 - x, :3] if layer.shape == sprite.shape[:2] else 0.0
-        region = canvas[y0:y1, x0:x1]
-        region += a * (paint - region)
-        if layer.shape == sprite.shape[:2]:
-            owner[y0:y1, x0:x1][a[..., 0] > 0.5] = number
+    reach = max(sprite.shape[:2]) // 8
+    alpha = cv2.copyMakeBorder(sprite[..., 3], reach, reach, reach, reach, cv2.BORDER_CONSTANT)
+    cast = cv2.blur(cv2.blur(alpha, (reach, reach)), (reach, reach))
+    target, source = _overlap(canvas, cast, x - reach + reach // 3, y - reach + reach // 2)
+    canvas[target] *= 1 - shadow * cast[source][..., None]
+    target, source = _overlap(canvas, sprite, x, y)
+    colour, alpha = sprite[source][..., :3], sprite[source][..., 3:]
+    canvas[target] = canvas[target] * (1 - alpha) + colour
+    owner[target][alpha[..., 0] > 0.5] = number
+
+
+def _overlap(canvas: np.ndarray, layer: np.ndarray, x: int, y: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where a layer with its corner at x, y meets the canvas: as slices of the canvas and of the layer."""
+    height, width = canvas.shape[:2]
+    h, w = layer.shape[:2]
+    x0, y0 = min(max(x, 0), width), min(max(y, 0), height)
+    x1, y1 = max(min(x + w, width), x0), max(min(y + h, height), y0)
+    return (slice(y0, y1), slice(x0, x1)), (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x))
 
 
 def _light(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -126,8 +140,8 @@ def _light(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     height, width = canvas.shape[:2]
     angle = rng.uniform(0, 2 * np.pi)
     ramp = np.linspace(-1, 1, width)[None] * np.cos(angle) + np.linspace(-1, 1, height)[:, None] * np.sin(angle)
-    gain = rng.uniform(0.78, 1.12) * (1 + rng.uniform(0, 0.22) * ramp)
-    canvas = canvas * gain[..., None].astype(np.float32) * rng.uniform(0.93, 1.05, 3).astype(np.float32)
+    gain = (rng.uniform(0.78, 1.12) * (1 + rng.uniform(0, 0.22) * ramp)).astype(np.float32)
+    canvas = canvas * gain[..., None] * rng.uniform(0.93, 1.05, 3).astype(np.float32)
     if rng.random() < 0.3:
         canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.4, 1.1))
     noise = rng.standard_normal((height, width, 1), np.float32) * np.float32(rng.uniform(0, 6))

@@ -20,13 +20,14 @@ def t_shirt(a: Art) -> None:
     w, hem, neck, dip = a.vary(46, 54), a.vary(80, 94), a.vary(20, 25), a.vary(20, 30)
     reach, drop = a.vary(88, 98), a.vary(-22, -6)
     vee, trim, pocket = a.coin(0.35), a.pick("dark", "light", "plain"), a.coin(0.4)
-    a.fill(f"M{-neck} -85Q0 -72 {neck} -85L{neck - 6} -66H{6 - neck}z", "dark")
-    a.shadow(f"M{-neck} -85Q0 -72 {neck} -85L{neck - 6} -66H{6 - neck}z", 0.4)
-    a.line(f"M{-neck} -85Q0 -74 {neck} -85", 4, trim)
+    low = f"L0 {-82 + dip * 1.35}L" if vee else f"Q{neck * 0.8} {-82 + dip} 0 {-82 + dip}Q{-neck * 0.8} {-82 + dip} "
+    hollow = f"M{-neck} -86Q0 -76 {neck} -86{low}{-neck} -86z"
+    a.fill(hollow, "dark")
+    a.shadow(hollow, 0.4)
+    a.line(f"M{-neck} -86Q0 -76 {neck} -86", 4, trim)
     for _ in _sides(a):
         a.body(f"M{w - 8} -76Q{reach - 20} -66 {reach} {drop - 16}L{reach - 26} {drop + 6}L{w - 6} -16z", "soft")
         a.line(f"M{reach - 2} {drop - 13}L{reach - 26} {drop + 3}", 3.4, trim)
-    low = f"L0 {-82 + dip * 1.35}L" if vee else f"Q{neck * 0.8} {-82 + dip} 0 {-82 + dip}Q{-neck * 0.8} {-82 + dip} "
     torso = (
         f"M{neck} -86{low}{-neck} -86L{-w + 4} -76Q{-w + 6} -40 {-w} -14Q{-w + 5} 30 {-w} {hem}Q0 {hem + 8} {w} {hem}"
         f"Q{w - 5} 30 {w} -14Q{w - 6} -40 {w - 4} -76z"
@@ -48,7 +49,9 @@ def dress(a: Art) -> None:
     line, hem, sleeves = a.vary(-26, -14), a.vary(80, 92), a.pick("straps", "cap", "none")
     belt, folds = a.pick("leather", "dark", "accent", "gold"), a.vary(0.2, 0.34)
     inner = 12 if sleeves == "straps" else 14
-    a.shadow(f"M{-inner - 5} -84Q0 -78 {inner + 5} -84L{inner} -60H{-inner}z", 0.6 if sleeves != "straps" else 0)
+    if sleeves != "straps":
+        a.fill(f"M{-inner - 5} -88Q0 -80 {inner + 5} -88L{inner} -60H{-inner}z", "dark")
+        a.shadow(f"M{-inner - 5} -88Q0 -80 {inner + 5} -88L{inner} -60H{-inner}z", 0.35)
     for _ in _sides(a):
         if sleeves == "straps":
             a.line(f"M{inner + 7} -60Q{inner + 6} -84 {inner + 2} -97", 5, "dark")
@@ -141,7 +144,8 @@ def hoodie(a: Art) -> None:
         )
         a.body(poly((out + 9, hem - 19), (out + 8, hem - 2), (out - 15, hem + 1), (out - 19, hem - 15)), "flat", rib)
     a.body(
-        f"M{-hood + 14} -62Q-20 -52 0 -50Q20 -52 {hood - 14} -62L{w - 6} -58Q{w - 5} -30 {w} 0L{w} {hem}H{-w}L{-w} 0Q{-w + 5} -30 {6 - w} -58z",
+        f"M{-hood + 14} -62Q-20 -52 0 -50Q20 -52 {hood - 14} -62L{w - 6} -58Q{w - 5} -30 {w} 0"
+        f"L{w} {hem}H{-w}L{-w} 0Q{-w + 5} -30 {6 - w} -58z",
         "soft",
     )
     a.body(rect(-w + 1, hem - 4, 2 * w - 2, 15, 4), "flat", rib)
@@ -179,7 +183,7 @@ def hoodie(a: Art) -> None:
         a.line(f"M0 -26V{hem + 8}", 2, "steel", 1, "2 2.4")
     drop = a.vary(2, 14)
     for _ in _sides(a):
-        a.line(f"M8 -36Q13 -18 10 {drop - 6}", 3, a.pick("white", "white"))
+        a.line(f"M8 -36Q13 -18 10 {drop - 6}", 3, "white")
         a.line(f"M10 {drop - 6}v5", 4, "steel")
 
 
@@ -225,7 +229,8 @@ def sock(a: Art) -> None:
     trim, rings = a.pick("light", "dark", "accent"), a.coin(0.5)
     outline = (
         f"M-62 {top}Q{-62 + w} {top + 5} {-62 + 2 * w} {top}L{-60 + 2 * w} 8Q{-52 + 2 * w} 24 {toe - 34} {30 + slope}"
-        f"Q{toe + 14} {34 + slope} {toe + 14} {60 + slope}Q{toe + 10} {84 + slope} {toe - 20} {84 + slope}Q10 {80 + slope} -30 78Q-66 76 -64 36z"
+        f"Q{toe + 14} {34 + slope} {toe + 14} {60 + slope}Q{toe + 10} {84 + slope} {toe - 20} {84 + slope}"
+        f"Q10 {80 + slope} -30 78Q-66 76 -64 36z"
     )
     with a.group(scale=(a.pick(1, -1), 1)):
         a.body(outline, "soft")
@@ -277,8 +282,11 @@ def sneaker(a: Art) -> None:
 @product("ankle boot", "clothing", synonyms=("chelsea boot", "bootie"), materials=("leather", "suede", "nubuck"))
 def ankle_boot(a: Art) -> None:
     top, heel, w = a.vary(-82, -70), a.vary(14, 30), a.vary(30, 35)
-    style = a.pick("gore", "gore", "zip", "buckle")
-    upper = f"M-70 {top}Q{w - 70} {top + 7} {2 * w - 70} {top}Q{2 * w - 74} -20 {2 * w - 54} -4Q50 10 80 24Q94 34 92 56H-72Q-78 20 -70 {top}z"
+    style, tone = a.pick("gore", "gore", "zip", "buckle"), a.pick("rubber", "dark wood")
+    upper = (
+        f"M-70 {top}Q{w - 70} {top + 7} {2 * w - 70} {top}Q{2 * w - 74} -20 {2 * w - 54} -4"
+        f"Q50 10 80 24Q94 34 92 56H-72Q-78 20 -70 {top}z"
+    )
     with a.group(scale=(a.pick(1, -1), 1), at=(-4, 0)):
         a.fill(ellipse(w - 70, top, w, 6), "dark")
         a.shadow(ellipse(w - 70, top, w, 6), 0.5)
@@ -303,15 +311,15 @@ def ankle_boot(a: Art) -> None:
             a.line(rect(w - 62, -9, 14, 16, 2), 3.2, "gold")
         elif style == "gore":
             a.line(f"M-69 {top}q-9 -6 -7 -14q6 -5 9 2l3 14", 3.4, "dark")
-        a.body(f"M-73 54H92Q98 58 92 64H-10L-30 {64 + heel}H-72z", "flat", a.pick("rubber", "dark wood"))
-        a.body(rect(-6, 60, 100, 6 + heel * 0.25, 3), "flat", "rubber")
+        a.body(f"M-73 54H92Q98 58 92 64H-10L-30 {64 + heel}H-72z", "flat", tone)
+        a.body(rect(-6, 60, 100, 6 + heel * 0.25, 3), "flat", tone)
 
 
 @product(
     "rain boot", "clothing", synonyms=("wellington boot", "rubber boot"), materials=("rubber", "natural rubber", "PVC")
 )
 def rain_boot(a: Art) -> None:
-    top, w, ankle = a.vary(-98, -88), a.vary(31, 36), a.vary(24, 27)
+    top, w, ankle = a.vary(-93, -84), a.vary(31, 36), a.vary(24, 27)
     left, band, strap = -58, a.pick("light", "dark", "white"), a.coin(0.5)
     right = left + 2 * w
     boot = (
@@ -380,10 +388,14 @@ def winter_scarf(a: Art) -> None:
             for i in range(7):
                 a.line(f"M{-w + 3 + i * (w - 3) / 3:.1f} {end + 22}v14", 3.2, "plain")
             a.body(rect(-w, 0, 2 * w, end + 26, 3), "tube")
+            for i in range(1, 6):
+                a.line(f"M{-w + i * w / 3:.1f} 4V{end + 24}", 1, "black", 0.18, "3 2")
             for y in (6, 15):
                 a.fill(rect(-w, end + y, 2 * w, 5), trim)
-    ring = smooth((0, -92), (loop * 0.7, -88), (loop, -62), (loop * 0.6, -28), (0, -20), (-loop * 0.6, -28), (-loop, -62),
-                  (-loop * 0.7, -88))  # fmt: skip
+    ring = smooth(
+        *((0, -92), (loop * 0.7, -88), (loop, -62), (loop * 0.6, -28)),
+        *((0, -20), (-loop * 0.6, -28), (-loop, -62), (-loop * 0.7, -88)),
+    )
     a.body(ring, "ball")
     hollow = smooth((-loop * 0.6, -78), (0, -90), (loop * 0.6, -78), (loop * 0.3, -66), (0, -63), (-loop * 0.3, -66))
     a.fill(hollow, "dark")
@@ -397,7 +409,7 @@ def winter_scarf(a: Art) -> None:
 @product("necktie", "clothing", synonyms=("tie", "neck tie"), materials=("silk", "silk twill", "polyester"))
 def necktie(a: Art) -> None:
     w, tip, knot = a.vary(23, 32), a.vary(62, 76), a.vary(14, 18)
-    a.tube("M-6 -70Q-40 -84 -30 -94Q0 -104 30 -94Q40 -84 6 -70", 10, "plain")
+    a.tube("M-6 -70Q-40 -82 -30 -90Q0 -99 30 -90Q40 -82 6 -70", 10, "plain")
     a.body(poly((6, -50), (14, -50), (w, 60), (w - 12, 76), (0, 60)), "flat", "dark")
     a.body(f"M-9 -56H9L{w} {tip}L0 99L{-w} {tip}z", "tube")
     a.shadow("M-9 -56H9L5 -40Q0 -50 0 -20Q-3 -48 -10 -44z", 0.4)

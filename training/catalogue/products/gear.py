@@ -20,7 +20,7 @@ def _spokes(inner: float, outer: float, count: int, turn: float = 0) -> str:
 @product("headphones", "electronics", synonyms=("headset", "over-ear headphones"),
          materials=("leatherette", "aluminium", "matte plastic"))  # fmt: skip
 def headphones(a: Art) -> None:
-    w, top, thick = a.vary(66, 74), a.vary(-98, -90), a.vary(19, 27)
+    w, top, thick = a.vary(64, 70), a.vary(-98, -90), a.vary(19, 27)
     ch, cw, tilt = a.vary(42, 52), a.vary(38, 46), a.vary(4, 9)
     metal, pad = a.pick("steel", "gold", "grey"), a.pick("black", "leather", "rubber", "cream")
     for s in (-1, 1):
@@ -116,7 +116,7 @@ def game_controller(a: Art) -> None:
 @product("bluetooth speaker", "electronics", synonyms=("wireless speaker", "portable speaker"),
          materials=("woven fabric", "rubber", "aluminium"))  # fmt: skip
 def bluetooth_speaker(a: Art) -> None:
-    w, h, r = a.vary(56, 72), a.vary(82, 94), a.vary(10, 36)
+    w, h, r = a.vary(56, 72), a.vary(80, 91), a.vary(10, 36)
     ring, cone = a.pick("steel", "gold", "grey", "black"), a.pick("rubber", "black", "screen")
     if a.coin(0.7):
         long, cord = a.vary(62, 84), a.pick("leather", "rubber", "plain")
@@ -127,7 +127,8 @@ def bluetooth_speaker(a: Art) -> None:
         a.body(rect(x - 13, h - 5, 26, 13, 5), "bar", "rubber")
     a.body(rect(-w, -h, 2 * w, 2 * h, r), "tube")
     a.line(rect(-w + 6, -h + 6, 2 * w - 12, 2 * h - 12, r - 5), 1.6, "dark", 0.6)
-    big, small = w * a.vary(0.62, 0.7), w * a.vary(0.28, 0.36)
+    small = w * a.vary(0.28, 0.36)
+    big = min(w * a.vary(0.62, 0.72), h - small - 23)
     for y, q in ((h - big - 18, big), (-h + small + 16, small)):
         a.shadow(ellipse(1, y + 3, q + 3), 0.3)
         a.body(ellipse(0, y, q + 2), "soft", ring)
@@ -271,7 +272,9 @@ def computer_mouse(a: Art) -> None:
         a.body(rect(-10, -h * 0.78, 20, h * 0.5, 10), "flat", "black")
         a.body(rect(-6, -h * 0.72, 12, h * 0.38, 6), "bar", a.pick("steel", "grey", "accent"))
         a.line("".join(f"M-4 {-h * 0.72 + 6 + i * 5.4:.1f}h8" for i in range(4)), 1.2, "black", 0.6)
-        a.gloss(smooth((-w * 0.66, -h * 0.66), (-w * 0.42, -h * 0.74), (-w * 0.5, -h * 0.3), (-w * 0.72, -h * 0.3)), 0.4)
+        a.gloss(
+            smooth((-w * 0.66, -h * 0.66), (-w * 0.42, -h * 0.74), (-w * 0.5, -h * 0.3), (-w * 0.72, -h * 0.3)), 0.4
+        )
         a.fill(ellipse(0, h * 0.62, 7, 4), a.pick("white", "steel", "accent"), 0.9)
 
 
@@ -279,7 +282,7 @@ def computer_mouse(a: Art) -> None:
 def notebook(a: Art) -> None:
     w, h, r = a.vary(62, 70), a.vary(86, 92), a.vary(3, 12)
     spiral, metal = a.coin(), a.pick("steel", "black", "gold")
-    with a.group(rotate=a.vary(-5, 5)):
+    with a.group(at=(0, -1), rotate=a.vary(-5, 5), scale=0.95):
         if not spiral:
             a.line(f"M{w * 0.1} {h - 6}L{w * 0.1 - 3} {h + 11}", 5, a.pick("gold", "accent", "leather"))
         a.body(rect(-w + 5, -h + 6, 2 * w + 2, 2 * h, r), "flat", "dark")
@@ -312,8 +315,8 @@ def backpack(a: Art) -> None:
     for s in (-1, 1):
         with a.group(scale=(s, 1)):
             a.tube(smooth((w - 18, top + 24), (w + 18, top + 48), (w + 24, 36), (w - 2, 82), closed=False), 11, strap)
-            a.body(smooth((w - 10, 16), (w - 10, 16), (w + 15, 24), (w + 17, bottom - 22), (w - 10, bottom - 4),
-                          (w - 10, bottom - 4)), "soft", "dark")  # fmt: skip
+            a.body(smooth((w - 10, 16), (w - 10, 16), (w + 15, 24), (w + 15, bottom - 26), (w - 12, bottom - 13),
+                          (w - 12, bottom - 13)), "soft", "dark")  # fmt: skip
     broad = a.vary(0.7, 0.86)
     a.body(f"M{-w} {bottom - 20}V{top + 50}C{-w} {top + 14} {-w * broad} {top} {-w * 0.3} {top}H{w * 0.3}C{w * broad} {top} "
            f"{w} {top + 14} {w} {top + 50}V{bottom - 20}Q{w} {bottom} {w - 18} {bottom}H{-w + 18}"
@@ -342,7 +345,7 @@ def handbag(a: Art) -> None:
     metal, trim = a.pick("gold", "gold", "steel"), a.pick("dark", "leather", "plain")
     hx, peak = tw * a.vary(0.46, 0.6), a.vary(-96, -88)
     rear = f"M{-hx + 7} {top}C{-hx + 4} {peak - 4} {hx - 4} {peak - 4} {hx - 7} {top}"
-    a.line(rear, 8, "black", 0.9)
+    a.line(rear, 7.6, "black", 0.5)
     a.line(rear, 6, trim)
     a.body(poly((-tw + 6, top + 4), (-tw + 16, top - 8), (tw - 16, top - 8), (tw - 6, top + 4)), "flat", "dark")
     a.body(f"M{-tw} {top}H{tw}L{w} {bottom - 14}Q{w + 1} {bottom} {w - 14} {bottom}H{-w + 14}Q{-w - 1} {bottom} {-w} "
@@ -418,13 +421,13 @@ def umbrella(a: Art) -> None:
     with a.group(rotate=a.vary(-9, 9)):
         a.tube(f"M0 {top - 12}V{top + 10}", 4.5, rod)
         a.tube(f"M0 {rim - 20}V62", 5, rod)
-        hook = a.vary(15, 20)
+        hook = a.vary(14, 17)
         a.tube(f"M0 58V82C0 {82 + hook} {s * 2 * hook:.1f} {82 + hook} {s * 2 * hook:.1f} 82V76", 9, handle)
         a.body(rect(-6, 50, 12, 9, 2), "tube", a.pick("gold", "steel"))
         xs = [-w * cos(pi * i / panels) for i in range(panels + 1)]
         ys = [rim + 9 * sin(pi * i / panels) for i in range(panels + 1)]
         hem = "".join(
-            f"Q{(xs[i] + xs[i - 1]) / 2:.1f} {(ys[i] + ys[i - 1]) / 2 - sag * 1.4:.1f} {xs[i - 1]:.1f} {ys[i - 1]:.1f}"
+            f"Q{(xs[i] + xs[i - 1]) / 2:.1f} {(ys[i] + ys[i - 1]) / 2 - sag * min(1.4, (xs[i] - xs[i - 1]) / 28):.1f} {xs[i - 1]:.1f} {ys[i - 1]:.1f}"
             for i in range(panels, 0, -1)
         )
         a.fill(f"M{-w + 3} {rim}Q0 {rim - 34} {w - 3} {rim}Q0 {rim + 3} {-w + 3} {rim}z", "dark")
@@ -437,6 +440,8 @@ def umbrella(a: Art) -> None:
                 if i % 2:
                     a.shadow(f"M0 {top}Q{x0 * 0.95} {top + 10} {x0} {y0}L{x} {y}Q{x * 0.95} {top + 10} 0 {top}z", 0.13)
                 a.line(f"M0 {top}Q{x * 0.95:.1f} {top + 10} {x:.1f} {y:.1f}", 1.8, "dark", 0.8)
-            a.gloss(smooth((-w * 0.5, top + 34), (-w * 0.24, top + 15), (-w * 0.3, top + 34), (-w * 0.56, top + 52)), 0.28)
+            a.gloss(
+                smooth((-w * 0.5, top + 34), (-w * 0.24, top + 15), (-w * 0.3, top + 34), (-w * 0.56, top + 52)), 0.28
+            )
         a.body(rect(-6, top - 5, 12, 9, 4), "bar", "dark")
         a.fill("".join(ellipse(x, y + 1, 2.4) for x, y in zip(xs, ys, strict=True)), rod)

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import cos, pi, sin
 
-from training.catalogue.art import Art, ellipse, poly, rect, smooth, symmetric
+from training.catalogue.art import Art, Point, ellipse, poly, rect, smooth
 from training.catalogue.products import product
+
+
+def _joined(*runs: Sequence[Point]) -> str:
+    """An outline of soft curves that meet in sharp corners."""
+    return "M" + "L".join(smooth(*run, closed=False)[1:] for run in runs) + "z"
+
+
+def _turned(*right: Point) -> str:
+    """A symmetric outline from its right side, top to bottom, with flat ends: what a lathe or a potter's wheel makes."""
+    return _joined(right, [(-x, y) for x, y in reversed(right)])
+
+
+def _wavy(cx: float, cy: float, r: float, waves: int, depth: float, turn: float = 0) -> str:
+    """A circle with a scalloped edge."""
+    steps = [2 * pi * i / (4 * waves) for i in range(4 * waves)]
+    radii = [r * (1 - depth * (1 - cos(waves * t)) / 2) for t in steps]
+    return smooth(*((cx + q * cos(t + turn), cy + q * sin(t + turn)) for t, q in zip(steps, radii, strict=True)))
 
 
 def _drum(top: float, bottom: float, rt: float, rb: float, ry: float = 7) -> str:
@@ -41,12 +59,12 @@ def _shade(a: Art, top: float, bottom: float, rt: float, rb: float) -> None:
     "floor lamp", "home", synonyms=("standing lamp", "floor light"), materials=("linen", "brushed steel", "oak")
 )  # fmt: skip
 def floor_lamp(a: Art) -> None:
-    rb, bottom = a.vary(42, 52), a.vary(-34, -22)
+    rb, bottom = a.vary(46, 58), a.vary(-28, -14)
     rt = rb * a.vary(0.55, 0.95)
     metal = a.pick("gold", "steel", "black")
     if a.coin(0.45):
         wood, spread = a.pick("wood", "dark wood"), a.vary(40, 52)
-        for x, y in ((spread * 0.2, 92), (-spread, 98), (spread, 98)):
+        for x, y in ((spread * 0.2, 92), (-spread, 96), (spread, 96)):
             a.tube(poly((x * 0.1, bottom + 8), (x, y), closed=False), 6.5, wood)
         a.line(poly((-spread * 0.5, 45), (spread * 0.5, 45), closed=False), 2.5, metal)
         a.body(rect(-9, bottom, 18, 18, 3), "tube", metal)
@@ -70,12 +88,10 @@ def table_lamp(a: Art) -> None:
     neck, base, w = bottom + 16, 86, a.vary(32, 44)
     h = base - neck
     outline = a.pick(
-        smooth(*symmetric((9, neck), (9, neck), (w, neck + h * 0.5), (18, base), (18, base))),
-        smooth(*symmetric((9, neck), (9, neck), (12, neck + h * 0.3), (w, neck + h * 0.75), (w * 0.7, base),
-                          (w * 0.7, base))),
-        smooth(*symmetric((8, neck), (8, neck), (w * 0.9, neck + h * 0.22), (w * 0.85, neck + h * 0.5), (17, base),
-                          (17, base))),
-    )  # fmt: skip
+        _turned((9, neck), (w, neck + h * 0.5), (18, base)),
+        _turned((9, neck), (12, neck + h * 0.3), (w, neck + h * 0.75), (w * 0.7, base)),
+        _turned((8, neck), (w * 0.9, neck + h * 0.22), (w * 0.85, neck + h * 0.5), (17, base)),
+    )
     _foot(a, 98, a.vary(34, 42), 5, a.pick("wood", "dark wood", metal))
     a.body(outline, "ball")
     a.body(rect(-12, neck - 5, 24, 8, 3), "tube", metal)
@@ -109,67 +125,81 @@ def desk_lamp(a: Art) -> None:
     a.body(ellipse(*head, 7), "ball", metal)
 
 
+def _legs(a: Art, x: float, top: float, foot: float) -> None:
+    """Two short tapered legs at ``x`` and ``-x``."""
+    tone, splay = a.pick("wood", "dark wood", "black", "gold"), a.vary(0, 6)
+    for side in (-1, 1):
+        tip = side * (x + splay)
+        a.body(poly((side * x - 6, top), (side * x + 6, top), (tip + 3, foot), (tip - 3, foot)), "tube", tone)
+
+
 def _seating(a: Art, half: float, cushions: int, top: float, foot: float) -> None:
     """A padded seat from the front: legs, back, ``cushions`` side by side, front and arms."""
-    arm, seat, base = a.vary(22, 29), foot - a.vary(62, 68), foot - a.vary(15, 22)
-    inner, rise, round_ = half - arm, a.vary(26, 38), a.vary(8, 22)
-    leg, splay = a.pick("wood", "dark wood", "black", "gold"), a.vary(0, 6)
-    for x in (-half + 14, half - 14):
-        tip = x + splay * (1 if x > 0 else -1)
-        a.body(poly((x - 6, base - 4), (x + 6, base - 4), (tip + 3, foot), (tip - 3, foot)), "tube", leg)
-    back = inner + arm * 0.55
-    crown = a.vary(0, 12)
-    a.body(smooth((-back, seat + 30), (-back, seat + 30), (-back, top + round_), (-back + round_, top + 2), (0, top - crown + 2),
-                  (back - round_, top + 2), (back, top + round_), (back, seat + 30), (back, seat + 30)))  # fmt: skip
-    width = 2 * inner / cushions
-    tufted = a.coin(0.4)
-    for i in range(cushions):
-        x = -inner + i * width
-        if tufted:
-            for row, shift in ((0.35, 0.25), (0.35, 0.75), (0.68, 0.5)):
-                a.body(ellipse(x + width * shift, top + (seat - top) * row, 3), "ball", "dark")
-        else:
-            a.body(rect(x + 1, top + 9, width - 2, seat - top, 14))
-    a.shadow(rect(-inner, seat - 8, 2 * inner, 14, 5), 0.22)
+    arm, base = a.vary(22, 29), foot - a.vary(15, 22)
+    seat = base - a.vary(50, 58)
+    inner, rise, bend = half - arm, a.vary(22, 34), a.vary(10, 26)
+    _legs(a, half - 14, base - 4, foot)
+    back, crown = inner + arm * 0.55, a.vary(0, 14)
+    a.body(
+        f"M{-back:.1f} {seat + 30:.1f}V{top + bend:.1f}Q{-back:.1f} {top:.1f} {-back + bend:.1f} {top:.1f}"
+        f"Q0 {top - crown:.1f} {back - bend:.1f} {top:.1f}Q{back:.1f} {top:.1f} {back:.1f} {top + bend:.1f}V{seat + 30:.1f}z"
+    )
+    width, tufted = 2 * inner / cushions, a.coin(0.4)
+    for x in (-inner + i * width for i in range(cushions)):
+        if not tufted:
+            a.body(rect(x + 1, top + 9, width - 2, seat - top + 4, 14))
+            continue
+        for row, shift in ((0.3, 0.25), (0.3, 0.75), (0.66, 0.5)):
+            y = top + (seat - top) * row
+            a.shadow(ellipse(x + width * shift + 1, y + 2, 7, 6), 0.14)
+            a.body(ellipse(x + width * shift, y, 3.4), "ball", "plain")
+    a.shadow(rect(-inner, seat - 9, 2 * inner, 14, 5), 0.25)
     a.body(rect(-inner - 4, seat + 16, 2 * inner + 8, base - seat - 16, 4))
-    a.shadow(rect(-inner, seat + 20, 2 * inner, 7, 3), 0.3)
-    for i in range(cushions):
-        a.body(rect(-inner + i * width, seat, width, 25, 9))
-        a.line(poly((-inner + i * width + 8, seat + 20), (-inner + (i + 1) * width - 8, seat + 20), closed=False),
-               1.3, "dark", 0.6)  # fmt: skip
-    roll = a.pick(6, arm / 2)
+    a.shadow(rect(-inner, seat + 32, 2 * inner, 8, 3), 0.35)
+    for x in (-inner + i * width for i in range(cushions)):
+        a.body(rect(x, seat, width, 35, 10), "bar")
+        a.gloss(rect(x + 3, seat + 2, width - 6, 14, 7), 0.2)
+        a.line(f"M{x + 6:.1f} {seat + 17:.1f}h{width - 12:.1f}", 1.6, "dark", 0.75)
+    roll = a.pick(7, arm / 2)
     for x in (-half, half - arm):
-        a.body(rect(x, seat - rise + 8, arm, base - seat + rise - 6, roll))
-        a.line(rect(x + 4, seat - rise + 12, arm - 8, base - seat + rise - 14, roll - 3), 1.4, "dark", 0.55)
+        y, h = seat - rise + 8, base - seat + rise - 6
+        a.shadow(rect(x + (5 if x < 0 else -5), y + 6, arm, h - 8, roll), 0.22)
+        a.body(rect(x, y, arm, h, roll), "tube")
+        a.line(rect(x + 4, y + 4, arm - 8, h - 8, roll - 3), 1.5, "dark", 0.6)
 
 
 @product("armchair", "home", synonyms=("easy chair", "lounge chair"), materials=("velvet", "leather", "boucle"))
 def armchair(a: Art) -> None:
-    _seating(a, a.vary(76, 88), 1, a.vary(-96, -80), 96)
+    _seating(a, a.vary(76, 88), 1, a.vary(-91, -78), 97)
 
 
 @product("sofa", "home", synonyms=("couch", "settee"), materials=("velvet", "linen", "leather"))
 def sofa(a: Art) -> None:
-    _seating(a, 99, a.pick(2, 3), a.vary(-56, -44), a.vary(54, 62))
+    _seating(a, 99, a.pick(2, 3), a.vary(-62, -50), a.vary(56, 64))
 
 
 @product("throw cushion", "home", synonyms=("throw pillow", "scatter cushion"), materials=("cotton", "velvet", "linen"))
 def throw_cushion(a: Art) -> None:
-    w, h, pinch = a.vary(74, 84), a.vary(62, 82), a.vary(8, 14)
-    trim = a.pick("tassels", "fringe", "piping")
-    corner = smooth(*symmetric((0, -h + pinch), (w * 0.6, -h + pinch * 0.7), (w, -h), (w, -h), (w - pinch * 0.7, -h * 0.5),
-                               (w - pinch, 0), (w - pinch * 0.7, h * 0.5), (w, h), (w, h), (w * 0.6, h - pinch * 0.7),
-                               (0, h - pinch)))  # fmt: skip
-    with a.group(rotate=a.vary(-9, 9)):
+    w, h, pinch = a.vary(70, 78), a.vary(58, 76), a.vary(7, 12)
+    trim = a.pick("tassels", "pompoms", "piping")
+    q = pinch * 0.75
+    outline = _joined(
+        ((-w, -h), (-w * 0.5, -h + q), (0, -h + pinch), (w * 0.5, -h + q), (w, -h)),
+        ((w, -h), (w - q, -h * 0.5), (w - pinch, 0), (w - q, h * 0.5), (w, h)),
+        ((w, h), (w * 0.5, h - q), (0, h - pinch), (-w * 0.5, h - q), (-w, h)),
+        ((-w, h), (-w + q, h * 0.5), (-w + pinch, 0), (-w + q, -h * 0.5), (-w, -h)),
+    )
+    with a.group(rotate=a.vary(-7, 7), scale=1.1 if trim == "piping" else 1):
         if trim == "tassels":
             for x, y in ((-w, -h), (w, -h), (-w, h), (w, h)):
                 with a.group(at=(x, y), rotate=-45 * (1 if x * y > 0 else -1) + (180 if y < 0 else 0)):
                     a.body(poly((-2, -4), (2, -4), (7, 15), (-7, 15)), "tube", "light")
                     a.body(ellipse(0, 0, 4), "ball", "light")
-        elif trim == "fringe":
-            a.line(corner, 13, "light", 1, "0.1 5.5")
-        a.body(corner, "ball")
-        a.line(corner, 3.2, "dark" if trim == "piping" else "light")
+        elif trim == "pompoms":
+            a.line(outline, 12.4, "dark", 0.8, "0.1 13")
+            a.line(outline, 10.5, "light", 1, "0.1 13")
+        a.body(outline, "ball")
+        a.line(outline, 3.2, "dark" if trim == "piping" else "light")
         for x, y in ((-1, -1), (1, -1), (-1, 1), (1, 1)):
             a.line(smooth((x * w * 0.9, y * h * 0.9), (x * w * 0.72, y * h * 0.77), (x * w * 0.58, y * h * 0.55),
                           closed=False), 2.4, "black", 0.22)  # fmt: skip
@@ -181,17 +211,13 @@ def throw_cushion(a: Art) -> None:
 def _leaf(a: Art, at: tuple[float, float], angle: float, length: float, width: float) -> None:
     """A leaf growing from ``at``, upright at angle 0, with its rib."""
     with a.group(at=at, rotate=angle):
-        a.body(smooth((0, 0), (0, 0), (width, -length * 0.45), (0, -length), (0, -length), (-width, -length * 0.45)),
-               "flat", "leaf")  # fmt: skip
+        a.body(_turned((0, -length), (width, -length * 0.45), (0, 0)), "flat", "leaf")
         a.line(f"M0 0L0 {-length * 0.85:.1f}", 1.3, "cream", 0.5)
 
 
 def _blossom(a: Art, x: float, y: float, r: float, tone: str) -> None:
-    """A flower head of six petals."""
-    turn = a.vary(0, 1)
-    ring = [(x + r * k * cos(turn + pi * i / 6), y + r * k * sin(turn + pi * i / 6))
-            for i, k in enumerate((1, 0.55) * 6)]  # fmt: skip
-    a.body(smooth(*ring), "ball", tone)
+    """A flower head with petals all around."""
+    a.body(_wavy(x, y, r, a.pick(5, 6, 8), 0.42, a.vary(0, 1)), "ball", tone)
     a.body(ellipse(x, y, r * 0.33), "ball", "gold")
 
 
@@ -201,19 +227,18 @@ def flower_vase(a: Art) -> None:
     h = 98 - top
     lip, neck = a.vary(22, 30), a.vary(13, 19)
     for x in a.pick((-40, 4, 42), (-46, -16, 18, 46), (-30, 32)):
-        y = a.vary(-78, -62) - 12 * (abs(x) < 20)
+        y = a.vary(-70, -60) - 11 * (abs(x) < 20)
         a.line(f"M0 {top + 4:.1f}Q{x * 0.3:.1f} {top - 24:.1f} {x} {y:.1f}", 3, "leaf")
         _leaf(a, (x * 0.35, top - 18), x * 1.1 + a.vary(18, 30) * (1 if x > 0 else -1), 26, 7)
-        _blossom(a, x, y, a.vary(16, 20), a.pick("cream", "light", "white"))
+        _blossom(a, x, y, a.vary(15, 18), a.pick("cream", "light", "white"))
     belly = a.pick(
         ((neck, 0.16), (w * 0.8, 0.4), (w, 0.58), (w * 0.75, 0.84)),
         ((neck, 0.14), (w, 0.34), (w * 0.85, 0.58), (w * 0.5, 0.86)),
         ((neck, 0.22), (neck + 3, 0.36), (w, 0.7), (w * 0.85, 0.9)),
     )
     foot = belly[-1][0] * 0.8
-    sides = [(lip, top), (lip, top), *((x, top + h * k) for x, k in belly), (foot, 97), (foot, 97)]
-    a.body(smooth(*symmetric(*sides)), "ball")
-    a.shadow(rect(-foot, 92, 2 * foot, 5.5, 2), 0.2)
+    a.body(_turned((lip, top), *((x, top + h * k) for x, k in belly), (foot, 96)), "ball")
+    a.body(rect(-foot - 3, 92, 2 * foot + 6, 6, 2), "tube", "plain")
     a.body(ellipse(0, top, lip, 6), "flat", "light")
     a.shadow(ellipse(0, top + 1, lip - 4, 3.8), 0.55)
     a.gloss(ellipse(-w * 0.45, top + h * 0.5, 5, 16), 0.45)
@@ -236,15 +261,14 @@ def _dial(a: Art, cx: float, cy: float, r: float) -> None:
 
 @product("wall clock", "home", synonyms=("kitchen clock",), materials=("wood", "plastic", "metal"))
 def wall_clock(a: Art) -> None:
-    r, face = a.vary(92, 98), a.vary(56, 64)
-    sides = a.pick(0, 0, 8, 4, 12)
-    if sides == 4:
+    r, face = a.vary(93, 98), a.vary(52, 60)
+    shape = a.pick("round", "round", "square", "octagon", "scalloped")
+    if shape == "square":
         a.body(rect(-r + 4, -r + 4, 2 * r - 8, 2 * r - 8, a.vary(14, 44)))
-    elif sides:
-        k = 1.0 if sides == 8 else 0.9
-        ring = [(r * m * sin(pi * (i + 0.5) / sides * 2), -r * m * cos(pi * (i + 0.5) / sides * 2))
-                for i, m in enumerate((1, k) * (sides // 2))]  # fmt: skip
-        a.body(poly(*ring) if sides == 8 else smooth(*ring))
+    elif shape == "octagon":
+        a.body(poly(*((r * sin(pi * (i + 0.5) / 4), r * cos(pi * (i + 0.5) / 4)) for i in range(8))))
+    elif shape == "scalloped":
+        a.body(_wavy(0, 0, r, a.pick(8, 10, 12), 0.13))
     else:
         a.body(ellipse(0, 0, r))
         a.line(ellipse(0, 0, r - 5), 2, "white", 0.35)
@@ -259,7 +283,7 @@ def alarm_clock(a: Art) -> None:
     r, cy, metal = a.vary(68, 74), 20, a.pick("gold", "steel", "black")
     for side in (-1, 1):
         a.tube(poly((side * r * 0.55, cy + r * 0.7), (side * r * 0.82, 95), closed=False), 9, metal)
-    a.tube(smooth((-30, -62), (-22, -90), (0, -98), (22, -90), (30, -62), closed=False), 5, metal)
+    a.tube(smooth((-30, -62), (-22, -90), (0, -95), (22, -90), (30, -62), closed=False), 5, metal)
     a.tube(poly((0, -40), (0, -66), closed=False), 4, metal)
     a.body(rect(-9, -76, 18, 13, 4), "bar", metal)
     tilt, bell = a.vary(34, 40), a.vary(32, 37)
@@ -283,7 +307,7 @@ def _foliage(a: Art, y: float) -> None:
     """A potted plant above the rim at ``y``: bushy, sword-leaved or a cactus."""
     kind = a.pick("bush", "sword", "cactus")
     if kind == "cactus":
-        w, rise = a.vary(19, 24), a.vary(80, 92)
+        w, rise = a.vary(20, 25), a.vary(70, 80)
         for side, at in ((-1, a.vary(0.35, 0.5)), (1, a.vary(0.5, 0.65))):
             elbow = y - rise * at
             a.tube(smooth((0, elbow), (side * 36, elbow), (side * 42, elbow - 26), closed=False), 15, "leaf")
@@ -300,7 +324,9 @@ def _foliage(a: Art, y: float) -> None:
             _leaf(a, (angle * 0.7, y + 4), angle * 0.8, a.vary(70, 92), 9)
 
 
-@product("plant pot", "home", synonyms=("flower pot", "planter", "potted plant"), materials=("terracotta", "ceramic", "clay"))
+@product(
+    "plant pot", "home", synonyms=("flower pot", "planter", "potted plant"), materials=("terracotta", "ceramic", "clay")
+)
 def plant_pot(a: Art) -> None:
     top, w = a.vary(-10, 2), a.vary(56, 66)
     foot = w * a.vary(0.62, 0.8)
@@ -312,8 +338,7 @@ def plant_pot(a: Art) -> None:
     shape = a.pick("rim", "round", "straight")
     a_top = top + (18 if shape == "rim" else 0)
     if shape == "round":
-        sides = ((w, top), (w, top), (w * 1.1, top + 34), (foot, base + 5), (foot, base + 5))
-        a.body(smooth(*symmetric(*sides)), "ball")
+        a.body(_turned((w, top), (w * 1.12, top + 34), (w * 0.98, top + 66), (foot, base + 5)), "ball")
     else:
         a.body(_drum(a_top, base, w - 5 if shape == "rim" else w, foot, 8), "tube")
     if shape == "rim":
@@ -327,7 +352,7 @@ def plant_pot(a: Art) -> None:
 
 @product("candle", "home", synonyms=("pillar candle", "scented candle"), materials=("beeswax", "soy wax", "paraffin"))
 def candle(a: Art) -> None:
-    w, top = a.vary(40, 54), a.vary(-46, -26)
+    w, top = a.vary(42, 56), a.vary(-34, -16)
     base, metal = 82, a.pick("gold", "steel", "wood", "glass")
     ry = w * 0.2
     plate = w + a.vary(18, 30)
@@ -347,21 +372,23 @@ def candle(a: Art) -> None:
     a.line(f"M0 {top + 2:.1f}q-2 -8 1 -15", 3, "black")
     f = a.vary(0.9, 1.1)
     with a.group(at=(0, top - 8), scale=f):
-        a.fill(ellipse(0, -18, 30, 36), "gold", 0.16)
-        a.body(smooth(*symmetric((0, -46), (0, -46), (9, -24), (11, -9), (0, 3))), "flat", "gold")
-        a.fill(smooth(*symmetric((0, -30), (0, -30), (5, -14), (0, -1))), "cream", 0.95)
+        a.fill(ellipse(0, -18, 27, 31), "gold", 0.13)
+        a.body(_turned((0, -48), (8, -27), (12, -11), (0, 3)), "flat", "gold")
+        a.fill(_turned((0, -33), (6, -12), (0, 0)), "cream", 0.95)
 
 
 @product("bar stool", "home", synonyms=("counter stool", "high stool"), materials=("oak", "steel", "faux leather"))
 def bar_stool(a: Art) -> None:
-    seat, w, spread = a.vary(-44, -32), a.vary(48, 56), a.vary(46, 58)
+    seat, w, spread = a.vary(-44, -32), a.vary(54, 62), a.vary(50, 62)
     leg, backed = a.pick("wood", "dark wood", "steel", "black", "gold"), a.coin(0.5)
-    ry, thick = w * 0.22, a.vary(16, 22)
+    ry, thick = w * 0.22, a.vary(20, 28)
     if backed:
         seat += 8
         for side in (-1, 1):
             a.tube(poly((side * w * 0.62, seat), (side * w * 0.72, -80), closed=False), 5, leg)
-        a.body(smooth((-w + 4, -98), (0, -90), (w - 4, -98), (w, -80), (w - 5, -58), (0, -50), (-w + 5, -58), (-w, -80)))
+        a.body(
+            smooth((-w + 4, -98), (0, -90), (w - 4, -98), (w, -80), (w - 5, -58), (0, -50), (-w + 5, -58), (-w, -80))
+        )
     else:
         seat -= 30
     under = seat + thick
@@ -372,9 +399,13 @@ def bar_stool(a: Art) -> None:
     reach = w * 0.62 + (spread - w * 0.62) * share
     a.tube(ellipse(0, rest, reach, 7), 4, a.pick("steel", "gold", leg))
     for side in (-1, 1):
-        a.tube(poly((side * w * 0.62, under), (side * spread, 97), closed=False), 7.5, leg)
+        a.tube(poly((side * w * 0.62, under), (side * spread, 95), closed=False), 7.5, leg)
     a.body(_drum(seat, under, w, w - 3, ry), "tube")
-    a.line(f"M{-w + 1:.1f} {seat + thick * 0.6:.1f}A{w - 1:.1f} {ry:.1f} 0 0 0 {w - 1:.1f} {seat + thick * 0.6:.1f}", 2, "dark")
+    a.line(
+        f"M{-w + 1:.1f} {seat + thick * 0.6:.1f}A{w - 1:.1f} {ry:.1f} 0 0 0 {w - 1:.1f} {seat + thick * 0.6:.1f}",
+        2,
+        "dark",
+    )
     a.body(ellipse(0, seat, w, ry), "ball")
 
 

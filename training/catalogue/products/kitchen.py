@@ -8,6 +8,15 @@ from training.catalogue.art import Art, ellipse, poly, rect, smooth, symmetric
 from training.catalogue.products import product
 
 
+def _dome(*right: tuple[float, float]) -> str:
+    """A soft mirrored outline whose right half runs down through the points, cut off straight at the last one."""
+    return smooth(*((-x, y) for x, y in reversed(right) if x != 0), *right, closed=False) + "z"
+
+
+def _polar(radius: float, angle: float) -> tuple[float, float]:
+    return radius * math.cos(angle), radius * math.sin(angle)
+
+
 @product("mug", "kitchen", synonyms=("coffee mug", "coffee cup"), materials=("ceramic", "stoneware", "porcelain"))
 def mug(a: Art) -> None:
     w, h, taper = a.vary(44, 54), a.vary(100, 128), a.vary(0, 7)
@@ -114,16 +123,11 @@ def kettle(a: Art) -> None:
     a.tube(smooth((-w * 0.62, top + 24), (-w * 0.7, arch + 22), (-w * 0.34, arch), (w * 0.34, arch),
                   (w * 0.7, arch + 22), (w * 0.62, top + 24), closed=False), 6, "steel")  # fmt: skip
     a.tube(smooth((-w * 0.38, arch), (0, arch - 3), (w * 0.38, arch), closed=False), 14, grip)
-    a.body(smooth((-w * 0.7, 44), (-w - 8, 8), (-90, top - 2), (-96, top - 8), (-96, top - 8), (-80, top - 16),
-                  (-80, top - 16), (-w - 4, -10), (-w * 0.4, 6)), "flat", "plain")  # fmt: skip
-    a.body(smooth(*symmetric((0, top), (w * 0.42, top + 3), (w * waist, top + 34), (w, 62), (w * 0.97, 78), (w * 0.9, 80),
-                             (w * 0.9, 80), (0, 82))), "tube")  # fmt: skip
+    a.body(smooth((-96, top - 8), (-89, top - 1), (-w - 8, 8), (-w * 0.7, 44), (-w * 0.4, 6), (-w - 4, -10),
+                  (-80, top - 16), closed=False) + "z", "flat", "plain")  # fmt: skip
+    a.body(_dome((0, top), (w * 0.42, top + 3), (w * waist, top + 34), (w, 62), (w * 0.97, 77), (w * 0.9, 82)), "tube")
     a.body(rect(-w * 0.92, 78, w * 1.84, 12, 5), "bar", a.pick("steel", "dark"))
-    a.body(
-        smooth(*symmetric((0, top - 12), (w * 0.26, top - 7), (w * 0.44, top + 5), (w * 0.44, top + 5))),
-        "ball",
-        "light",
-    )
+    a.body(_dome((0, top - 12), (w * 0.26, top - 7), (w * 0.44, top + 5)), "ball", "light")
     a.body(ellipse(0, top - 17, 9, 8), "ball", knob)
     a.gloss(smooth((-w * 0.5, 0), (-w * 0.36, 4), (-w * 0.5, 56), (-w * 0.68, 54)), 0.32)
 
@@ -148,7 +152,7 @@ def mixing_bowl(a: Art) -> None:
     front = f"M{-w} {top}A{w} {ry} 0 0 0 {w} {top}"
     a.body(f"{front}C{w * 0.98} {top + deep * 0.62} {w * 0.7} {base} {w * foot} {base}H{-w * foot}"
            f"C{-w * 0.7} {base} {-w * 0.98} {top + deep * 0.62} {-w} {top}z", "tube")  # fmt: skip
-    a.line(front, 5, "light")
+    a.line(front, 3.6, "light")
     a.gloss(smooth((-w * 0.72, top + 26), (-w * 0.6, top + 29), (-w * 0.38, base - 20), (-w * 0.5, base - 26)), 0.32)
 
 
@@ -186,15 +190,15 @@ def water_bottle(a: Art) -> None:
 )
 def pepper_mill(a: Art) -> None:
     w, waist, head = a.vary(33, 40), a.vary(17, 22), a.vary(27, 33)
-    joint, metal = a.vary(-32, -22), a.pick("steel", "gold")
+    joint, metal = a.vary(-29, -20), a.pick("steel", "gold")
     crown = joint - a.vary(44, 50)
     a.body(ellipse(0, crown - 10, a.vary(8, 11)), "ball", metal)
     a.body(rect(-7, crown - 4, 14, 8, 2), "tube", metal)
-    a.body(smooth(*symmetric((0, crown), (head * 0.6, crown + 3), (head, crown + 20), (waist, joint - 8), (waist + 5, joint),
-                             (waist + 5, joint))), "tube")  # fmt: skip
     bulge = a.vary(0.7, 0.95) * w
-    a.body(smooth(*symmetric((waist + 5, joint + 4), (waist + 5, joint + 4), (bulge, joint + 24), (waist, 30),
-                             (w * 0.86, 70), (w, 80), (w, 80))), "tube")  # fmt: skip
+    a.body(_dome((waist + 5, joint + 4), (bulge, joint + 24), (waist, 30), (w * 0.86, 70), (w, 81)), "tube")
+    a.body(
+        _dome((0, crown), (head * 0.6, crown + 3), (head, crown + 20), (waist, joint - 8), (waist + 5, joint)), "tube"
+    )
     a.body(rect(-waist - 6, joint - 1, 2 * waist + 12, 7, 2), "tube", metal)
     a.body(rect(-w - 3, 78, 2 * w + 6, 19, 5), "tube", "plain")
     a.line(poly((-w - 1, 84), (w + 1, 84)), 2, "dark", 0.7)
@@ -227,14 +231,10 @@ def plate(a: Art) -> None:
     a.line(smooth(*(_polar(r * (k + 1) / 2, math.radians(t)) for t in (200, 220, 240)), closed=False), 5, "white", 0.4)
 
 
-def _polar(radius: float, angle: float) -> tuple[float, float]:
-    return radius * math.cos(angle), radius * math.sin(angle)
-
-
 @product("apron", "kitchen", synonyms=("kitchen apron", "bib apron"), materials=("cotton", "linen", "denim"))
 def apron(a: Art) -> None:
     bib, w, flare = a.vary(28, 36), a.vary(60, 68), a.vary(0, 8)
-    waist, strap, hem = a.vary(-20, -8), a.pick("plain", "dark", "leather", "light"), a.vary(86, 94)
+    waist, strap, hem = a.vary(-20, -8), a.pick("plain", "dark", "leather"), a.vary(86, 94)
     a.tube(smooth((-bib + 4, -54), (-bib + 1, -80), (0, -94), (bib - 1, -80), (bib - 4, -54), closed=False), 6.5, strap)
     for s in (-1, 1):
         a.tube(smooth((s * (w - 4), waist + 4), (s * 82, waist + 6), (s * 92, waist + 26), (s * 86, waist + a.vary(44, 62)),
@@ -287,12 +287,13 @@ def oven_mitt(a: Art) -> None:
     "toaster", "kitchen", synonyms=("bread toaster", "two-slice toaster"), materials=("steel", "plastic", "chrome")
 )
 def toaster(a: Art) -> None:
-    w, top, base, r = a.vary(76, 84), a.vary(-32, -22), a.vary(66, 74), a.vary(16, 40)
-    trim, pop = a.pick("steel", "black", "steel"), a.vary(32, 44)
-    if a.coin(0.75):
+    w, top, base, r = a.vary(82, 96), a.vary(-34, -24), a.vary(68, 76), a.vary(16, 40)
+    trim, pop = a.pick("steel", "black", "steel"), a.vary(32, 46)
+    if a.coin(0.85):
         for x in (-w * 0.4, w * 0.4):
-            slice_ = smooth(*symmetric((0, top - pop), (18, top - pop - 3), (30, top - pop + 8), (25, top - pop + 20),
-                                       (25, top - pop + 20), (25, top + 12), (25, top + 12)))  # fmt: skip
+            slice_ = _dome(
+                (0, top - pop), (18, top - pop - 3), (30, top - pop + 8), (25, top - pop + 20), (25, top + 12)
+            )
             with a.group(at=(x, 0)):
                 a.body(slice_, "soft", "dark wood")
             with a.group(at=(x, top * 0.14 - 2), scale=(0.84, 0.9)):

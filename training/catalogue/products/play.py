@@ -37,8 +37,9 @@ def _heart(cx: float, cy: float, r: float) -> str:
 def _wheel(a: Art, x: float, y: float, r: float, tyre: str, hub: str, spokes: int = 0) -> None:
     a.body(ellipse(x, y, r), "ball", tyre)
     a.body(ellipse(x, y, r * 0.62), "soft", hub)
-    for i in range(spokes):
-        a.line(poly((x, y), _round(x, y, r * 0.56, 360 * i / spokes + 20), closed=False), r * 0.1, tyre, 0.8)
+    if spokes:
+        ends = (_round(x, y, r * 0.56, 360 * i / spokes + 20) for i in range(spokes))
+        a.line("".join(poly((x, y), end, closed=False) for end in ends), r * 0.1, tyre, 0.8)
     a.body(ellipse(x, y, r * 0.2), "ball", "steel")
 
 
@@ -101,7 +102,7 @@ def toy_car(a: Art) -> None:
     a.body(ellipse(86, 12, 8), "ball", "cream")
     a.body(rect(-94, 6, 8, 14, 3), "soft", "gold")
     for x in (-52, 52):
-        a.shadow(ellipse(x, sill - 2, r + 6), 0.5)
+        a.shadow(f"M{x - r - 6} {sill}a{r + 6} {r + 4} 0 0 1 {2 * r + 12} 0z", 0.55)
         _wheel(a, x, sill + 6, r, "rubber", hub)
 
 
@@ -118,7 +119,8 @@ def rubber_duck(a: Art) -> None:
     wing = a.vary(0.9, 1.12)
     with a.group(at=(-14, 38), scale=wing, rotate=a.vary(-8, 8)):
         a.body(_edged((36, -18), (34, 10), (6, 28), (-26, 20), (-52, -16), (-52, -16), (-20, -20), (10, -26)), "soft")
-        a.line("M-32 -4Q-16 14 6 14", 2.2, "dark", 0.6)
+        a.line("M-52 -16Q-44 12 -24 21Q-4 30 10 28", 3.2, "dark", 0.75)
+        a.line("M-34 -6Q-18 13 4 13M-18 -8Q-6 3 10 2", 2.6, "dark", 0.6)
     bx, by = hx + head * 0.8, -48
     a.body(_edged((bx - 6, by), (bx - 6, by), (bx + 14, by + 4), (bx + 26, by + 8), (bx + 14, by + 20), (bx - 5, by + 16)),
            "soft", "leather")  # fmt: skip
@@ -129,7 +131,7 @@ def rubber_duck(a: Art) -> None:
     a.fill(ellipse(hx + 13.5, -66, 1.9), "white")
     a.gloss(ellipse(hx - head * 0.4, -50 - head * 0.42, 8, 6), 0.5)
     if a.coin(0.5):
-        a.line(f"M{hx - 6} {-48 - head}q-4 -8 -12 -8M{hx + 1} {-48 - head}q0 -8 -6 -10", 4, "plain")
+        a.line(f"M{hx - 6} {-47 - head}q-4 -6 -12 -5M{hx + 1} {-47 - head}q0 -6 -6 -8", 4, "plain")
 
 
 @product("kite", "toys", synonyms=("diamond kite", "flying kite"), materials=("ripstop nylon", "polyester", "paper"))
@@ -154,11 +156,13 @@ def kite(a: Art) -> None:
         a.body(ellipse(0, cross - 3, 4), "ball", "steel")
 
 
-@product("beach ball", "toys", synonyms=("inflatable ball", "pool ball"), materials=("vinyl", "PVC", "inflatable plastic"))
+@product(
+    "beach ball", "toys", synonyms=("inflatable ball", "pool ball"), materials=("vinyl", "PVC", "inflatable plastic")
+)
 def beach_ball(a: Art) -> None:
     r, gores = 96.0, a.pick(6, 8)
     px, py, start, bend = a.vary(-34, -14), a.vary(-40, -22), a.vary(0, 60), a.vary(14, 24)
-    other = a.pick("white", "accent", "cream")
+    other = a.pick("white", "cream", "glass")
     step = 360 / gores
     a.body(ellipse(0, 0, r), "flat")
 
@@ -177,14 +181,19 @@ def beach_ball(a: Art) -> None:
     a.body(ellipse(px, py, 14, 13), "soft", "plain")
     a.line(ellipse(px + 1, py + 1, 5), 2, "white", 0.8)
     a.body(ellipse(0, 0, r), "ball", "glass", 0.01)
-    a.shadow(f"M{-r * 0.72} {r * 0.69}A{r} {r} 0 0 0 {r * 0.69} {-r * 0.72}A{r * 1.25} {r * 1.25} 0 0 1 {-r * 0.72} {r * 0.69}z", 0.2)
+    a.shadow(
+        f"M{-r * 0.72} {r * 0.69}A{r} {r} 0 0 0 {r * 0.69} {-r * 0.72}A{r * 1.25} {r * 1.25} 0 0 1 {-r * 0.72} {r * 0.69}z",
+        0.2,
+    )
     a.gloss(smooth((-78, -12), (-66, -46), (-40, -72), (-50, -52), (-66, -28)), 0.6)
 
 
 def _cube(a: Art, x: float, y: float, s: float, front: str, sign: str) -> None:
     """A wooden cube from its front face's upper left corner, with a sign on the face."""
     d = s * 0.22
-    a.body(poly((x, y), (x + d, y - d), (x + s + d, y - d), (x + s, y)), "flat", "cream" if front != "main" else "light")
+    a.body(
+        poly((x, y), (x + d, y - d), (x + s + d, y - d), (x + s, y)), "flat", "cream" if front != "main" else "light"
+    )
     a.body(poly((x + s, y), (x + s + d, y - d), (x + s + d, y + s - d), (x + s, y + s)), "flat", "dark")
     a.body(rect(x, y, s, s, 2), "soft", front)
     a.line(rect(x + 5, y + 5, s - 10, s - 10, 3), 2, "dark" if front != "main" else "light", 0.7)
@@ -204,19 +213,30 @@ def building_blocks(a: Art) -> None:
         _cube(a, x, y, s, "main", signs[2])
         kind, d = a.pick("roof", "arch", "ball"), s * 0.22
         if kind == "roof":
-            a.body(poly((x + s / 2, y - 48), (x + s / 2 + d, y - 48 - d), (x + s + d, y - d), (x + s, y)), "flat", "dark")
+            a.body(
+                poly((x + s / 2, y - 48), (x + s / 2 + d, y - 48 - d), (x + s + d, y - d), (x + s, y)), "flat", "dark"
+            )
             a.body(poly((x, y), (x + s / 2, y - 48), (x + s, y)), "soft", "wood")
         elif kind == "arch":
-            a.body(poly((x, y - 36), (x + d, y - 36 - d), (x + s + d, y - 36 - d), (x + s + d, y - d), (x + s, y)), "flat", "leather")
+            a.body(
+                poly((x, y - 36), (x + d, y - 36 - d), (x + s + d, y - 36 - d), (x + s + d, y - d), (x + s, y)),
+                "flat",
+                "leather",
+            )
             a.body(f"M{x} {y}v-36h{s}v36h{-s * 0.2}a{s * 0.3} 24 0 0 0 {-s * 0.6} 0z", "soft", "wood")
         else:
             a.body(rect(x + s * 0.24, y - 44, s * 0.62, 42, 0), "tube", "wood")
             a.body(ellipse(x + s * 0.55, y - 44, s * 0.31, 7), "flat", "cream")
 
 
-@product("rocking horse", "toys", synonyms=("rocker horse", "wooden rocking horse"), materials=("wood", "birch plywood", "pine"))
+@product(
+    "rocking horse",
+    "toys",
+    synonyms=("rocker horse", "wooden rocking horse"),
+    materials=("wood", "birch plywood", "pine"),
+)
 def rocking_horse(a: Art) -> None:
-    nod, hair, wood = a.vary(-4, 6), a.pick("cream", "leather", "dark wood"), a.pick("wood", "dark wood", "light")
+    nod, hair, wood = a.vary(0, 6), a.pick("cream", "leather", "dark wood"), a.pick("wood", "dark wood", "dark")
     saddle, sag = a.pick("leather", "gold", "dark"), a.vary(84, 91)
     for x, foot in ((26, 40), (-30, -42)):
         a.body(poly((x - 11, 4), (x + 11, 4), (foot + 6, 76), (foot - 6, 76)), "flat", "dark")
@@ -240,7 +260,7 @@ def rocking_horse(a: Art) -> None:
     a.body(smooth((-34, -30), (-20, -24), (0, -22), (14, -34), (17, -28), (10, 0), (-8, 4), (-26, -2)), "soft", saddle)
     a.line("M-26 -8Q-8 -2 9 -7", 1.4, "white", 0.6, "3 3")
     a.body(rect(-66, 60, 132, 7, 3), "bar", wood)
-    a.tube(smooth((-95, 62), (-54, sag - 8), (0, sag), (54, sag - 8), (95, 62), closed=False), 11, wood)
+    a.tube(smooth((-93, 62), (-54, sag - 8), (0, sag), (54, sag - 8), (93, 62), closed=False), 11, wood)
 
 
 @product("toy train", "toys", synonyms=("toy locomotive", "steam engine"), materials=("wood", "tinplate", "plastic"))
@@ -278,7 +298,10 @@ def toy_boat(a: Art) -> None:
     if a.coin(0.65):
         mast, boom, lean = a.vary(-14, 4), a.vary(22, 28), a.vary(4, 14)
         a.tube(f"M{mast} {deck + 4}V-95", 6, "wood")
-        a.body(f"M{mast + 5} -90Q{mast + 40 + lean} -40 {a.vary(76, 88)} {boom}Q{mast + 40} {boom + 7} {mast + 5} {boom}z", "soft")
+        a.body(
+            f"M{mast + 5} -90Q{mast + 40 + lean} -40 {a.vary(76, 88)} {boom}Q{mast + 40} {boom + 7} {mast + 5} {boom}z",
+            "soft",
+        )
         a.body(f"M{mast - 5} -72Q{mast - 34} -30 {a.vary(-84, -72)} {boom}Q{mast - 36} {boom + 5} {mast - 5} {boom}z", "soft",
                a.pick("white", "light"))  # fmt: skip
         a.line(f"M{mast + 5} {boom - 30}h{42}M{mast + 5} {boom - 62}h22", 1.6, "dark", 0.5)
@@ -299,7 +322,7 @@ def toy_boat(a: Art) -> None:
     a.body(hull, "bar")
     with a.group(clip=hull):
         a.fill(rect(-100, keel - 13, 200, 20), "dark")
-    a.line(smooth((-91, deck), (0, deck + 6), (96, deck - 8), closed=False), 6, a.pick("wood", "white", "dark wood"))
+    a.line(smooth((-91, deck), (0, deck + 6), (96, deck - 8), closed=False), 6, a.pick("wood", "dark", "dark wood"))
 
 
 @product("skateboard", "toys", synonyms=("skate board", "skate deck"), materials=("maple", "bamboo", "plastic"))
@@ -329,7 +352,7 @@ def skateboard(a: Art) -> None:
 
 @product("drum", "toys", synonyms=("toy drum", "snare drum"), materials=("wood", "tinplate", "calfskin"))
 def drum(a: Art) -> None:
-    w, top, low, ry = a.vary(66, 80), a.vary(-42, -28), a.vary(52, 66), a.vary(20, 25)
+    w, top, low, ry = a.vary(66, 80), a.vary(-36, -26), a.vary(52, 66), a.vary(20, 25)
     rim, rope, n = a.pick("gold", "steel", "dark", "wood"), a.pick("cream", "white", "black"), a.pick(3, 4)
     a.body(f"M{-w} {top}V{low}A{w} {ry} 0 0 0 {w} {low}V{top}z", "tube")
     down = [(w * cos(pi - pi * i / (2 * n)), sin(pi * i / (2 * n)) * ry) for i in range(2 * n + 1)]
@@ -337,12 +360,16 @@ def drum(a: Art) -> None:
     a.line(poly(*((x + 1.5, y + 2) for x, y in zigzag), closed=False), 4, "black", 0.25)
     a.line(poly(*zigzag, closed=False), 3.6, rope)
     for y in (low - 10, top - 2):
-        a.body(f"M{-w - 4} {y}v14A{w + 4} {ry + 2} 0 0 0 {w + 4} {y + 14}v-14A{w + 4} {ry + 2} 0 0 1 {-w - 4} {y}z", "tube", rim)
+        a.body(
+            f"M{-w - 4} {y}v14A{w + 4} {ry + 2} 0 0 0 {w + 4} {y + 14}v-14A{w + 4} {ry + 2} 0 0 1 {-w - 4} {y}z",
+            "tube",
+            rim,
+        )
     a.body(ellipse(0, top - 2, w + 4, ry + 2), "flat", rim)
     a.body(ellipse(0, top - 2, w - 2, ry - 2), "soft", a.pick("white", "cream"))
     reach = a.vary(-8, 4)
     for s in (-1, 1):
-        tip, end = (-s * 22, top - 6 + 6 * s), (s * (82 + reach), top - 56 + reach)
+        tip, end = (-s * 22, top - 6 + 6 * s), (s * (82 + reach), top - 52 + reach)
         a.line(poly((tip[0], tip[1] + 8), (tip[0] + s * 44, top - 10), closed=False), 4, "black", 0.18)
         a.tube(poly(tip, end, closed=False), 6.5, "wood")
         a.body(ellipse(*tip, 8, 7), "ball", "wood")
@@ -374,7 +401,9 @@ def ukulele(a: Art) -> None:
 @product("balloon", "toys", synonyms=("party balloon", "helium balloon"), materials=("latex", "foil", "rubber"))
 def balloon(a: Art) -> None:
     heart, w, low, swing = a.coin(0.3), a.vary(54, 64), a.vary(36, 44), a.vary(8, 16) * a.pick(-1, 1)
-    a.line(smooth((0, low + 8), (swing, low + 22), (-swing * 0.8, low + 36), (swing * 0.5, 97), closed=False), 2.4, "grey")
+    a.line(
+        smooth((0, low + 8), (swing, low + 22), (-swing * 0.8, low + 36), (swing * 0.5, 97), closed=False), 2.4, "grey"
+    )
     a.body(poly((0, low - 6), (9, low + 10), (0, low + 7), (-9, low + 10)), "soft", "dark")
     if heart:
         h, mid = low + 98, -98
@@ -384,7 +413,10 @@ def balloon(a: Art) -> None:
             "ball",
         )  # fmt: skip
     else:
-        a.body(smooth(*symmetric((0, -98), (w * 0.72, -80), (w, -36), (w * 0.74, 6), (w * 0.24, low - 8), (0, low))), "ball")
+        a.body(
+            smooth(*symmetric((0, -98), (w * 0.72, -80), (w, -36), (w * 0.74, 6), (w * 0.24, low - 8), (0, low))),
+            "ball",
+        )
     a.line(f"M-6 {low + 1}Q0 {low + 4} 6 {low + 1}", 2.4, "dark")
     with a.group(at=(-w * 0.5, -56), rotate=28):
         a.gloss(ellipse(0, 0, 8, 17), 0.6)

@@ -1,0 +1,36 @@
+"""``python -m training``: draw the catalogue and train the mini models on it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from training import data, detector, encoder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("weights/mini"), help="where the models go (%(default)s)")
+    parser.add_argument("--work", type=Path, default=Path("build/training"), help="the drawn training set (%(default)s)")
+    parser.add_argument("--scenes", type=int, default=9000, help="photos to draw (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the catalogue (%(default)s)")
+    parser.add_argument("--encoder-steps", type=int, default=1500, help="of 256 crops each; 0 keeps the encoder")
+    parser.add_argument("--detector-steps", type=int, default=2600, help="of 16 photos each; 0 keeps the detector")
+    args = parser.parse_args()
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(args.seed)
+    catalogue = data.make(args.work, scenes=args.scenes, seed=args.seed)
+    if args.encoder_steps:
+        encoder.train(args.out / "encoder", catalogue, steps=args.encoder_steps, batch=256, device=device)
+    if args.detector_steps:
+        model, tokenizer = encoder.load(args.out / "encoder", device)
+        detector.train(
+            args.out / "detector.pt", catalogue, model, tokenizer, steps=args.detector_steps, batch=16, device=device
+        )
+
+
+if __name__ == "__main__":
+    main()

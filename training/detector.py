@@ -1,0 +1,171 @@
+"""Train the mini detector: YOLO-World at nano scale, prompted with one product type at run time, as it is served."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import trange
+
+from training.augment import relight, resample, uniform
+from training.catalogue.items import TRAINED_TYPES
+from training.catalogue.products import REGISTRY
+from training.data import PHOTO_SIDE, Dataset
+
+PROMPTS = 2
+"""Prompts asked of each photo in a step: the backbone, which does not see the prompt, runs once for all of them."""
+
+_NECK = 10  # the first of YOLO-World's layers that sees the prompt
+
+
+def encode_prompts(prompts: Sequence[str], encoder: nn.Module, tokenizer: object) -> Tensor:
+    """Unit-length text embeddings (N, 512) of prompts by the mini encoder's text tower."""
+    device = next(encoder.parameters()).device
+    with torch.no_grad():
+        return encoder.encode_text(tokenizer(list(prompts)).to(device), normalize=True)  # type: ignore[operator]
+
+
+def train(
+    path: Path,
+    data: Dataset,
+    encoder: nn.Module,
+    tokenizer: object,
+    *,
+    steps: int,
+    batch: int,
+    device: torch.device,
+) -> None:
+    """Train from scratch with ultralytics' detection loss and write an ultralytics checkpoint, stored in FP16."""
+    from ultralytics.nn.tasks import WorldModel
+    from ultralytics.utils.loss import v8DetectionLoss
+
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    model = WorldModel("yolov8n-worldv2.yaml", nc=1, verbose=False).to(device, memory_format=torch.channels_last)
+    model.args = SimpleNamespace(box=7.5, cls=1.0, dfl=1.5)
+    loss_of = v8DetectionLoss(model)
+    names = {kind: (kind, *REGISTRY[kind].synonyms) for kind in TRAINED_TYPES}
+    spoken = [name for kind in TRAINED_TYPES for name in names[kind]]
+    embeddings = dict(zip(spoken, encode_prompts(spoken, encoder, tokenizer), strict=True))
+
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.02, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.06)
+    average = copy.deepcopy(model).eval()
+    rows_of = _rows_by_photo(data)
+    model.train()
+    progress = trange(steps, desc="detector", unit="step", smoothing=0.02)
+    for step in progress:
+        side = PHOTO_SIDE if step > 0.5 * steps else PHOTO_SIDE * 7 // 10 // 32 * 32
+        photos = np.sort(rng.choice(len(data.photos), batch, replace=False))
+        images, window = _augment(torch.from_numpy(data.photos[photos]).to(device), side)
+        prompts, targets = [], []
+        for index, photo in enumerate(photos):
+            for row, kind in _ask(data, rows_of[photo], rng):
+                name = names[kind][0] if rng.random() < 0.7 else str(rng.choice(names[kind]))
+                if row is not None:
+                    box = _look(torch.from_numpy(data.boxes_xyxy[row]), window[index].cpu())
+                    if box is not None:
+                        targets.append([len(prompts), 0, *box.tolist()])
+                prompts.append(embeddings[name])
+        labels = torch.tensor(targets, dtype=torch.float32, device=device).view(-1, 6)
+        with torch.autocast(device.type, torch.bfloat16):
+            found = _forward(model, images, torch.stack(prompts)[:, None])
+        found = {"boxes": found["boxes"].float(), "scores": found["scores"].float(), "feats": found["feats"]}
+        losses, _ = loss_of(found, {"batch_idx": labels[:, 0], "cls": labels[:, 1], "bboxes": labels[:, 2:]})
+        loss = losses.sum() / len(prompts)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        schedule.step()
+        _follow(average, model, decay=min(0.998, (1 + step) / (10 + step)))
+        progress.set_postfix(loss=f"{loss.item():.2f}", side=side)
+        if step % 500 == 499:
+            _save(average, path)
+    _save(average, path)
+
+
+def _save(model: nn.Module, path: Path) -> None:
+    """Write what ``ultralytics.YOLOWorld(path)`` reads: the module itself, with nothing of the training in it."""
+    model = copy.deepcopy(model).cpu().half()
+    model.args = {"imgsz": PHOTO_SIDE, "task": "detect", "model": "yolov8n-worldv2.yaml"}
+    model.names = {0: "product"}
+    model.txt_feats = torch.zeros(1, 1, 512)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"model": model, "train_args": model.args, "epoch": -1}, path)
+
+
+def _forward(model: nn.Module, images: Tensor, text: Tensor) -> dict[str, Tensor]:
+    """``WorldModel.predict`` for images (B, 3, S, S) and PROMPTS texts of each, (B * PROMPTS, 1, 512)."""
+    from ultralytics.nn.modules import C2fAttn, WorldDetect
+
+    x, kept = images, []
+    for layer in model.model:
+        if layer.i == _NECK:
+            x = x.repeat_interleave(PROMPTS, 0)
+            kept = [y if y is None else y.repeat_interleave(PROMPTS, 0) for y in kept]
+        if layer.f != -1:
+            x = kept[layer.f] if isinstance(layer.f, int) else [x if j == -1 else kept[j] for j in layer.f]
+        x = layer(x, text.to(images.dtype)) if isinstance(layer, (C2fAttn, WorldDetect)) else layer(x)
+        kept.append(x if layer.i in model.save else None)
+    return x
+
+
+def _rows_by_photo(data: Dataset) -> list[np.ndarray]:
+    order = np.argsort(data.photo_of, kind="stable")
+    return np.split(order, np.searchsorted(data.photo_of[order], np.arange(1, len(data.photos))))
+
+
+def _ask(data: Dataset, rows: np.ndarray, rng: np.random.Generator) -> list[tuple[int | None, str]]:
+    """PROMPTS product types to ask of a photo and the row that answers each; one in seven is not there."""
+    present = [data.items[row].product_type for row in rows]
+    asked: list[tuple[int | None, str]] = []
+    for row in rng.permutation(rows)[:PROMPTS]:
+        if rng.random() < 0.85:
+            asked.append((int(row), data.items[row].product_type))
+    while len(asked) < PROMPTS:
+        kind = TRAINED_TYPES[int(rng.integers(len(TRAINED_TYPES)))]
+        if kind not in present:
+            asked.append((None, kind))
+    return asked
+
+
+def _augment(photos: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Zoom, shift, mirror and relight photos, uint8 (B, S, S, 3).
+
+    Returns floats (B, 3, side, side) and the windows (B, 4) that were looked through: centre and extent.
+    """
+    b, device = len(photos), photos.device
+    extent = uniform(b, 0.7, 1.35, device)[:, None] * uniform(2 * b, 0.92, 1.08, device).view(b, 2)
+    room = (1 - extent).abs()
+    centre = (torch.rand(b, 2, device=device) * 2 - 1) * room
+    extent[:, 0] *= torch.where(torch.rand(b, device=device) < 0.5, -1.0, 1.0)
+    images = resample(photos.permute(0, 3, 1, 2).float() / 255, centre, extent, side, fill=114 / 255)
+    return relight(images).contiguous(memory_format=torch.channels_last), torch.cat([centre, extent], 1)
+
+
+def _look(box_xyxy: Tensor, window: Tensor) -> Tensor | None:
+    """A photo's box through a window: its centre and size as parts of the picture, None if less than 40 % is left."""
+    centre, extent = window[:2], window[2:]
+    corners = (box_xyxy.view(2, 2) / PHOTO_SIDE * 2 - 1 - centre) / extent  # (2, 2) in -1 to 1
+    low, high = corners.min(0).values, corners.max(0).values
+    whole = (high - low).prod()
+    low, high = low.clamp(-1, 1), high.clamp(-1, 1)
+    if (high - low).prod() < 0.4 * whole:
+        return None
+    return torch.cat([(low + high) / 4 + 0.5, (high - low) / 2])
+
+
+def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the averaged weights (EMA) towards the model's."""
+    with torch.no_grad():
+        for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)

@@ -1,0 +1,153 @@
+"""Train the mini encoder: a small open_clip model on crops of products and what a shop says about them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from safetensors.torch import save_file
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from torch import Tensor
+from tqdm import trange
+
+from training.augment import relight, resample, uniform
+from training.catalogue.items import HELD_OUT_TYPES, Item
+from training.catalogue.products import REGISTRY
+from training.data import CROP_MARGIN, Dataset
+
+IMAGE_SIZE = 112
+_MERGES = 900
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # how open_clip's tokenizer splits a text
+_MEAN = _STD = (0.5, 0.5, 0.5)
+
+
+def config(vocab_size: int) -> dict[str, Any]:
+    """The model in open_clip's own words."""
+    return {
+        "model_cfg": {
+            "embed_dim": 512,
+            "vision_cfg": {
+                "timm_model_name": "mobilenetv4_conv_small_050",
+                "timm_model_pretrained": False,
+                "timm_pool": "avg",
+                "timm_proj": "",
+                "image_size": IMAGE_SIZE,
+            },
+            "text_cfg": {"context_length": 40, "vocab_size": vocab_size, "width": 128, "heads": 4, "layers": 3},
+        },
+        "preprocess_cfg": {
+            "size": IMAGE_SIZE,
+            "mode": "RGB",
+            "mean": _MEAN,
+            "std": _STD,
+            "interpolation": "bicubic",
+            "resize_mode": "squash",
+            "fill_color": 0,
+        },
+    }
+
+
+def load(folder: Path, device: torch.device) -> tuple[torch.nn.Module, open_clip.SimpleTokenizer]:
+    """The trained model, in evaluation mode, and its tokenizer."""
+    model = open_clip.create_model(f"local-dir:{folder}", device=device)
+    return model.eval(), _tokenizer(folder)
+
+
+def train(folder: Path, data: Dataset, *, steps: int, batch: int, device: torch.device) -> None:
+    """Train from scratch with open_clip's loss and write an open_clip ``local-dir:`` folder, stored in FP16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    _write_tokenizer(folder / "bpe.txt.gz", data.items)
+    tokenizer = _tokenizer(folder)
+    (folder / "open_clip_config.json").write_text(json.dumps(config(tokenizer.vocab_size), indent=2) + "\n")
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, device=device)
+    loss_of = open_clip.ClipLoss()
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.98)
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
+    model.train()
+    progress = trange(steps, desc="encoder", unit="step", smoothing=0.05)
+    for _ in progress:
+        rows = np.sort(rng.choice(len(data.items), batch, replace=False))
+        pixels = _augment(torch.from_numpy(data.crops[rows]).to(device))
+        tokens = tokenizer([_text(data.items[row], rng) for row in rows]).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            image, text, scale = model(pixels, tokens)
+        loss = loss_of(image.float(), text.float(), scale.float())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, np.log(100))
+        progress.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.exp().item():.1f}")
+    state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    save_file({name: value.contiguous().cpu() for name, value in state.items()}, folder / "open_clip_model.safetensors")
+
+
+def _text(item: Item, rng: np.random.Generator) -> str:
+    """One of the texts that belong to an item: its caption, a part of it, a query, or what the shop wrote."""
+    kind = REGISTRY[item.product_type]
+    name = kind.name if rng.random() < 0.75 or not kind.synonyms else str(rng.choice(kind.synonyms))
+    choice = rng.random()
+    if choice < 0.5:
+        return item.caption
+    if choice < 0.62:
+        return name
+    if choice < 0.82:
+        words = [word for word in (item.colour, item.pattern) if rng.random() < 0.7]
+        rng.shuffle(words)
+        return " ".join([str(rng.choice(("", "a", "one", "a photo of a", "the"))), *words, name]).strip()
+    return item.title if choice < 0.93 else item.description
+
+
+def _augment(crops: Tensor) -> Tensor:
+    """Jitter the boxes, mirror and relight crops, uint8 (B, 144, 144, 3): normalised floats (B, 3, 112, 112)."""
+    b, device = len(crops), crops.device
+    box = 1 / (1 + 2 * CROP_MARGIN)  # the box's half side in the crop's units
+    low, high = -box - uniform(2 * b, -0.1, 0.16, device), box + uniform(2 * b, -0.1, 0.16, device)
+    low, high = low.clamp(min=-1).view(b, 2), high.clamp(max=1).view(b, 2)
+    extent = (high - low) / 2
+    extent[:, 0] *= torch.where(torch.rand(b, device=device) < 0.5, -1.0, 1.0)
+    images = resample(crops.permute(0, 3, 1, 2).float() / 255, (low + high) / 2, extent, IMAGE_SIZE, fill=0.5)
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (_MEAN, _STD))
+    return ((relight(images) - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def _tokenizer(folder: Path) -> open_clip.SimpleTokenizer:
+    return open_clip.get_tokenizer(f"local-dir:{folder}", bpe_path=str(folder / "bpe.txt.gz"))
+
+
+def _write_tokenizer(path: Path, items: list[Item]) -> None:
+    """Learn byte-pair merges from the catalogue's texts and write them as open_clip reads them.
+
+    The names of the held-out types are known to any shop, so they are in the text that the merges are learned from.
+    """
+    texts = [text for item in items for text in (item.caption, item.title, item.description)]
+    texts += [REGISTRY[name].name for name in HELD_OUT_TYPES for _ in range(200)]
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=2 * len(alphabet) + _MERGES,
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    bpe.train_from_iterator((text.lower() for text in texts), trainer)
+    merges = [" ".join(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
+    path.write_bytes(gzip.compress("\n".join(["#version: 0.2", *merges]).encode(), mtime=0))
