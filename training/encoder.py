@@ -62,9 +62,9 @@ def train(folder: Path, data: Dataset, *, steps: int, batch: int, device: torch.
     """Train from scratch with open_clip's loss and write an open_clip ``local-dir:`` folder, stored in FP16."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    _write_tokenizer(folder / "bpe.txt.gz", data.items)
+    vocab_size = _write_tokenizer(folder / "bpe.txt.gz", data.items)
+    (folder / "open_clip_config.json").write_text(json.dumps(config(vocab_size), indent=2) + "\n")
     tokenizer = _tokenizer(folder)
-    (folder / "open_clip_config.json").write_text(json.dumps(config(tokenizer.vocab_size), indent=2) + "\n")
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, device=device)
     loss_of = open_clip.ClipLoss()
     decayed = [p for p in model.parameters() if p.ndim >= 2]
@@ -127,8 +127,8 @@ def _tokenizer(folder: Path) -> open_clip.SimpleTokenizer:
     return open_clip.get_tokenizer(f"local-dir:{folder}", bpe_path=str(folder / "bpe.txt.gz"))
 
 
-def _write_tokenizer(path: Path, items: list[Item]) -> None:
-    """Learn byte-pair merges from the catalogue's texts and write them as open_clip reads them.
+def _write_tokenizer(path: Path, items: list[Item]) -> int:
+    """Learn byte-pair merges from the catalogue's texts, write them as open_clip reads them, return how many tokens.
 
     The names of the held-out types are known to any shop, so they are in the text that the merges are learned from.
     """
@@ -151,3 +151,4 @@ def _write_tokenizer(path: Path, items: list[Item]) -> None:
     bpe.train_from_iterator((text.lower() for text in texts), trainer)
     merges = [" ".join(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
     path.write_bytes(gzip.compress("\n".join(["#version: 0.2", *merges]).encode(), mtime=0))
+    return 2 * len(alphabet) + len(merges) + 2

@@ -113,7 +113,9 @@ def _sprite(item: Item, scale: float, turn: float = 0, flip: bool = False) -> np
     return image
 
 
-def _paste(canvas: np.ndarray, owner: np.ndarray, number: int, sprite: np.ndarray, x: int, y: int, shadow: float) -> None:
+def _paste(
+    canvas: np.ndarray, owner: np.ndarray, number: int, sprite: np.ndarray, x: int, y: int, shadow: float
+) -> None:
     """Lay a sprite and its shadow over the canvas, in place, and note whose pixels they are now."""
     reach = max(sprite.shape[:2]) // 8
     alpha = cv2.copyMakeBorder(sprite[..., 3], reach, reach, reach, reach, cv2.BORDER_CONSTANT)

@@ -1,0 +1,73 @@
+# `make` prints what can be done here. PYTHON chooses the interpreter for a new .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+PHOTOS ?=
+TYPE ?=
+DETECTOR ?= mini
+ENCODER ?= mini
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve setup models train-mini test test-all check clean
+
+help:  ## show this list
+	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} \
+	  /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+#: Look at it
+demo: $(VENV)/.demo install-mini  ## draw 300 photos, embed and search them, write build/demo/index.html; or PHOTOS=folder TYPE="mug"
+	$(BIN)/python -m benchmarks.demo $(if $(PHOTOS),--photos "$(PHOTOS)" --type "$(TYPE)")
+
+#: Run it
+serve: $(VENV)/.demo install-mini  ## serve the models of model_repository/ in the foreground; Ctrl-C stops
+	$(BIN)/python -m deploy.serve
+
+models: $(VENV)/.dev  ## export DETECTOR=… ENCODER=… (default: mini) to ONNX into model_repository/, verified against PyTorch
+	$(BIN)/python -m export --detector "$(DETECTOR)" --encoder "$(ENCODER)"
+
+#: Work on it
+setup: $(VENV)/.dev  ## install everything into .venv
+train-mini: $(VENV)/.dev  ## draw the catalogue, train the mini models on it, export them to weights/mini (about 80 min on 2 cores)
+	$(BIN)/python -m training
+	$(BIN)/python -m export pack-mini
+
+test: $(VENV)/.dev install-mini  ## check the code and run the tests against a real server (under 15 min)
+	$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.dev install-mini  ## the same and the slow tests
+	$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## ruff and mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy .
+
+clean:  ## delete what was built, not what was installed
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache
+	find model_repository -name model.onnx -o -name model.plan -o -name tokenizer.json | xargs rm -f
+
+.PHONY: install-mini
+install-mini: | $(VENV)/.demo
+	@$(BIN)/python -m export.install --if-missing
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import platform, sys; v = sys.version_info[:2]; \
+	  ok = (3, 10) <= v <= (3, 13) and sys.platform == "linux" and platform.machine() == "x86_64"; \
+	  sys.exit(0 if ok else "This needs CPython 3.10 to 3.13 on x86-64 Linux, and %s is Python %d.%d on %s %s. " \
+	  "Choose another with: make PYTHON=python3.12 …" % (sys.executable, *v, sys.platform, platform.machine()))'
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "No venv module: install it (Debian: apt install python3-venv)" >&2; exit 1; }
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing what serving and the demo need (about a minute)"
+	@$(PIP) --upgrade pip
+	@$(PIP) --editable '.[demo]'
+	@test -d $(VENV)/tritonserver || $(PIP) --no-deps --target $(VENV)/tritonserver nvidia-pytriton==0.7.0
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.demo
+	@echo "Installing PyTorch, the exporters and the test tools (some minutes and gigabytes)"
+	@$(PIP) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,144 @@
+"""What grounding buys: find products by text in scenes of the synthetic catalogue, through the served pipelines.
+
+    python -m benchmarks.retrieval --scenes 500 --seed 12345 --json out.json
+
+Every scene shows an item among three or more others. Its clean caption is the query; the scenes are what is searched,
+once by the embedding of the grounded product, once by that of the whole image. Measured are the part of the boxes at
+IoU >= 0.5 with the true one (``iou50``), the part of the queries that find their scene among the first five (``hits5``)
+and the mean reciprocal rank (``mrr``). A second set has only product types that no model was trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.target import add_url, served
+from training.catalogue.items import HELD_OUT_TYPES, TRAINED_TYPES, Item, draw_item, is_held_out
+from training.catalogue.scenes import Photo, scene
+from vlclip import Client, Status
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the server said about N scenes, and the true boxes."""
+
+    items: Sequence[Item]
+    true_xyxy: np.ndarray  # [N, 4]
+    box_xyxy: np.ndarray  # [N, 4]
+    status: np.ndarray  # [N]
+    grounded: np.ndarray  # [N, D]
+    whole: np.ndarray  # [N, D]
+    text: np.ndarray  # [N, D]
+
+
+def draw_scenes(count: int, seed: int, types: tuple[str, ...]) -> list[Photo]:
+    """Scenes of ``count`` new items of the types, among items of the types that models are trained on."""
+    rng = np.random.default_rng([seed, len(types)])
+    items = [draw_item(rng, types) for _ in range(count)]
+    others = [draw_item(rng) for _ in range(max(count, 40))]
+    return [scene(rng, item, others) for item in items]
+
+
+def ask(client: Client, photos: Sequence[Photo]) -> Answers:
+    """Embed the scenes both ways, and their captions."""
+    items = [photo.items[0] for photo in photos]
+    files = [photo.jpeg for photo in photos]
+    found = client.embed_images(files, [item.product_type for item in items])
+    return Answers(
+        items=items,
+        true_xyxy=np.stack([photo.boxes_xyxy[0] for photo in photos]),
+        box_xyxy=found.box_xyxy,
+        status=found.status,
+        grounded=found.embedding,
+        whole=client.embed_whole_images(files).embedding,
+        text=client.embed_texts([item.caption for item in items]).embedding,
+    )
+
+
+def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
+    """Intersection over union of N pairs of boxes [N, 4]: [N]."""
+    low, high = np.maximum(a_xyxy[:, :2], b_xyxy[:, :2]), np.minimum(a_xyxy[:, 2:], b_xyxy[:, 2:])
+    both = np.prod(np.clip(high - low, 0, None), axis=1)
+    areas = [np.prod(box[:, 2:] - box[:, :2], axis=1) for box in (a_xyxy, b_xyxy)]
+    return both / np.maximum(areas[0] + areas[1] - both, 1e-9)
+
+
+def ranks(text: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Rank of the own image, from 1, for each of N texts [N, D] among N images [N, D]; ties count against it."""
+    similarity = text @ images.T
+    own = np.diagonal(similarity)[:, None]
+    return (similarity >= own).sum(1)
+
+
+def measure(answers: Answers, rows: np.ndarray | None = None) -> dict[str, float]:
+    """The figures; ``rows`` (bool [N]) narrows the queries, not what is searched."""
+    rows = np.ones(len(answers.items), bool) if rows is None else rows
+    grounded, whole = ranks(answers.text, answers.grounded)[rows], ranks(answers.text, answers.whole)[rows]
+    iou = np.where(answers.status == Status.GROUNDED, box_iou(answers.box_xyxy, answers.true_xyxy), 0)[rows]
+    return {
+        "queries": int(rows.sum()),
+        "iou50": float((iou >= 0.5).mean()),
+        "iou_mean": float(iou.mean()),
+        "fallback_rate": float((answers.status[rows] == Status.WHOLE_IMAGE).mean()),
+        "hits5_grounded": float((grounded <= 5).mean()),
+        "hits5_whole": float((whole <= 5).mean()),
+        "mrr_grounded": float((1 / grounded).mean()),
+        "mrr_whole": float((1 / whole).mean()),
+    }
+
+
+def run(client: Client, scenes: int, seed: int) -> dict[str, Any]:
+    """All figures: of every scene, of attribute combinations and of product types that were never trained on."""
+    answers = ask(client, draw_scenes(scenes, seed, TRAINED_TYPES))
+    unseen = np.array([is_held_out(item.product_type, item.colour, item.pattern) for item in answers.items])
+    held_out = ask(client, draw_scenes(max(scenes // 4, 1), seed, HELD_OUT_TYPES))
+    report: dict[str, Any] = {"scenes": scenes, "seed": seed, **measure(answers)}
+    if unseen.any():
+        report["held_out_combinations"] = measure(answers, unseen)
+    report["held_out_types"] = measure(held_out)
+    return report
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the figures as a table."""
+    table = Table(title=f"Text to image retrieval among {report['scenes']} scenes, seed {report['seed']}")
+    sets = {
+        "all": report,
+        "unseen combinations": report.get("held_out_combinations", {}),
+        "unseen types": report["held_out_types"],
+    }
+    table.add_column("")
+    for name, figures in sets.items():
+        table.add_column(f"{name}\n{figures.get('queries', 0)} queries", justify="right")
+    for figure in ("iou50", "fallback_rate", "hits5_grounded", "hits5_whole", "mrr_grounded", "mrr_whole"):
+        table.add_row(figure, *(f"{figures[figure]:.3f}" if figures else "" for figures in sets.values()))
+    Console().print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.retrieval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scenes", type=int, default=500, help="scenes to search (%(default)s)")
+    parser.add_argument("--seed", type=int, default=12345, help="of the catalogue (%(default)s; 1 is the training's)")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    add_url(parser)
+    args = parser.parse_args()
+    with served(args.url) as url, Client(url, timeout=120) as client:
+        report = run(client, args.scenes, args.seed)
+    show(report)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

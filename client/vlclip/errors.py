@@ -1,0 +1,130 @@
+"""Everything that the client raises.
+
+VlclipError
+ ├─ InvalidInputError      an argument is not what was expected; also a ValueError
+ ├─ ClosedError            the client was used after close()
+ ├─ ContractError          the server's answer is not what the pipeline's contract says
+ └─ RequestError           a request failed; `code` is its gRPC status code
+     ├─ UnavailableError       no server there, or one that is loading, stopping or overloaded
+     ├─ DeadlineError          no answer within `timeout`; also a TimeoutError
+     ├─ CancelledError         cancelled, by this side or by the server
+     ├─ OverloadedError        a quota or a size limit is exhausted
+     ├─ AccessError            not authenticated, or not permitted
+     ├─ PipelineNotFoundError  the server does not serve this pipeline
+     ├─ RejectedError          the server refuses the request as it is: sending it again will not help
+     └─ ServerError            the server failed
+
+A file that cannot be read raises Python's own OSError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+
+class VlclipError(Exception):
+    """Root of the tree."""
+
+
+class InvalidInputError(VlclipError, ValueError):
+    """An argument is not what was expected."""
+
+
+class ClosedError(VlclipError):
+    """The client was used after ``close()``."""
+
+
+class ContractError(VlclipError):
+    """The server's answer is not what the pipeline's contract says."""
+
+
+class RequestError(VlclipError):
+    """A request failed."""
+
+    def __init__(self, message: str, code: grpc.StatusCode | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class UnavailableError(RequestError):
+    """No server is there, or it is loading, stopping or overloaded."""
+
+
+class DeadlineError(RequestError, TimeoutError):
+    """No answer came in time."""
+
+
+class CancelledError(RequestError):
+    """The request was cancelled."""
+
+
+class OverloadedError(RequestError):
+    """A quota or a size limit is exhausted."""
+
+
+class AccessError(RequestError):
+    """Not authenticated, or not permitted."""
+
+
+class PipelineNotFoundError(RequestError):
+    """The server does not serve this pipeline."""
+
+
+class RejectedError(RequestError):
+    """The server refuses the request as it is."""
+
+
+class ServerError(RequestError):
+    """The server failed."""
+
+
+_ADVICE: dict[type[RequestError], str] = {
+    UnavailableError: "If no server runs there, start one with `make serve`, or correct the address (host and gRPC "
+    "port, usually 8001); if one does, it is loading, stopping or overloaded: try again",
+    DeadlineError: "The server is overloaded or stuck: try again, or pass a longer `timeout`",
+    CancelledError: "The client was closed, or the server gave the request up: send it again if it is still wanted",
+    OverloadedError: "Send less at once: smaller images, or a lower `max_in_flight`",
+    AccessError: "Ask whoever runs the server for access to it",
+    PipelineNotFoundError: "Is this a VL-CLIP server, and were its models built (`make models`)?",
+    RejectedError: "The client and the server may be of different versions: update both",
+    ServerError: "The reason is in the server's log",
+}
+
+_ERRORS: dict[grpc.StatusCode, type[RequestError]] = {
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
+    grpc.StatusCode.CANCELLED: CancelledError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
+    grpc.StatusCode.UNAUTHENTICATED: AccessError,
+    grpc.StatusCode.PERMISSION_DENIED: AccessError,
+    grpc.StatusCode.NOT_FOUND: PipelineNotFoundError,
+    grpc.StatusCode.UNIMPLEMENTED: PipelineNotFoundError,
+    grpc.StatusCode.INVALID_ARGUMENT: RejectedError,
+    grpc.StatusCode.FAILED_PRECONDITION: RejectedError,
+    grpc.StatusCode.OUT_OF_RANGE: RejectedError,
+    grpc.StatusCode.ALREADY_EXISTS: RejectedError,
+    grpc.StatusCode.INTERNAL: ServerError,
+    grpc.StatusCode.UNKNOWN: ServerError,
+    grpc.StatusCode.ABORTED: ServerError,
+    grpc.StatusCode.DATA_LOSS: ServerError,
+}
+
+
+@contextmanager
+def translated(what: str, address: str, timeout: float) -> Iterator[None]:
+    """Raise gRPC's errors as ours; ``what`` was asked of ``address``, with ``timeout`` seconds to answer."""
+    try:
+        yield
+    except grpc.FutureCancelledError as exc:
+        raise _error(grpc.StatusCode.CANCELLED, "cancelled by this side", what, address, timeout) from exc
+    except grpc.RpcError as exc:
+        raise _error(exc.code(), exc.details(), what, address, timeout) from exc
+
+
+def _error(code: grpc.StatusCode, details: str | None, what: str, address: str, timeout: float) -> RequestError:
+    kind = _ERRORS[code]
+    came = f"{what} from {address}, allowed {timeout:g} s: {code.name} ({details or 'no details'})"
+    return kind(f"{came}. {_ADVICE[kind]}.", code)
