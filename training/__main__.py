@@ -13,9 +13,7 @@ from training import data, detector, encoder
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("weights/mini"), help="where the models go (%(default)s)")
-    parser.add_argument(
-        "--work", type=Path, default=Path("build/training"), help="the training set (%(default)s)"
-    )
+    parser.add_argument("--work", type=Path, default=Path("build/training"), help="the training set (%(default)s)")
     parser.add_argument("--scenes", type=int, default=9000, help="photos to draw (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the catalogue (%(default)s)")
     parser.add_argument("--encoder-steps", type=int, default=1500, help="of 256 crops each; 0 keeps the encoder")

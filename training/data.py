@@ -29,8 +29,8 @@ class Dataset:
     """Photos and the products in them.
 
     ``photos``: uint8 [N, 320, 320, 3], RGB, letterboxed; ``crops``: uint8 [M, 144, 144, 3], RGB, one a product,
-    squashed to a square with ``CROP_MARGIN`` around it; ``boxes_xyxy``: float32 [M, 4], pixels of the photo; ``photo_of``:
-    int [M]; ``items``: the M products.
+    squashed to a square with ``CROP_MARGIN`` around it; ``boxes_xyxy``: float32 [M, 4], pixels of the photo;
+    ``photo_of``: int [M]; ``items``: the M products.
     """
 
     photos: np.ndarray

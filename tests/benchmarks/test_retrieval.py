@@ -1,0 +1,41 @@
+"""The figures of the retrieval benchmark on answers made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.retrieval import Answers, box_iou, measure, ranks
+from training.catalogue.items import draw_item
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        pytest.param([0, 0, 2, 2], [0, 0, 2, 2], 1.0, id="same"),
+        pytest.param([0, 0, 2, 2], [1, 0, 3, 2], 1 / 3, id="half over"),
+        pytest.param([0, 0, 1, 1], [2, 2, 3, 3], 0.0, id="apart"),
+        pytest.param([0, 0, 0, 0], [0, 0, 0, 0], 0.0, id="no area"),
+    ],
+)
+def test_box_iou(a: list[float], b: list[float], expected: float):
+    assert box_iou(np.array([a], float), np.array([b], float)) == pytest.approx([expected])
+
+
+def test_ranks_count_ties_against_the_right_one():
+    texts = np.eye(3)
+    images = np.array([[1.0, 0, 0], [1.0, 0.5, 0], [0, 0, 1]])
+    assert ranks(texts, images).tolist() == [2, 1, 1]
+
+
+def test_measure_a_fallback_is_no_box_however_large_it_is():
+    items = [draw_item(np.random.default_rng(i)) for i in range(4)]
+    box = np.array([[0, 0, 10, 10]] * 4, float)
+    eye = np.eye(4)
+    answers = Answers(items, box, box, np.array([0, 0, 0, 1]), grounded=eye, whole=eye[[1, 0, 3, 2]], text=eye)
+    figures = measure(answers)
+    assert figures["iou50"] == 0.75
+    assert figures["fallback_rate"] == 0.25
+    assert figures["mrr_grounded"] == 1.0
+    assert figures["mrr_whole"] < 0.5
+    assert measure(answers, np.array([False, False, False, True]))["iou50"] == 0.0
