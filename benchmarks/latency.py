@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from google.protobuf import text_format
 from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from benchmarks.retrieval import draw_scenes
 from benchmarks.target import add_url, served
@@ -40,7 +42,9 @@ class InProcess:
         sys.path.insert(0, str(repository / "decode/1"))
         from images import Limits, draw  # type: ignore[import-not-found]
 
-        self._draw, self._limits = draw, Limits(canvas=640, max_bytes=1 << 25, max_pixels=1 << 26)
+        config = text_format.Parse((repository / "decode/config.pbtxt").read_text(), ModelConfig())
+        self._draw = draw
+        self._limits = Limits(**{name: int(value.string_value) for name, value in config.parameters.items()})
         self._tokenizer = Tokenizer.from_file(str(repository / "tokenize_prompt/1/tokenizer.json"))
         options = ort.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))

@@ -1,0 +1,1 @@
+"""Running the model repositories: the embedded server and its backends."""

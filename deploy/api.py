@@ -1,0 +1,103 @@
+"""The few calls that an operator makes to a Triton, over HTTP and with the standard library alone.
+
+Ready is what Triton calls itself as long as it runs; whether its pipelines work shows only when they are asked. Here
+they are asked about a small synthetic photo.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import io
+import json
+import math
+from typing import Any
+
+FAILURES = (OSError, http.client.HTTPException, ValueError)
+"""What a call may raise: no connection, no HTTP, or not the expected answer."""
+
+
+class Api:
+    """Triton's HTTP endpoint. ``admin_key`` opens model control where it is closed to others."""
+
+    def __init__(self, host: str, port: int, admin_key: str):
+        self._address = host, port
+        self._admin = {"admin-key": admin_key}
+
+    def is_ready(self) -> bool:
+        """Whether every model is loaded; False, too, where nothing listens yet."""
+        try:
+            self._call("GET", "/v2/health/ready")
+        except FAILURES:
+            return False
+        return True
+
+    def reload(self, model: str) -> None:
+        """Load a model again, with the pipelines that use it. Raises one of FAILURES."""
+        # A load alone does nothing as long as no file of the model has changed.
+        self._call("POST", f"/v2/repository/models/{model}/unload")
+        self._call("POST", f"/v2/repository/models/{model}/load")
+
+    def find_pipelines(self) -> dict[str, list[str]]:
+        """Names of all ensembles, with the names of their inputs. Raises one of FAILURES."""
+        names = [model["name"] for model in self._call("POST", "/v2/repository/index")]
+        configs = [self._call("GET", f"/v2/models/{name}/config") for name in names]
+        return {
+            config["name"]: [tensor["name"] for tensor in config["input"]]
+            for config in configs
+            if config.get("platform") == "ensemble"
+        }
+
+    def find_problem(self, pipelines: dict[str, list[str]]) -> str | None:
+        """Ask every pipeline that takes inputs we know; say in words what is wrong with the first wrong answer."""
+        for name, inputs in pipelines.items():
+            if not all(tensor in samples() for tensor in inputs):
+                continue
+            try:
+                answer = self._infer(name, {tensor: samples()[tensor] for tensor in inputs})
+            except FAILURES as error:
+                return f"{name} does not answer: {error}"
+            if answer.get("STATUS", [0])[0] not in (0, 1):
+                return f"{name} gives a good photo the status {answer['STATUS'][0]}"
+            length = math.hypot(*answer.get("EMBEDDING", [1.0]))
+            if not abs(length - 1) < 0.01:
+                return f"{name} gives an embedding of length {length}"
+        return None
+
+    def _infer(self, model: str, inputs: dict[str, bytes]) -> dict[str, list[Any]]:
+        # KServe's binary form: the sizes in JSON, the bytes behind it, each with its length in front.
+        tensors = [len(data).to_bytes(4, "little") + data for data in inputs.values()]
+        described = [
+            {"name": name, "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(tensor)}}
+            for name, tensor in zip(inputs, tensors, strict=True)
+        ]
+        header = json.dumps({"inputs": described}).encode()
+        answer = self._call(
+            "POST",
+            f"/v2/models/{model}/infer",
+            header + b"".join(tensors),
+            {"Inference-Header-Content-Length": str(len(header)), "Content-Type": "application/octet-stream"},
+        )
+        return {output["name"]: output["data"] for output in answer["outputs"]}
+
+    def _call(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Any:
+        connection = http.client.HTTPConnection(*self._address, timeout=10)
+        try:
+            connection.request(method, path, body, {**self._admin, **(headers or {})})
+            response = connection.getresponse()
+            content = response.read()
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise ValueError(f"{path} answers {response.status}: {content.decode(errors='replace')}")
+        return json.loads(content) if content else None
+
+
+@functools.cache
+def samples() -> dict[str, bytes]:
+    """Something to put into each input of a pipeline."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(file, "JPEG")
+    return {"IMAGE": file.getvalue(), "PRODUCT_TYPE": b"mug", "TEXT": b"a red mug"}

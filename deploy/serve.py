@@ -1,0 +1,387 @@
+"""Serve the model repositories on Triton, and keep them serving.
+
+    python -m deploy.serve                              on ports 8000 (HTTP), 8001 (gRPC) and 8002 (metrics)
+    python -m deploy.serve --grpc-port 0 --http-port 0 --metrics-port 0     on free ports, which are printed
+    python -m deploy.serve --host 0.0.0.0               for other machines too
+    python -m deploy.serve --model-repository A --model-repository B        instead of ours
+    python -m deploy.serve -- --log-verbose=1           what follows -- goes to tritonserver as it is
+
+Ctrl-C or SIGTERM stops it: accepted requests finish, then ports, processes and shared memory are given back.
+
+From Python:
+
+    with Server.start() as server:
+        client = tritonclient.grpc.InferenceServerClient(server.grpc_url)
+
+Every Python model runs in a process of its own. Triton neither restarts one that died nor stops calling itself ready
+(server issue 8604), so those processes are watched: the model of a dead one is loaded again, and should the pipelines
+not answer rightly then, Triton is started anew on the same ports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.api import FAILURES, Api
+from deploy.embedded import SetupError, assemble, find_tritonserver
+from deploy.stubs import SHARED_MEMORY, Stub, find_stubs, is_alive, kill, remove_stubs
+
+ROOT = Path(__file__).parent.parent
+REPOSITORIES = (ROOT / "model_repository", ROOT / "ensembles")
+
+READY_SECONDS = 120.0
+"""For loading every model."""
+DRAIN_SECONDS = 30
+"""For requests in hand, when a model or the server is to stop."""
+WATCH_SECONDS = 0.2
+
+# Complaints of a Triton without a GPU, which would hide the error that matters.
+NOISE = re.compile("CudaDriverHelper|unable to create stream|Internal - failed to load all models")
+
+
+class ServerError(Exception):
+    """Triton did not come up, or gave up; the message carries the lines of its log that matter."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports; 0 stands for a free one."""
+
+    grpc: int = 0
+    http: int = 0
+    metrics: int = 0
+
+
+class Server:
+    """A running Triton and the thread that watches it; :meth:`start` makes one."""
+
+    def __init__(self, host: str, ports: Ports, runtime: Path, log: Path, echo: bool):
+        key = secrets.token_hex(16)
+        self.host = "127.0.0.1" if host == "0.0.0.0" else host
+        self.ports = ports
+        self.log = log
+        self._echo = echo
+        self._runtime = runtime
+        self._shm_prefix = f"vlclip_{os.getpid()}_{secrets.token_hex(4)}_"
+        self._api = Api(self.host, ports.http, key)
+        self._options = [
+            f"--grpc-address={host}",
+            f"--http-address={host}",
+            f"--grpc-port={ports.grpc}",
+            f"--http-port={ports.http}",
+            f"--metrics-port={ports.metrics}",
+            # Explicit control lets a single model be loaded again; the key keeps it, and shared memory, to ourselves.
+            "--model-control-mode=explicit",
+            "--load-model=*",
+            f"--grpc-restricted-protocol=model-repository,shared-memory:admin-key={key}",
+            f"--http-restricted-api=model-repository,shared-memory:admin-key={key}",
+            # The configs are complete. To see whether they are, Triton would start every Python model twice.
+            "--disable-auto-complete-config",
+            f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
+            f"--exit-timeout-secs={DRAIN_SECONDS}",
+            *([] if Path("/dev/nvidiactl").exists() else ["--allow-gpu-metrics=false"]),
+        ]
+        self._command: list[str] = []
+        self._environment: dict[str, str] = {}
+        self._log_read = 0
+        self._stubs: dict[int, Stub] = {}
+        self._replaced: dict[int, float] = {}
+        self._stopping = threading.Event()
+        self._failed = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="watch-triton", daemon=True)
+
+    @classmethod
+    def start(
+        cls,
+        model_repositories: Sequence[Path | str] = REPOSITORIES,
+        *,
+        host: str = "127.0.0.1",
+        ports: Ports = Ports(),
+        triton: str | None = None,
+        options: Sequence[str] = (),
+        log: Path | None = None,
+        echo: bool = False,
+    ) -> Server:
+        """Start Triton and wait until its pipelines answer rightly.
+
+        ``triton`` is a tritonserver or the folder that its wheel was installed into; ``options`` go to tritonserver as
+        they are; ``log`` outlives the server, and ``echo`` repeats it on stderr.
+
+        Raises SetupError when something is not installed or not exported, ServerError when Triton does not come up.
+        """
+        require_artefacts(model_repositories)
+        binary = find_tritonserver(triton)
+        runtime = Path(tempfile.mkdtemp(prefix="vlclip-"))
+        server = cls(host, replace_zeros(ports), runtime, log or runtime / "triton.log", echo)
+        try:
+            own_options, server._environment = assemble(binary, runtime)
+            repositories = [f"--model-repository={Path(folder).resolve()}" for folder in model_repositories]
+            server._command = [str(binary), *repositories, *server._options, *own_options, *options]
+            server._launch()
+            server._watcher.start()
+        except BaseException:
+            server._clean_up()
+            raise
+        return server
+
+    @property
+    def grpc_url(self) -> str:
+        """``host:port``, as tritonclient takes it."""
+        return f"{self.host}:{self.ports.grpc}"
+
+    @property
+    def http_url(self) -> str:
+        """``host:port``, as tritonclient takes it."""
+        return f"{self.host}:{self.ports.http}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://{self.host}:{self.ports.metrics}/metrics"
+
+    @property
+    def pipelines(self) -> list[str]:
+        return sorted(self._pipelines)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def wait(self) -> None:
+        """Block as long as the server serves. Raises ServerError once it cannot be mended."""
+        self._failed.wait()
+        raise ServerError("Triton stopped and does not start again:\n" + self._excerpt())
+
+    def stop(self) -> None:
+        """Let accepted requests finish, then give ports, processes and shared memory back."""
+        self._stopping.set()
+        try:
+            self._watcher.join()
+            log_start = self.log.stat().st_size
+            self._process.terminate()
+            deadline = time.monotonic() + DRAIN_SECONDS + 10
+            while self._process.poll() is None and time.monotonic() < deadline:
+                self._repeat_log()
+                # All requests are answered. Unloading would take seconds more, and forever for a process that died.
+                if b"All models are stopped" in read_from(self.log, log_start):
+                    time.sleep(0.5)
+                    break
+                time.sleep(0.05)
+        finally:
+            self._clean_up()
+
+    def _launch(self) -> None:
+        with self.log.open("wb") as log:
+            # In a session of its own, so that Ctrl-C reaches us alone and the models can finish their work.
+            self._process = subprocess.Popen(
+                self._command,
+                env={**os.environ, **self._environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._log_read = 0
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._api.is_ready():
+            self._repeat_log()
+            if self._process.poll() is not None:
+                raise ServerError("Triton did not start:\n" + self._excerpt())
+            if time.monotonic() > deadline:
+                raise ServerError(f"Triton was not ready after {READY_SECONDS:.0f} s:\n" + self._excerpt())
+            time.sleep(0.05)
+        self._pipelines = self._api.find_pipelines()
+        problem = self._api.find_problem(self._pipelines)
+        if problem:
+            raise ServerError(f"Triton is ready, but {problem}\n" + self._excerpt())
+        self._stubs = {stub.pid: stub for stub in find_stubs(self._shm_prefix)}
+
+    def _watch(self) -> None:
+        try:
+            while not self._stopping.wait(WATCH_SECONDS):
+                self._repeat_log()
+                self._end_replaced()
+                if self._process.poll() is not None:
+                    report("Triton died; starting it anew")
+                    self._restart()
+                dead = [stub for stub in self._stubs.values() if not is_alive(stub.pid)]
+                if dead:
+                    self._mend(dead)
+        except Exception as error:
+            report(str(error))
+            self._failed.set()
+
+    def _mend(self, dead: list[Stub]) -> None:
+        """Load the models of dead processes again, or start Triton anew where that is not enough."""
+        models = sorted({stub.model for stub in dead})
+        report(f"a process of {', '.join(models)} died; loading the model again")
+        for stub in dead:
+            (SHARED_MEMORY / stub.region).unlink(missing_ok=True)
+        old = {pid: stub for pid, stub in self._stubs.items() if stub.model in models}
+        try:
+            for model in models:
+                self._api.reload(model)
+            problem = self._api.find_problem(self._pipelines)
+        except FAILURES as error:
+            problem = str(error)
+        if problem:
+            report(f"that did not help, {problem}; starting Triton anew")
+            self._restart()
+            return
+        # Other instances of these models were replaced as well, and may still have work in hand.
+        self._replaced.update((pid, time.monotonic()) for pid in old if is_alive(pid))
+        gone = {*old, *self._replaced}
+        self._stubs = {stub.pid: stub for stub in find_stubs(self._shm_prefix) if stub.pid not in gone}
+        report(f"{', '.join(models)} answers again")
+
+    def _end_replaced(self) -> None:
+        """Kill processes of models that were loaded again, once they have had time to finish their work.
+
+        Triton would end them, but waits in vain for their dead sibling first.
+        """
+        for pid, since in list(self._replaced.items()):
+            if time.monotonic() - since > DRAIN_SECONDS:
+                kill(pid)
+                del self._replaced[pid]
+
+    def _restart(self) -> None:
+        self._end()
+        self._replaced.clear()
+        self._launch()
+        report("Triton answers again")
+
+    def _end(self) -> None:
+        """Kill whatever still runs, at once."""
+        if hasattr(self, "_process"):
+            self._process.kill()
+            self._process.wait()
+        remove_stubs(self._shm_prefix)
+
+    def _clean_up(self) -> None:
+        self._end()
+        self._repeat_log()
+        shutil.rmtree(self._runtime, ignore_errors=True)
+
+    def _repeat_log(self) -> None:
+        if self._echo and self.log.exists():
+            news = read_from(self.log, self._log_read)
+            self._log_read += len(news)
+            sys.stderr.write(news.decode(errors="replace"))
+
+    def _excerpt(self, lines: int = 30) -> str:
+        """The errors in the log with what follows each, else its last lines."""
+        log = read_from(self.log, 0).decode(errors="replace").splitlines()
+        kept, in_error = [], False
+        for line in log:
+            # A line of Triton's own starts with its level and the date, as in "E1123 05:42:05.121180 6048 file.cc:1]".
+            if re.match(r"[IWE]\d{4} |[|+]|$", line):
+                in_error = line.startswith("E")
+            if (in_error or re.match("error|terminate", line)) and not NOISE.search(line):
+                kept.append(line)
+        return "\n".join((kept or log)[-lines:])
+
+
+def require_artefacts(model_repositories: Sequence[Path | str]) -> None:
+    """Raise SetupError if a model has no file to run."""
+    for config in sorted(path for folder in model_repositories for path in Path(folder).glob("*/config.pbtxt")):
+        version = config.parent / "1"
+        wanted = ["tokenizer.json"] if config.parent.name.startswith("tokenize") else []
+        if "ensemble" not in config.read_text() and not any(version.glob("model.*")):
+            wanted = ["model.onnx"]
+        for name in wanted:
+            if not (version / name).exists():
+                raise SetupError(f"{version / name} is missing: run `make models`, which exports the models")
+
+
+def replace_zeros(ports: Ports) -> Ports:
+    """Take a free port for each 0."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    free = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return Ports(ports.grpc or free[0], ports.http or free[1], ports.metrics or free[2])
+
+
+def read_from(file: Path, offset: int) -> bytes:
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        return stream.read()
+
+
+def report(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model-repository", action="append", metavar="DIR", help="where models lie; may be repeated")
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="interface to listen on (%(default)s)")
+    add("--grpc-port", type=int, default=8001, metavar="N", help="0 takes a free one (%(default)s)")
+    add("--http-port", type=int, default=8000, metavar="N", help="(%(default)s)")
+    add("--metrics-port", type=int, default=8002, metavar="N", help="(%(default)s)")
+    add("--profile", metavar="NAME", help="use configs/NAME.pbtxt of every model that has one")
+    add("--threads", metavar="N", help="threads of each ONNX model; all cores by default (VLCLIP_ORT_THREADS)")
+    add("--triton", metavar="PATH", help="a tritonserver, or the folder its wheel was installed into (VLCLIP_TRITON)")
+    add("--log", type=Path, metavar="FILE", help="keep Triton's log")
+    add("--verbose", action="store_true", help="repeat Triton's log here")
+    add("options", nargs="*", metavar="-- OPTION", help="for tritonserver")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    if arguments.threads:
+        os.environ["VLCLIP_ORT_THREADS"] = arguments.threads
+    # Told by a signal to stop, we do as on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    begin = time.monotonic()
+    try:
+        with Server.start(
+            arguments.model_repository or REPOSITORIES,
+            host=arguments.host,
+            ports=Ports(arguments.grpc_port, arguments.http_port, arguments.metrics_port),
+            triton=arguments.triton,
+            options=[
+                *([f"--model-config-name={arguments.profile}"] if arguments.profile else []),
+                *arguments.options,
+            ],
+            log=arguments.log,
+            echo=arguments.verbose,
+        ) as server:
+            print(
+                f"Serving {', '.join(server.pipelines)} after {time.monotonic() - begin:.1f} s\n"
+                f"  gRPC     {server.grpc_url}\n"
+                f"  HTTP     {server.http_url}\n"
+                f"  metrics  {server.metrics_url}\n"
+                "Ctrl-C stops.",
+                flush=True,
+            )
+            server.wait()
+    except KeyboardInterrupt:
+        print("Stopped.")
+    except (SetupError, ServerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""``python -m export``: see ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from export import repository
+from export.errors import ExportError
+
+TEACHING = """\
+Weights to verified ONNX graphs in a Triton model repository.
+
+  python -m export --detector mini --encoder mini
+      the mini models of weights/mini, by the very code that exports large ones
+
+  python -m export --detector yolo-world-s --encoder ViT-B-32 --pretrained laion2b_s34b_b79k
+      published weights, fetched by the libraries' own loaders
+
+  python -m export --detector best.pt --encoder runs/my-clip --threshold 0.1
+      your own: an ultralytics YOLO-World checkpoint, and a folder with open_clip_config.json
+      and open_clip_model.safetensors
+
+  python -m export --detector yolo-world-s --encoder ViT-B-32 --random-weights --out /tmp/repository
+      the true architectures without weights, for trying and for tests
+
+  python -m export --detector best.pt --encoder ViT-B-32 --version 2
+      beside version 1, for a running server to load
+
+Other commands:
+
+  python -m export show       what the repository holds, and how near it is to PyTorch
+  python -m export pack       the mini models' graphs into one archive for git (weights/mini/graphs)
+  python -m export install    the shipped mini graphs into the repository; needs no torch
+
+Every graph is compared with PyTorch, PIL and open_clip before anything is put into place. If one differs, or a
+file is missing or damaged, the repository stays as it was. ultralytics' code and weights are AGPL-3.0.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    main = argparse.ArgumentParser(
+        prog="python -m export", description=TEACHING, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    main.add_argument(
+        "command", nargs="?", choices=["models", "show", "pack", "install"], default="models", help="default: models"
+    )
+    main.add_argument("--out", type=Path, default=Path("model_repository"), help="the model repository (%(default)s)")
+    main.add_argument("--version", type=int, default=1, help="the version folder (%(default)s)")
+    main.add_argument("--force", action="store_true", help="export again, or install over other models")
+
+    models = main.add_argument_group("models")
+    models.add_argument("--detector", default="mini", help="mini, yolo-world-s|m|l|x, or a .pt file (%(default)s)")
+    models.add_argument("--detector-weights", metavar="FILE", help="a checkpoint for a named detector")
+    models.add_argument("--detector-size", type=int, metavar="PIXELS", help="side of its input (as it was trained)")
+    models.add_argument("--encoder", default="mini", help="mini, any open_clip model, or a folder (%(default)s)")
+    models.add_argument("--pretrained", metavar="TAG", help="open_clip's name of the weights")
+    models.add_argument("--checkpoint", metavar="PATH", help="the encoder's weights: a file, or a folder")
+    models.add_argument(
+        "--prompt-encoder", metavar="NAME", help="whose text tower encodes prompts (the one the detector grew up with)"
+    )
+    models.add_argument("--random-weights", action="store_true", help="true architecture, no weights")
+    models.add_argument(
+        "--threshold", type=float, default=0.1, help="below this score the whole image is taken (%(default)s)"
+    )
+    models.add_argument("--canvas", type=int, default=640, help="canvas side of the examples (%(default)s)")
+
+    main.add_argument("--to", type=Path, default=repository.SHIPPED, help="pack: where to (weights/mini/graphs)")
+    main.add_argument("--shipped", type=Path, default=repository.SHIPPED, help="install: from where")
+    return main
+
+
+def show(out: Path) -> str:
+    """The manifests of a repository as a table."""
+    manifests = [repository.read_manifest(path) for path in sorted(out.glob("manifest-*.json"))]
+    lines = []
+    for manifest in filter(None, manifests):
+        request = manifest["request"]
+        lines.append(
+            f"version {manifest['version']}: {request['detector']['model']} ({manifest['detector_side']} px) + "
+            f"{request['encoder']['model']}, threshold {request['settings']['threshold']}"
+        )
+        lines.extend(f"  {repository.describe_leaf(leaf, entry)}" for leaf, entry in manifest["leaves"].items())
+    return "\n".join(lines) or f"{out} holds no export"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    try:
+        if arguments.command == "show":
+            print(show(arguments.out))
+        elif arguments.command == "install":
+            print(repository.install(arguments.out, arguments.shipped, arguments.force))
+        elif arguments.command == "pack":
+            size = repository.pack(arguments.out, arguments.version, arguments.to)
+            print(f"{arguments.to / repository.ARCHIVE}: {size / 1e6:.2f} MB")
+        else:
+            models(arguments)
+    except ExportError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("export: interrupted; the repository is as it was", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"export: {error}; the repository is as it was", file=sys.stderr)
+        return 1
+    return 0
+
+
+def models(arguments: argparse.Namespace) -> None:
+    from export.build import build, make_request
+
+    request = make_request(
+        arguments.detector,
+        arguments.encoder,
+        threshold=arguments.threshold,
+        canvas=arguments.canvas,
+        pretrained=arguments.pretrained,
+        checkpoint=arguments.checkpoint,
+        detector_weights=arguments.detector_weights,
+        detector_side=arguments.detector_size,
+        prompt_encoder=arguments.prompt_encoder,
+        random_weights=arguments.random_weights,
+    )
+    build(request, arguments.out, arguments.version, arguments.force, say=lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,348 @@
+"""Export from the weights to verified artefacts in the model repository: trace, clean, compact, verify, place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export import examples, gate, repository
+from export.errors import UsageError
+from export.quiet import quiet_ultralytics
+from export.sources import (
+    YOLO_WORLD_TEXT,
+    DetectorSource,
+    Encoder,
+    EncoderSource,
+    LoadedDetector,
+    load_detector,
+    load_encoder,
+    resolve_detector,
+    resolve_encoder,
+)
+from export.specs import LEAVES, Status
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What goes into the graphs beside the weights."""
+
+    threshold: float
+    canvas: int = 640
+    detector_side: int | None = None
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides what the artefacts are."""
+
+    detector: DetectorSource
+    encoder: EncoderSource
+    prompt_encoder: EncoderSource
+    settings: Settings
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "detector": self.detector.describe(),
+            "encoder": self.encoder.describe(),
+            "prompt_encoder": self.prompt_encoder.describe(),
+            "settings": asdict(self.settings),
+            "code": code_sha256(),
+        }
+
+
+@dataclass(frozen=True)
+class LeafExport:
+    """A leaf on its way: its module, example inputs, and how its graph is judged."""
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    check: gate.Check
+    wanted: Callable[[], dict[str, np.ndarray]] | None = None
+    """PyTorch's truth for ``check``, where it is more than the module's outputs."""
+    also: Callable[[gate.Arrays], gate.Figures] | None = None
+    """A comparison with something other than PyTorch, given the graph's outputs for all rows."""
+
+
+def make_request(
+    detector: str,
+    encoder: str,
+    *,
+    threshold: float,
+    canvas: int = 640,
+    pretrained: str | None = None,
+    checkpoint: str | None = None,
+    detector_weights: str | None = None,
+    detector_side: int | None = None,
+    prompt_encoder: str | None = None,
+    random_weights: bool = False,
+) -> Request:
+    """Refuses what cannot work before anything is loaded."""
+    if not 0.0 <= threshold <= 1.0:
+        raise UsageError(f"the threshold must be between 0 and 1, came {threshold}")
+    if not 32 <= canvas <= 4096:
+        raise UsageError(f"the canvas must have between 32 and 4096 pixels a side, came {canvas}")
+    detector_source = resolve_detector(detector, detector_weights, random_weights)
+    encoder_source = resolve_encoder(encoder, pretrained, checkpoint, random_weights)
+    if prompt_encoder:
+        prompt_source = resolve_encoder(prompt_encoder, random=random_weights and prompt_encoder != "mini")
+    elif detector == "mini":
+        prompt_source = resolve_encoder("mini")
+    else:
+        name, tag = YOLO_WORLD_TEXT
+        prompt_source = resolve_encoder(name, tag, random=random_weights)
+    return Request(detector_source, encoder_source, prompt_source, Settings(threshold, canvas, detector_side))
+
+
+def build(request: Request, out: Path, version: int = 1, force: bool = False, say: Say = print) -> repository.Manifest:
+    """Exports, verifies and places every artefact; the repository changes only if all of them pass.
+
+    Raises:
+        ExportError: in one sentence; the repository is as it was.
+    """
+    described = request.describe()
+    present = repository.read_manifest(repository.manifest_path(out, version))
+    if present and not force and present.get("request") == described and repository.is_complete(out, present):
+        say(f"{out} already holds this export as version {version}; nothing to do (--force exports again)")
+        return present
+
+    quiet_ultralytics()
+    say(f"loading {request.detector.name} and {request.encoder.label}")
+    detector = load_detector(request.detector, request.settings.detector_side)
+    encoder = load_encoder(request.encoder)
+    same = request.prompt_encoder == request.encoder
+    prompt_encoder = encoder if same else load_encoder(request.prompt_encoder)
+
+    with repository.staging(out) as staged:
+        leaves: dict[str, Any] = {}
+        symbols: dict[str, dict[str, int]] = {}
+        begun = time.perf_counter()
+
+        def done(name: str, entry: dict[str, Any]) -> None:
+            nonlocal begun
+            leaves[name] = entry
+            say(f"{time.perf_counter() - begun:5.1f} s  {repository.describe_leaf(name, entry)}")
+            begun = time.perf_counter()
+
+        for name, tokenizer in (("tokenize", encoder.tokenizer), ("tokenize_prompt", prompt_encoder.tokenizer)):
+            done(name, export_tokenizer(name, tokenizer, staged / name))
+        for leaf in plan(request.settings, detector, encoder, prompt_encoder):
+            entry, symbols[leaf.name] = export_leaf(leaf, described, staged / leaf.name)
+            done(leaf.name, entry)
+        manifest = {
+            "version": version,
+            "request": described,
+            "detector_side": detector.side,
+            "preprocessing": encoder.preprocessing.to_dict(),
+            "symbols": symbols,
+            "libraries": libraries(),
+            "leaves": leaves,
+        }
+        repository.put_in_place(staged, out, version, leaves, repository.write_manifest(manifest))
+    say(f"{out} now holds version {version}")
+    return manifest
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Example images as ``decode`` gives them, the last one not decoded, and boxes as ``detect`` gives them."""
+
+    images: list[Any]  # PIL
+    placed: list[Any]  # PIL, as they lie on the canvas
+    canvas: Tensor  # (B, S, S, 3)
+    size: Tensor  # (B, 4)
+    decoded: Tensor  # (B, 1)
+    boxes: Tensor  # (B, 4)
+    scores: Tensor  # (B, 1)
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        return {"CANVAS": self.canvas, "SIZE": self.size, "DECODED": self.decoded}
+
+
+def example_photos(canvas: int) -> Photos:
+    import torch
+
+    images = examples.pictures()
+    canvases, sizes, placed = examples.canvases(images, canvas)
+    blank = torch.zeros(1, canvas, canvas, 3, dtype=torch.uint8)
+    decoded = torch.zeros(examples.ROWS, 1, dtype=torch.int32)
+    decoded[-1] = int(Status.TOO_LARGE)
+    return Photos(
+        images=images,
+        placed=placed,
+        canvas=torch.cat([torch.from_numpy(canvases), blank]),
+        size=torch.cat([torch.from_numpy(sizes), torch.zeros(1, 4, dtype=torch.int32)]),
+        decoded=decoded,
+        boxes=torch.tensor(examples.BOXES, dtype=torch.float32),
+        scores=torch.tensor(examples.SCORES, dtype=torch.float32)[:, None],
+    )
+
+
+def plan(settings: Settings, detector: LoadedDetector, encoder: Encoder, prompt_encoder: Encoder) -> list[LeafExport]:
+    """The six graphs, from the prompt to the embedding."""
+    import torch
+
+    from export.encoders import EncodePrompt
+
+    photos = example_photos(settings.canvas)
+    encode_prompt = EncodePrompt(prompt_encoder.model, prompt_encoder.end_token)
+    prompts = torch.as_tensor(prompt_encoder.tokenizer(examples.TEXTS[: examples.ROWS]))  # (B, T)
+    with torch.no_grad():
+        prompt, mask = encode_prompt(prompts)
+    return [
+        LeafExport("encode_prompt", encode_prompt, {"TOKENS": prompts}, gate.check_encode_prompt),
+        plan_detect(detector, photos, prompt, mask),
+        *plan_pixels(settings, encoder, photos),
+        *plan_encoders(encoder, photos),
+    ]
+
+
+def plan_detect(detector: LoadedDetector, photos: Photos, prompt: Tensor, mask: Tensor) -> LeafExport:
+    from export.images import Detect, YoloWorld, letterbox, to_canvas
+
+    yolo = YoloWorld(detector.model, detector.side).eval()
+    if prompt.shape[2] != yolo.prompt_width:
+        raise UsageError(
+            f"the detector takes prompts of width {yolo.prompt_width}, the prompt encoder gives {prompt.shape[2]}: "
+            f"name the one it was trained with as --prompt-encoder"
+        )
+
+    def every_box() -> dict[str, np.ndarray]:
+        boxed = letterbox(photos.canvas, photos.size, yolo.side)
+        boxes, scores = yolo(boxed.image, prompt, mask)
+        return {"BOXES": to_canvas(boxes, boxed, photos.size).numpy(), "SCORES": scores.numpy()}
+
+    inputs = {"CANVAS": photos.canvas, "SIZE": photos.size, "PROMPT": prompt, "PROMPT_MASK": mask}
+    return LeafExport("detect", Detect(yolo), inputs, gate.check_detect, every_box)
+
+
+def plan_pixels(settings: Settings, encoder: Encoder, photos: Photos) -> list[LeafExport]:
+    """``crop`` and ``fit``, compared with PIL and open_clip's transform too."""
+    import torch
+
+    from export.images import Crop, Fit
+    from export.reference import crop_outwards
+
+    std = encoder.preprocessing.std
+    trusted = [score >= settings.threshold for score in examples.SCORES]
+    cropped = [
+        crop_outwards(image, box) if good else image
+        for image, box, good in zip(photos.placed, examples.BOXES, trusted, strict=False)
+    ]
+
+    def against_pil(leaf: str, images: list[Any]) -> Callable[[gate.Arrays], gate.Figures]:
+        truth = torch.stack([encoder.transform(image) for image in images]).numpy()
+        return lambda came: gate.check_against_pil(leaf, came["PIXELS"][: len(truth)], truth, std)
+
+    crop, fit = Crop(encoder.preprocessing, settings.threshold), Fit(encoder.preprocessing)
+    boxed = {**photos.inputs, "CANVAS_BOX": photos.boxes, "SCORE": photos.scores}
+    return [
+        LeafExport("crop", crop, boxed, gate.pixel_check("crop", std), also=against_pil("crop", cropped)),
+        LeafExport("fit", fit, photos.inputs, gate.pixel_check("fit", std), also=against_pil("fit", photos.placed)),
+    ]
+
+
+def plan_encoders(encoder: Encoder, photos: Photos) -> list[LeafExport]:
+    import torch
+
+    from export.encoders import EncodeImage, EncodeText
+
+    pixels = torch.stack([encoder.transform(image) for image in photos.images])
+    status = torch.zeros(len(pixels), 1, dtype=torch.int32)
+    status[1], status[3] = int(Status.WHOLE_IMAGE), int(Status.NOT_AN_IMAGE)
+    tokens = torch.as_tensor(encoder.tokenizer(examples.TEXTS))
+    image_inputs = {"PIXELS": pixels, "STATUS": status}
+    return [
+        LeafExport("encode_image", EncodeImage(encoder.model), image_inputs, gate.check_encode_image),
+        LeafExport("encode_text", EncodeText(encoder.model), {"TOKENS": tokens}, gate.check_encode_text),
+    ]
+
+
+def export_leaf(leaf: LeafExport, described: dict[str, Any], folder: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """One graph, verified, written to ``folder/model.onnx``. Returns its manifest entry and its symbols' numbers."""
+    from export.compact import compact
+    from export.graph import OPSET, check_contract, export_graph, set_metadata
+
+    spec = LEAVES[leaf.name]
+    model = compact(export_graph(leaf.module, list(leaf.inputs.values()), spec))
+    wanted = truth_of(leaf)
+    inputs = {name: value.numpy() for name, value in leaf.inputs.items()}
+    figures = gate.verify(model, spec, inputs, wanted, leaf.check, leaf.also)
+    metadata = {
+        "leaf": leaf.name,
+        "detector": described["detector"],
+        "encoder": described["encoder"],
+        "settings": described["settings"],
+        "opset": OPSET,
+        "parity": figures,
+        "libraries": libraries(),
+    }
+    set_metadata(model, {name: json.dumps(value) for name, value in metadata.items()})
+    content = model.SerializeToString(deterministic=True)
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(content)
+    entry = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "nodes": len(model.graph.node),
+        "opset": OPSET,
+        "parity": figures,
+    }
+    return entry, check_contract(model, spec)
+
+
+def truth_of(leaf: LeafExport) -> dict[str, np.ndarray]:
+    """What PyTorch gives for the example inputs."""
+    import torch
+
+    with torch.no_grad():
+        if leaf.wanted:
+            return leaf.wanted()
+        values = leaf.module(*leaf.inputs.values())
+    names = [tensor.name for tensor in LEAVES[leaf.name].outputs]
+    tensors = values if isinstance(values, tuple) else (values,)
+    return {name: value.numpy() for name, value in zip(names, tensors, strict=True)}
+
+
+def export_tokenizer(leaf: str, original: Any, folder: Path) -> dict[str, Any]:
+    """One tokenizer file, verified, written to ``folder/tokenizer.json``. Returns its manifest entry."""
+    from tokenizers import Tokenizer
+
+    from export.tokenizer import build_tokenizer
+
+    written = build_tokenizer(original).to_str()
+    figures = gate.check_tokenizer(leaf, Tokenizer.from_str(written), original, examples.TEXTS)
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(written, encoding="utf-8")
+    content = written.encode()
+    return {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "parity": figures,
+    }
+
+
+def libraries() -> dict[str, str]:
+    return {name: version_of(name) for name in ("torch", "onnx", "onnxruntime", "open_clip_torch", "ultralytics")}
+
+
+def code_sha256() -> str:
+    """Of this package, so that a change of the export code exports again."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,49 @@
+"""What can go wrong in an export, each with one sentence for the person who asked for it.
+
+ExportError
+├── UsageError        the request makes no sense, or names something unknown
+├── SourceError       a file that is missing, damaged or of another architecture
+├── UnsupportedModel  a model that is understood, but not exported (yet)
+├── GraphError        the exported graph does not keep the contract of ``export.specs``
+└── ParityError       the exported graph is not equal to PyTorch within its tolerance
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ExportError(Exception):
+    """Base of all: the model repository is as it was before."""
+
+
+class UsageError(ExportError):
+    pass
+
+
+class SourceError(ExportError):
+    pass
+
+
+class UnsupportedModel(ExportError):
+    pass
+
+
+class GraphError(ExportError):
+    pass
+
+
+class ParityError(ExportError):
+    pass
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """``unknown("encoder", "ViT-B32", …)`` → "unknown encoder 'ViT-B32'; did you mean 'ViT-B-32'?" """
+    known = list(known)
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.5)
+    spelled = [next(k for k in known if k.lower() == match) for match in near]
+    if spelled:
+        return UsageError(f"unknown {kind} {name!r}; did you mean {' or '.join(map(repr, spelled))}?")
+    some = ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
+    return UsageError(f"unknown {kind} {name!r}; known are {some}")

@@ -1,0 +1,210 @@
+"""The gate: no artefact leaves that was not compared with PyTorch, PIL and open_clip.
+
+Every function takes what the graph gave and what it should have given, returns the figures for the manifest, and
+raises ``ParityError`` with one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from export.errors import ParityError
+from export.specs import ModelSpec, Status
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    Arrays = Mapping[str, np.ndarray]
+    Check = Callable[["Arrays", "Arrays", "Arrays"], "Figures"]
+    """(inputs, what the graph gave, what PyTorch gave) → figures"""
+
+Figures = dict[str, float]
+
+BATCHES = (1, 3, 7)
+
+COSINE_MIN = 0.99999
+GREY_MAX = 1.01
+GREY_DIFFERENT = 0.01  # share of values that may fall on the other side of a rounding
+PIL_GREY_MEAN = 0.5
+SCORE = 1e-3
+BOX_PIXELS = 0.5
+
+
+def require(leaf: str, what: str, value: float, limit: float, at_least: bool = False) -> float:
+    """Raises unless ``value`` keeps its limit; a NaN keeps none."""
+    if not (value >= limit if at_least else value <= limit):
+        word = "at least" if at_least else "at most"
+        raise ParityError(f"{leaf}: {what} is {value:.6g}, allowed is {word} {limit:g}")
+    return float(value)
+
+
+def run_graph(model: onnx.ModelProto, spec: ModelSpec, inputs: Arrays) -> Callable[[Sequence[int]], dict[str, Any]]:
+    """A function that runs the graph on the given rows of ``inputs``, on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [tensor.name for tensor in spec.outputs]
+
+    def run(rows: Sequence[int]) -> dict[str, Any]:
+        values = session.run(names, {name: value[list(rows)] for name, value in inputs.items()})
+        return dict(zip(names, values, strict=True))
+
+    return run
+
+
+def verify(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    inputs: Arrays,
+    wanted: Arrays,
+    check: Check,
+    also: Callable[[Arrays], Figures] | None = None,
+) -> Figures:
+    """Checks every row of ``inputs`` in batches of several sizes, so that a row is the same in any company.
+
+    Args:
+        wanted: the truth for all rows, which ``check`` sees in the same batches.
+        also: a further check, of the graph's outputs for all rows at once.
+
+    Returns:
+        the worst figure of all batches, by name
+    """
+    run = run_graph(model, spec, inputs)
+    rows = len(next(iter(inputs.values())))
+    figures: Figures = {}
+    for batch in BATCHES:
+        for begin in range(0, rows, batch):
+            chosen = list(range(begin, min(begin + batch, rows)))
+            part = check(
+                {name: value[chosen] for name, value in inputs.items()},
+                run(chosen),
+                {name: value[chosen] for name, value in wanted.items()},
+            )
+            for name, value in part.items():
+                worst = min if name.endswith("_min") else max
+                figures[name] = worst(figures.get(name, value), value)
+    if also:
+        figures |= also(run(range(rows)))
+    return figures
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of rows. (N, D), (N, D) → (N,)"""
+    import numpy as np
+
+    a64, b64 = a.astype(np.float64), b.astype(np.float64)
+    lengths = np.linalg.norm(a64, axis=-1) * np.linalg.norm(b64, axis=-1)
+    return np.asarray((a64 * b64).sum(-1) / np.maximum(lengths, 1e-12))
+
+
+def check_equal(leaf: str, name: str, came: np.ndarray, wanted: np.ndarray) -> None:
+    import numpy as np
+
+    if not np.array_equal(came, wanted):
+        raise ParityError(f"{leaf}: {name} is {came.ravel().tolist()}, PyTorch says {wanted.ravel().tolist()}")
+
+
+def check_vectors(leaf: str, name: str, came: np.ndarray, wanted: np.ndarray) -> Figures:
+    """Unit vectors (B, …, D) by cosine."""
+    import numpy as np
+
+    flat, truth = came.reshape(-1, came.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
+    lengths = np.linalg.norm(flat, axis=-1)
+    return {
+        "cosine_min": require(leaf, f"the cosine of {name}", cosines(flat, truth).min(), COSINE_MIN, at_least=True),
+        "difference_max": float(np.abs(flat - truth).max()),
+        "length_error_max": require(leaf, f"the distance of {name} from unit length", abs(lengths - 1).max(), 1e-4),
+    }
+
+
+def check_encode_image(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
+    shown = inputs["STATUS"][:, 0] < Status.NOT_AN_IMAGE
+    blank = came["EMBEDDING"][~shown]
+    if blank.any():
+        raise ParityError("encode_image: a row without an image is not zero")
+    if not shown.any():
+        return {}
+    return check_vectors("encode_image", "EMBEDDING", came["EMBEDDING"][shown], wanted["EMBEDDING"][shown])
+
+
+def check_encode_text(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
+    return check_vectors("encode_text", "EMBEDDING", came["EMBEDDING"], wanted["EMBEDDING"])
+
+
+def check_encode_prompt(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
+    check_equal("encode_prompt", "PROMPT_MASK", came["PROMPT_MASK"], wanted["PROMPT_MASK"])
+    return check_vectors("encode_prompt", "PROMPT", came["PROMPT"], wanted["PROMPT"])
+
+
+def pixel_check(leaf: str, std: Sequence[float]) -> Check:
+    """``fit`` and ``crop``: the same grey levels, but for a few that rounding puts one level apart."""
+    import numpy as np
+
+    to_grey = 255.0 * np.asarray(std, np.float32).reshape(1, 3, 1, 1)
+
+    def check(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
+        check_equal(leaf, "STATUS", came["STATUS"], wanted["STATUS"])
+        grey = np.abs(came["PIXELS"] - wanted["PIXELS"]) * to_grey
+        figures = {
+            "grey_max": require(leaf, "the difference in grey levels", grey.max(), GREY_MAX),
+            "grey_share": require(leaf, "the share of differing values", (grey > 0.01).mean(), GREY_DIFFERENT),
+        }
+        if "BOX" in came:
+            apart = np.abs(came["BOX"] - wanted["BOX"]).max()
+            figures["box_pixels"] = require(leaf, "the difference of BOX in pixels", apart, 1e-3)
+        return figures
+
+    return check
+
+
+def check_detect(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
+    """``detect``: the score, and a box that PyTorch rates as high.
+
+    ``wanted`` holds every candidate of PyTorch: ``BOXES`` (B, A, 4) on the canvas, ``SCORES`` (B, A). Two boxes of
+    nearly the same score may change places between runtimes, so the top one is looked for among all of them.
+    """
+    import numpy as np
+
+    asked = inputs["PROMPT_MASK"].max(axis=1) > 0  # (B,)
+    best = np.where(asked, wanted["SCORES"].max(axis=1), 0.0)  # (B,)
+    figures = {
+        "score_difference_max": require(
+            "detect", "the difference of SCORE", np.abs(came["SCORE"][:, 0] - best).max(), SCORE
+        )
+    }
+    apart = np.abs(came["CANVAS_BOX"][:, None] - wanted["BOXES"]).max(axis=2)  # (B, A)
+    apart = np.where(wanted["SCORES"] >= best[:, None] - SCORE, apart, np.inf).min(axis=1)  # (B,)
+    if asked.any():
+        figures["box_pixels"] = require(
+            "detect", "the distance of CANVAS_BOX from PyTorch's best box in pixels", apart[asked].max(), BOX_PIXELS
+        )
+    heights, widths = inputs["SIZE"][:, 0:1], inputs["SIZE"][:, 1:2]
+    whole = np.concatenate([np.zeros_like(widths), np.zeros_like(widths), widths, heights], axis=1)
+    check_equal("detect", "CANVAS_BOX of an empty prompt", came["CANVAS_BOX"][~asked], whole[~asked].astype("f4"))
+    return figures
+
+
+def check_against_pil(leaf: str, pixels: np.ndarray, wanted: np.ndarray, std: Sequence[float]) -> Figures:
+    """The graph's pixels against open_clip's own transform of PIL's crops. (N, 3, R, R) each"""
+    import numpy as np
+
+    grey = np.abs(pixels - wanted) * 255.0 * np.asarray(std, np.float32).reshape(1, 3, 1, 1)
+    mean = grey.mean(axis=(1, 2, 3)).max()
+    return {
+        "pil_grey_mean": require(leaf, "the mean difference from PIL in grey levels", mean, PIL_GREY_MEAN),
+        "pil_grey_max": float(grey.max()),
+    }
+
+
+def check_tokenizer(leaf: str, tokenizer: Any, original: Any, texts: Sequence[str]) -> Figures:
+    """The very same ids as open_clip's tokenizer."""
+    wanted = original(list(texts)).tolist()
+    came = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    for text, mine, theirs in zip(texts, came, wanted, strict=True):
+        if mine != theirs:
+            raise ParityError(f"{leaf}: {text[:60]!r} becomes {mine[:12]} …, open_clip says {theirs[:12]} …")
+    return {"texts_equal": float(len(texts))}

@@ -1,0 +1,265 @@
+"""Where models come from: names, checkpoints and folders, loaded through the libraries' own loaders.
+
+Everything that can be refused without loading is refused first, in one sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.errors import SourceError, UnsupportedModel, UsageError, unknown
+from export.quiet import quiet_exporters, quiet_ultralytics
+
+MINI = Path(__file__).resolve().parents[1] / "weights" / "mini"
+
+YOLO_WORLD = {f"yolo-world-{scale}": f"yolov8{scale}-worldv2" for scale in "nsmlx"}
+YOLO_WORLD_PUBLISHED = [name for name in YOLO_WORLD if not name.endswith("-n")]
+YOLO_WORLD_SIDE = 640
+
+YOLO_WORLD_TEXT = ("ViT-B-32-quickgelu", "openai")
+"""The text tower that YOLO-World's published weights were trained with."""
+DEFAULT_PRETRAINED = {"ViT-B-32": "laion2b_s34b_b79k", YOLO_WORLD_TEXT[0]: YOLO_WORLD_TEXT[1]}
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """An open_clip model that exists; ``resolve_encoder`` makes it.
+
+    ``label`` is what people call it, ``name`` what open_clip does: a folder is ``local-dir:FOLDER``.
+    """
+
+    label: str
+    name: str
+    pretrained: str | None = None
+    random: bool = False
+
+    @property
+    def folder(self) -> Path | None:
+        return Path(self.name.removeprefix("local-dir:")) if self.name.startswith("local-dir:") else None
+
+    def describe(self) -> dict[str, Any]:
+        """What identifies the weights without loading them."""
+        if self.random:
+            return {"model": self.label, "weights": "random"}
+        if self.folder:
+            files = sorted(file for file in self.folder.iterdir() if file.is_file())
+            return {"model": self.label, "files": {file.name: sha256_of(file) for file in files}}
+        if self.pretrained and Path(self.pretrained).is_file():
+            file = Path(self.pretrained)
+            return {"model": self.label, "files": {file.name: sha256_of(file)}}
+        return {"model": self.label, "pretrained": self.pretrained}
+
+
+@dataclass(frozen=True)
+class DetectorSource:
+    """A YOLO-World checkpoint, or the name of one that ultralytics fetches; ``resolve_detector`` makes it."""
+
+    name: str
+    file: Path | None
+    random: bool = False
+
+    def describe(self) -> dict[str, Any]:
+        if self.random:
+            return {"model": self.name, "weights": "random"}
+        if self.file:
+            return {"model": self.name, "files": {self.file.name: sha256_of(self.file)}}
+        return {"model": self.name, "pretrained": f"{YOLO_WORLD[self.name]}.pt"}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded encoder: both towers, how it wants its images, and its tokenizer (open_clip's)."""
+
+    model: Any
+    preprocessing: Any  # export.images.Preprocessing
+    transform: Any
+    tokenizer: Any
+
+    @property
+    def end_token(self) -> int:
+        return int(self.tokenizer.eot_token_id)
+
+
+def sha256_of(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def resolve_encoder(
+    name: str, pretrained: str | None = None, checkpoint: str | None = None, random: bool = False
+) -> EncoderSource:
+    """What the user typed, to a source that exists.
+
+    resolve_encoder("mini")                                 the mini model in weights/mini/encoder
+    resolve_encoder("runs/my-clip")                         a folder: open_clip_config.json and its weights
+    resolve_encoder("ViT-B-32", pretrained="openai")        open_clip's model, weights from its hub
+    resolve_encoder("ViT-B-32", checkpoint="tuned.pt")      open_clip's model, weights from a file
+    resolve_encoder("ViT-B-32", random=True)                the true architecture, no weights
+    """
+    import open_clip
+
+    if name == "mini":
+        return _encoder_folder("mini", MINI / "encoder", "the mini encoder is trained by `make train-mini`")
+    if checkpoint and Path(checkpoint).is_dir():
+        return _encoder_folder(Path(checkpoint).name, Path(checkpoint))
+    if name.startswith("local-dir:") or "/" in name or Path(name).is_dir():
+        folder = Path(name.removeprefix("local-dir:"))
+        return _encoder_folder(folder.name, folder)
+    if name not in open_clip.list_models():
+        raise unknown("encoder", name, ["mini", *open_clip.list_models()])
+    if random:
+        return EncoderSource(name, name, random=True)
+    if checkpoint:
+        if not Path(checkpoint).is_file():
+            raise SourceError(f"no such checkpoint: {checkpoint}")
+        return EncoderSource(name, name, checkpoint)
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    tag = pretrained or DEFAULT_PRETRAINED.get(name)
+    if tag is None:
+        known = ", ".join(tags) or "none known"
+        raise UsageError(f"{name} needs weights: --pretrained TAG ({known}), --checkpoint FILE or --random-weights")
+    if tag not in tags:
+        raise unknown(f"pretrained tag of {name}", tag, tags)
+    return EncoderSource(name, name, tag)
+
+
+def _encoder_folder(label: str, folder: Path, hint: str = "made by open_clip's training") -> EncoderSource:
+    config = folder / "open_clip_config.json"
+    if not config.is_file():
+        raise SourceError(f"no such file: {config} ({hint})")
+    weights = [file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".pth", ".pt")]
+    if not weights:
+        raise SourceError(f"no weights in {folder}: expected open_clip_model.safetensors beside the configuration")
+    return EncoderSource(label, f"local-dir:{folder}")
+
+
+def resolve_detector(name: str, weights: str | None = None, random: bool = False) -> DetectorSource:
+    """What the user typed, to a source that exists.
+
+    resolve_detector("mini")                                     the mini model, weights/mini/detector.pt
+    resolve_detector("yolo-world-s")                             ultralytics' published weights
+    resolve_detector("yolo-world-s", weights="yolov8s-worldv2.pt")  the same from a file
+    resolve_detector("runs/detect/train/weights/best.pt")        a YOLO-World checkpoint of any scale
+    resolve_detector("yolo-world-s", random=True)                the true architecture, no weights
+    """
+    if name == "mini":
+        return _detector_file("mini", MINI / "detector.pt", "the mini detector is trained by `make train-mini`")
+    if name.endswith(".pt"):
+        return _detector_file(Path(name).stem, Path(name))
+    if name.startswith("grounding-dino"):
+        raise UnsupportedModel("Grounding DINO cannot be exported yet; YOLO-World can")
+    if name not in YOLO_WORLD:
+        raise unknown("detector", name, ["mini", *YOLO_WORLD])
+    if weights:
+        return _detector_file(name, Path(weights))
+    if not random and name not in YOLO_WORLD_PUBLISHED:
+        raise UsageError(f"{name} has no published weights: --detector-weights FILE or --random-weights")
+    return DetectorSource(name, None, random)
+
+
+def _detector_file(name: str, file: Path, hint: str = "a YOLO-World checkpoint of ultralytics") -> DetectorSource:
+    if not file.is_file():
+        raise SourceError(f"no such file: {file} ({hint})")
+    return DetectorSource(name, file)
+
+
+def load_encoder(source: EncoderSource) -> Encoder:
+    """The FP32 model in evaluation mode with open_clip's own transform and tokenizer."""
+    import open_clip
+    import torch
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    from export.images import Preprocessing
+
+    torch.manual_seed(0)  # for random weights
+    try:
+        with quiet_exporters():
+            model = open_clip.create_model(
+                source.name,
+                pretrained=source.pretrained,
+                load_weights=not source.random,
+                pretrained_text=False,
+                require_pretrained=not source.random,
+            )
+    except Exception as error:
+        raise SourceError(f"the encoder {source.label} cannot be loaded: {first_line(error)}") from error
+    config = PreprocessCfg(**model.visual.preprocess_cfg)
+    size = config.size if isinstance(config.size, int) else config.size[0]
+    if not isinstance(config.size, int) and len(set(config.size)) != 1:
+        raise UnsupportedModel(f"{source.label} takes {config.size} pixels: only square inputs can be exported")
+    fill = config.fill_color
+    return Encoder(
+        model=model.eval().float(),
+        preprocessing=Preprocessing(
+            size=size,
+            mean=tuple(config.mean),
+            std=tuple(config.std),
+            interpolation="bilinear" if config.interpolation == "bilinear" else "bicubic",
+            resize_mode=config.resize_mode,
+            fill_color=fill if isinstance(fill, int) else fill[0],
+        ),
+        transform=image_transform_v2(config, is_train=False),
+        tokenizer=load_tokenizer(source),
+    )
+
+
+def load_tokenizer(source: EncoderSource) -> Any:
+    """open_clip's tokenizer; a vocabulary named in a folder's configuration, or ``bpe.txt.gz``, is in the folder.
+
+    open_clip itself looks for a relative ``bpe_path`` in the current directory.
+    """
+    import open_clip
+
+    if source.folder is None:
+        return open_clip.get_tokenizer(source.name)
+    text = json.loads((source.folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
+    named = text.get("tokenizer_kwargs", {}).get("bpe_path", "bpe.txt.gz")
+    bpe = source.folder / Path(named).name
+    if bpe.is_file():
+        return open_clip.get_tokenizer(source.name, bpe_path=str(bpe))
+    if "bpe_path" in text.get("tokenizer_kwargs", {}):
+        raise SourceError(f"no such file: {bpe} (the vocabulary that open_clip_config.json names)")
+    return open_clip.get_tokenizer(source.name)
+
+
+@dataclass(frozen=True)
+class LoadedDetector:
+    model: Any  # ultralytics.nn.tasks.WorldModel
+    side: int
+
+
+def load_detector(source: DetectorSource, side: int | None = None) -> LoadedDetector:
+    """The FP32 model in evaluation mode and the side of its input: asked for, trained with, or 640."""
+    quiet_ultralytics()
+    import torch
+    from ultralytics.nn.tasks import WorldModel, load_checkpoint
+
+    if source.random:
+        torch.manual_seed(0)
+        model = WorldModel(f"{YOLO_WORLD[source.name]}.yaml", verbose=False).eval()
+        return LoadedDetector(model, side or YOLO_WORLD_SIDE)
+    file = str(source.file) if source.file else f"{YOLO_WORLD[source.name]}.pt"
+    try:
+        model, checkpoint = load_checkpoint(file)
+    except Exception as error:
+        where = source.file or f"{file}, which ultralytics fetches; or give it with --detector-weights FILE"
+        raise SourceError(f"the detector cannot be loaded from {where}: {first_line(error)}") from error
+    if not isinstance(model, WorldModel):
+        raise SourceError(f"{file} holds a {type(model).__name__}, not a YOLO-World")
+    trained = checkpoint.get("train_args", {}).get("imgsz") or getattr(model, "args", {}).get("imgsz")
+    chosen = side or (trained if isinstance(trained, int) else YOLO_WORLD_SIDE)
+    if chosen % 32:
+        raise UsageError(f"the detector's side must be a multiple of 32, came {chosen}")
+    return LoadedDetector(model, chosen)
+
+
+def first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]

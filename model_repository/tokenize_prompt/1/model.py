@@ -1,0 +1,1 @@
+../../tokenize/1/model.py

@@ -1,0 +1,173 @@
+"""What the client raises, and whether the message helps."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+
+import grpc
+import numpy as np
+import pytest
+
+import vlclip
+
+FAILURES = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
+
+
+@pytest.fixture
+def client(triton):
+    with vlclip.Client(triton.address, timeout=10) as client:
+        yield client
+
+
+@pytest.mark.parametrize("code", FAILURES, ids=lambda code: code.name)
+def test_every_grpc_code_is_mapped(triton, client, code):
+    triton.fail = code
+    with pytest.raises(vlclip.RequestError) as caught:
+        client.embed_texts(["1"])
+    error = caught.value
+    assert type(error) is not vlclip.RequestError
+    assert error.code is code
+    assert isinstance(error.__cause__, grpc.RpcError)
+    assert all(part in str(error) for part in ("product_text", triton.address, code.name, "as the test wants it"))
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.code) == (type(error), str(error), code)
+
+
+def test_every_error_is_in_the_drawing_and_exported():
+    def tree(kind):
+        return {kind, *(below for child in kind.__subclasses__() for below in tree(child))}
+
+    for kind in tree(vlclip.VlclipError):
+        assert kind.__name__ in vlclip.errors.__doc__
+        assert getattr(vlclip, kind.__name__) is kind
+
+
+def test_no_server():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with vlclip.Client(address) as client:
+            with pytest.raises(vlclip.UnavailableError, match=rf"product_text from {address}.*`make serve`"):
+                client.embed_texts(["red mug"])
+            assert client.ready() is False
+
+
+def test_a_server_without_the_pipeline(triton, client):
+    triton.fail = grpc.StatusCode.NOT_FOUND
+    with pytest.raises(vlclip.PipelineNotFoundError, match="`make models`"):
+        client.ground([b"1"], "mug")
+
+
+def never(*_):
+    raise AssertionError("this must not be read")
+    yield
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        pytest.param(lambda c: c.embed_images([], ["mug"]), "got 0 images and 1 product types", id="a type, no image"),
+        pytest.param(lambda c: c.embed_images([b"1", b"2"], ["mug"]), "got 2 images and 1 product", id="too few types"),
+        pytest.param(lambda c: c.ground(b"1", ["mug", "cup"]), "got 1 images and 2 product types", id="too many types"),
+        pytest.param(
+            lambda c: c.ground(iter([b"1", b"2"]), ["mug"]),
+            "got more than 1 images and 1 product types. Pass a single str",
+            id="too few types for an iterator",
+        ),
+        pytest.param(
+            lambda c: c.ground(iter([b"1"]), iter(["mug", "cup"])),
+            "got 1 images and more than 1 product types",
+            id="too many types in an iterator",
+        ),
+        pytest.param(lambda c: c.embed_whole_images(5), "images: expected one item or an iterable", id="a number"),
+        pytest.param(
+            lambda c: c.embed_whole_images([b"1", np.zeros((2, 2, 3))]),
+            "image 1: expected the bytes of an image file or its path, got ndarray",
+            id="an array among images",
+        ),
+        pytest.param(lambda c: c.embed_texts([b"mug"]), "text 0: expected a str, got bytes", id="bytes as text"),
+        pytest.param(lambda c: c.embed_texts(["\ud800"]), "text 0: expected text that UTF-8", id="lone surrogate"),
+        pytest.param(lambda c: c.ground([b"1"], [None]), "product type 0: expected a str, got None", id="None as type"),
+        pytest.param(lambda c: c.ground([b"1"], None), "product types: expected one item or", id="no product type"),
+        pytest.param(lambda c: c.embed_texts(never(), timeout=0), "timeout: expected seconds above 0", id="timeout 0"),
+        pytest.param(
+            lambda c: c.embed_texts(never(), timeout=float("inf")), "timeout: expected", id="infinite timeout"
+        ),
+    ],
+)
+def test_invalid_input_is_refused_before_anything_is_sent(triton, client, call, message):
+    with pytest.raises(vlclip.InvalidInputError) as caught:
+        call(client)
+    assert message in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+    assert triton.infer_requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param({"address": "http://localhost:8000"}, 'expected "host:port"', id="an URL"),
+        pytest.param({"timeout": -1}, "timeout: expected seconds above 0", id="negative timeout"),
+        pytest.param({"timeout": float("nan")}, "timeout: expected seconds above 0", id="timeout is not a number"),
+        pytest.param({"max_in_flight": 0}, "max_in_flight: expected 1 or more, got 0", id="nothing in flight"),
+    ],
+)
+def test_invalid_clients_are_refused(arguments, message):
+    with pytest.raises(vlclip.InvalidInputError, match=message):
+        vlclip.Client(**arguments)
+
+
+def test_a_missing_file_is_pythons_own_error(tmp_path, client):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg"):
+        client.embed_whole_images([b"1", tmp_path / "nowhere.jpg"])
+
+
+def wrong_type(response):
+    response.outputs[0].datatype = "FP16"
+
+
+def too_few_rows(response):
+    response.outputs[0].shape[0] = 1
+
+
+def truncated(response):
+    response.raw_output_contents[0] = response.raw_output_contents[0][:-1]
+
+
+def missing(response):
+    del response.outputs[0], response.raw_output_contents[0]
+
+
+def without_rows(response):
+    del response.outputs[0].shape[:]
+
+
+@pytest.mark.parametrize("tamper", [wrong_type, too_few_rows, truncated, missing, without_rows])
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        pytest.param(lambda c: c.embed_texts(["1", "2"]), r"expected EMBEDDING FP32 \[2, 'D'\], got", id="texts"),
+        pytest.param(lambda c: c.ground([b"1", b"2"], "mug"), r"expected BOX FP32 \[2, 4\], got", id="ground"),
+    ],
+)
+def test_answers_against_the_contract_are_refused(triton, client, tamper, call, expected):
+    triton.tamper = tamper
+    with pytest.raises(vlclip.ContractError, match=expected):
+        call(client)
+
+
+def test_a_pipeline_that_does_not_batch_is_refused(triton, client):
+    triton.max_batch_size = 0
+    with pytest.raises(vlclip.ContractError, match="its max_batch_size is 0"):
+        client.embed_texts(["1"])
+
+
+def test_use_after_close(triton):
+    client = vlclip.Client(triton.address)
+    client.embed_texts("1")
+    client.close()
+    client.close()
+    for use in (lambda: client.embed_texts("1"), lambda: client.embed_texts([]), client.ready, client.__enter__):
+        with pytest.raises(vlclip.ClosedError, match="make a new"):
+            use()

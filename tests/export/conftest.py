@@ -1,0 +1,112 @@
+"""Random models of the mini models' form, so that these tests depend on no training and no download."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+SIZE = 64
+CONTEXT = 16
+WORDS = ["photo", "red", "blue", "green", "shirt", "mug", "bear", "lamp", "with", "striped", "cotton", "wool"]
+MERGES = 300
+
+
+def write_bpe(path: Path) -> None:
+    """A vocabulary in open_clip's format: a header line, then one merge a line, most frequent first."""
+    merges: list[tuple[str, str]] = []
+    words = {word: [*word[:-1], word[-1] + "</w>"] for word in WORDS}
+    for parts in words.values():
+        while len(parts) > 1 and len(merges) < MERGES:
+            merges.append((parts[0], parts[1]))
+            parts[:2] = [parts[0] + parts[1]]
+    unique = list(dict.fromkeys(merges))
+    with gzip.GzipFile(path, "wb", mtime=0) as file:
+        file.write(("#version: 0.2\n" + "\n".join(f"{a} {b}" for a, b in unique)).encode())
+
+
+def write_encoder(folder: Path, seed: int = 0) -> Path:
+    """An open_clip ``local-dir:`` folder: configuration, FP16 weights and vocabulary."""
+    import torch
+    from open_clip import create_model
+    from open_clip.tokenizer import SimpleTokenizer
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bpe(folder / "bpe.txt.gz")
+    vocabulary = SimpleTokenizer(bpe_path=str(folder / "bpe.txt.gz"), context_length=CONTEXT).vocab_size
+    config = {
+        "model_cfg": {
+            "embed_dim": 512,
+            "vision_cfg": {
+                "timm_model_name": "test_vit",
+                "timm_pool": "",
+                "timm_proj": "linear",
+                "image_size": SIZE,
+            },
+            "text_cfg": {
+                "context_length": CONTEXT,
+                "vocab_size": vocabulary,
+                "width": 64,
+                "heads": 2,
+                "layers": 2,
+                "tokenizer_kwargs": {"bpe_path": "bpe.txt.gz"},
+            },
+        },
+        "preprocess_cfg": {
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2))
+    torch.manual_seed(seed)
+    model = create_model(f"local-dir:{folder}", load_weights=False)
+    weights = {k: v.half().contiguous() for k, v in model.state_dict().items()}
+    save_file(weights, str(folder / "open_clip_model.safetensors"))
+    return folder
+
+
+def write_detector(path: Path, seed: int = 0) -> Path:
+    """An ultralytics checkpoint of YOLO-World v2 at nano scale, with statistics that keep activations alive."""
+    import torch
+
+    from export.quiet import quiet_ultralytics
+
+    quiet_ultralytics()
+    from ultralytics.nn.tasks import WorldModel
+
+    torch.manual_seed(seed)
+    model = WorldModel("yolov8n-worldv2.yaml", nc=80, verbose=False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.05, 0.3)
+            torch.nn.init.normal_(module.running_mean, std=0.05)
+            torch.nn.init.normal_(module.bias, std=0.2)
+    for contrast in model.model[-1].cv4:  # scores that differ, instead of the training's start near zero
+        contrast.bias.data.fill_(-1.0)
+        contrast.logit_scale.data.fill_(0.5)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model.args = {"imgsz": 320}
+    torch.save({"model": model.half(), "train_args": {"imgsz": 320}}, path)
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("weights") / "encoder")
+
+
+@pytest.fixture(scope="session")
+def detector_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_detector(tmp_path_factory.mktemp("weights") / "detector.pt")

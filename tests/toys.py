@@ -1,0 +1,115 @@
+"""Graphs of a few nodes that keep the leaves' contract, so that the server can be tested before anything is trained.
+
+A toy embedding is the mean colour of the crop, a toy text embedding counts tokens: enough to tell rows apart, to see
+a prompt arrive, and to see statuses pass through.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import onnx
+from onnx import parser
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+GRAPHS = {
+    # An empty text has no token but 0.
+    "encode_prompt": """(int64[B,T] TOKENS) => (float[B,1,C] PROMPT, int32[B,L] PROMPT_MASK) {
+        counts = Cast<to=1>(TOKENS)
+        axis = Constant<value_ints=[1]>()
+        PROMPT = Unsqueeze(counts, axis)
+        longest = ReduceMax<axes=[1], keepdims=1>(TOKENS)
+        zero = Constant<value=int64 {0}>()
+        any = Greater(longest, zero)
+        PROMPT_MASK = Cast<to=6>(any)
+    }""",
+    # The box is the upper left quarter of the image, the score 0.9 where there is a prompt.
+    "detect": """(uint8[B,S,S,3] CANVAS, int32[B,4] SIZE, float[B,L,C] PROMPT, int32[B,L] PROMPT_MASK)
+        => (float[B,4] CANVAS_BOX, float[B,1] SCORE) {
+        columns = Constant<value_ints=[1,0]>()
+        width_height = Gather<axis=1>(SIZE, columns)
+        float_wh = Cast<to=1>(width_height)
+        half = Constant<value_float=0.5>()
+        corner = Mul(float_wh, half)
+        zero = Constant<value_float=0.0>()
+        origin = Mul(float_wh, zero)
+        CANVAS_BOX = Concat<axis=1>(origin, corner)
+        mask = Cast<to=1>(PROMPT_MASK)
+        words = ReduceMax<axes=[1], keepdims=1>(mask)
+        finite = ReduceMin<axes=[1,2], keepdims=0>(PROMPT)
+        axis = Constant<value_ints=[1]>()
+        column = Unsqueeze(finite, axis)
+        nothing = Mul(column, zero)
+        black = Cast<to=1>(CANVAS)
+        darkest = ReduceMin<axes=[1,2,3], keepdims=0>(black)
+        dark = Unsqueeze(darkest, axis)
+        nothing2 = Mul(dark, zero)
+        sure = Constant<value_float=0.9>()
+        score = Mul(words, sure)
+        score2 = Add(score, nothing)
+        SCORE = Add(score2, nothing2)
+    }""",
+    # "Pixels" are the mean colour of the canvas, spread over R by R.
+    "crop": """(uint8[B,S,S,3] CANVAS, int32[B,4] SIZE, int32[B,1] DECODED, float[B,4] CANVAS_BOX, float[B,1] SCORE)
+        => (float[B,3,R,R] PIXELS, float[B,4] BOX, int32[B,1] STATUS) {
+        canvas = Cast<to=1>(CANVAS)
+        colour = ReduceMean<axes=[1,2], keepdims=1>(canvas)
+        channels_first = Transpose<perm=[0,3,1,2]>(colour)
+        repeats = Constant<value_ints=[1,1,32,32]>()
+        PIXELS = Tile(channels_first, repeats)
+        BOX = Identity(CANVAS_BOX)
+        threshold = Constant<value_float=0.1>()
+        missed = Less(SCORE, threshold)
+        whole = Cast<to=6>(missed)
+        STATUS = Max(whole, DECODED)
+    }""",
+    "fit": """(uint8[B,S,S,3] CANVAS, int32[B,4] SIZE, int32[B,1] DECODED) => (float[B,3,R,R] PIXELS, int32[B,1] STATUS) {
+        canvas = Cast<to=1>(CANVAS)
+        colour = ReduceMean<axes=[1,2], keepdims=1>(canvas)
+        channels_first = Transpose<perm=[0,3,1,2]>(colour)
+        repeats = Constant<value_ints=[1,1,32,32]>()
+        PIXELS = Tile(channels_first, repeats)
+        one = Constant<value=int32 {1}>()
+        STATUS = Max(one, DECODED)
+    }""",
+    "encode_image": """(float[B,3,R,R] PIXELS, int32[B,1] STATUS) => (float[B,D] EMBEDDING) {
+        colour = ReduceMean<axes=[2,3], keepdims=0>(PIXELS)
+        tiny = Constant<value_float=0.000001>()
+        not_zero = Add(colour, tiny)
+        unit = LpNormalization<axis=1, p=2>(not_zero)
+        two = Constant<value=int32 {2}>()
+        fine = Less(STATUS, two)
+        keep = Cast<to=1>(fine)
+        EMBEDDING = Mul(unit, keep)
+    }""",
+    "encode_text": """(int64[B,T] TOKENS) => (float[B,D] EMBEDDING) {
+        counts = Cast<to=1>(TOKENS)
+        one = Constant<value_float=1.0>()
+        not_zero = Add(counts, one)
+        EMBEDDING = LpNormalization<axis=1, p=2>(not_zero)
+    }""",
+}
+
+
+def build(source: Path, repository: Path) -> Path:
+    """Write a copy of the model repository ``source`` to ``repository``, with toys in place of the exported files."""
+    artefacts = shutil.ignore_patterns("model.onnx", "model.plan", "tokenizer.json", "__pycache__")
+    shutil.copytree(source, repository, ignore=artefacts)
+    for name, signature_and_body in GRAPHS.items():
+        graph = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {name} {signature_and_body}')
+        onnx.checker.check_model(graph, full_check=True)
+        onnx.save(graph, repository / name / "1" / "model.onnx")
+    for name in ("tokenize", "tokenize_prompt"):
+        toy_tokenizer().save(str(repository / name / "1" / "tokenizer.json"))
+    return repository
+
+
+def toy_tokenizer() -> Tokenizer:
+    """One token a word, 16 at most: 1 for "mug", 2 for any other word, 0 as padding."""
+    tokenizer = Tokenizer(models.WordLevel({"[PAD]": 0, "mug": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.enable_truncation(16)
+    tokenizer.enable_padding(length=16)
+    return tokenizer
