@@ -1,0 +1,152 @@
+"""The mini models through the real server: what comes out is right, however it is asked for."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from PIL import Image
+
+from benchmarks import demo, parity, retrieval
+from deploy.serve import Server
+from export.reference import Reference, open_image
+from training.catalogue.items import TRAINED_TYPES
+from training.catalogue.scenes import Photo
+from vlclip import Client, Status
+
+SCENES = 33
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[Photo]:
+    return retrieval.draw_scenes(SCENES, 99, TRAINED_TYPES)
+
+
+@pytest.fixture(scope="module")
+def client(server: Server):
+    with Client(server.grpc_url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    return Reference("mini")
+
+
+def _prompts(photos: list[Photo]) -> list[str]:
+    return [photo.items[0].product_type for photo in photos]
+
+
+def test_grounding_finds_the_right_product_and_makes_it_searchable(client: Client):
+    report = retrieval.run(client, scenes=120, seed=4711)
+    assert report["iou50"] >= 0.85
+    assert report["hits5_grounded"] >= 0.8
+    assert report["hits5_grounded"] >= report["hits5_whole"] + 0.15
+    assert report["mrr_grounded"] > report["mrr_whole"]
+    assert 0 <= report["held_out_types"]["iou50"] <= 1
+
+
+@pytest.mark.parametrize("size", [(420, 300), (640, 640), (1600, 1100), (37, 250)])
+def test_served_embeddings_equal_the_reference(
+    client: Client, reference: Reference, photos: list[Photo], size: tuple[int, int]
+):
+    files = []
+    for photo in photos[:8]:
+        file = io.BytesIO()
+        Image.open(io.BytesIO(photo.jpeg)).resize(size, Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+        files.append(file.getvalue())
+    found = client.embed_images(files, _prompts(photos[:8]))
+    expected = reference.embed([open_image(file) for file in files], list(found.box_xyxy))
+    assert (found.embedding * expected).sum(1).min() >= 0.999
+    whole = client.embed_whole_images(files)
+    assert (whole.embedding * reference.embed([open_image(file) for file in files])).sum(1).min() >= 0.999
+    assert whole.status.tolist() == [Status.WHOLE_IMAGE] * 8
+
+
+def test_texts_equal_the_reference(client: Client, reference: Reference, photos: list[Photo]):
+    texts = [text for photo in photos for text in (photo.items[0].caption, photo.items[0].title)]
+    texts += ["", "  A  RED\tMUG ", "赤いマグカップ", "🏺 vase", "x" * 10_000, "naïve café", "\x00\x01 mug"]
+    served = client.embed_texts(texts).embedding
+    assert (served * reference.embed_texts(texts)).sum(1).min() >= 0.9999
+
+
+@pytest.mark.parametrize("batch", [1, 7, 32])
+def test_a_row_of_a_batch_equals_the_same_image_alone(client: Client, photos: list[Photo], batch: int):
+    files, prompts = [photo.jpeg for photo in photos[:batch]], _prompts(photos[:batch])
+    assert batch == 1 or len(set(prompts)) > 1
+    together = client.embed_images(files, prompts)
+    alone = [client.embed_images(file, prompt) for file, prompt in zip(files, prompts, strict=True)]
+    assert (together.embedding * np.concatenate([one.embedding for one in alone])).sum(1).min() >= 0.9999
+    assert together.box_xyxy == pytest.approx(np.concatenate([one.box_xyxy for one in alone]), abs=0.05)
+    assert together.status.tolist() == [int(one.status[0]) for one in alone]
+
+
+def test_the_prompt_decides_what_is_found(client: Client, photos: list[Photo]):
+    hits = total = 0
+    for photo in photos[:12]:
+        found = client.ground([photo.jpeg] * len(photo.items), [item.product_type for item in photo.items])
+        hits += int((retrieval.box_iou(found.box_xyxy, photo.boxes_xyxy) >= 0.5).sum())
+        total += len(photo.items)
+    assert hits / total >= 0.8
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "\n\t"])
+def test_an_empty_prompt_falls_back_to_the_whole_image(client: Client, photos: list[Photo], prompt: str):
+    found = client.embed_images(photos[0].jpeg, prompt)
+    assert found.status.tolist() == [Status.WHOLE_IMAGE]
+    assert found.box_xyxy.tolist() == [[0, 0, *photos[0].size_wh]]
+    whole = client.embed_whole_images(photos[0].jpeg)
+    assert float((found.embedding * whole.embedding).sum()) >= 0.9999
+
+
+def test_plain_tritonclient_over_grpc_and_http_agree(server: Server, client: Client, photos: list[Photo]):
+    files, prompts = [photo.jpeg for photo in photos[:3]], _prompts(photos[:3])
+    answers = []
+    for library, address in ((tritonclient.grpc, server.grpc_url), (tritonclient.http, server.http_url)):
+        inputs = []
+        for name, values in (("IMAGE", files), ("PRODUCT_TYPE", [prompt.encode() for prompt in prompts])):
+            tensor = library.InferInput(name, [3, 1], "BYTES")
+            tensor.set_data_from_numpy(np.array(values, object).reshape(3, 1))
+            inputs.append(tensor)
+        with library.InferenceServerClient(address.removeprefix("http://")) as plain:
+            result = plain.infer("product_image", inputs)
+        assert result.as_numpy("EMBEDDING").dtype == np.float32
+        assert result.as_numpy("STATUS").dtype == np.int32
+        assert result.as_numpy("BOX").shape == (3, 4)
+        assert result.as_numpy("SCORE").shape == (3, 1)
+        answers.append(result.as_numpy("EMBEDDING"))
+    assert answers[0] == pytest.approx(answers[1], abs=1e-5)
+    assert answers[0] == pytest.approx(client.embed_images(files, prompts).embedding, abs=1e-5)
+
+
+def test_parity_reads_a_folder_of_photos(client: Client, reference: Reference, photos: list[Photo], tmp_path: Path):
+    for index, photo in enumerate(photos[:5]):
+        (tmp_path / f"{index}.jpg").write_bytes(photo.jpeg)
+    (tmp_path / "photos.csv").write_text(
+        "file,product_type\n" + "".join(f"{i}.jpg,{prompt}\n" for i, prompt in enumerate(_prompts(photos[:5])))
+    )
+    report = parity.compare(client, reference, parity.find_photos(tmp_path, "product"))
+    assert report["photos"] == 5
+    assert report["cosine_min"] >= 0.999
+
+
+def test_the_demo_on_ones_own_photos_writes_a_page(
+    server: Server, photos: list[Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for index, photo in enumerate(photos[:7]):
+        (folder / f"{index}.jpg").write_bytes(photo.jpeg)
+    (folder / "broken.jpg").write_bytes(b"not an image")
+    arguments = ["--photos", str(folder), "--type", "mug", "--out", str(tmp_path / "page"), "--url", server.grpc_url]
+    monkeypatch.setattr(sys, "argv", ["demo", *arguments])
+    demo.main()
+    page = (tmp_path / "page/index.html").read_text()
+    assert page.count("<section>") >= 8
+    assert "not an image" in page
+    assert len(list((tmp_path / "page/crops").iterdir())) == 7

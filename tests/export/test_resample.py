@@ -1,0 +1,173 @@
+"""The graph's pixels against PIL, open_clip's transform and ultralytics' letterbox."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from open_clip.transform import image_transform
+from PIL import Image
+
+from export.examples import canvases, picture
+from export.images import Crop, Fit, Preprocess, Preprocessing, letterbox, snap_outwards
+from export.quiet import quiet_ultralytics
+from export.reference import crop_outwards
+from export.resample import axis_weights
+from export.specs import Status
+
+SIDE = 256
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+BOXES = {
+    "whole": (0, 0, 200, 150),
+    "a pixel": (17, 20, 18, 21),
+    "one column": (50, 0, 51, 150),
+    "one row": (0, 60, 200, 61),
+    "corner": (180, 130, 200, 150),
+    "shrunk": (3, 2, 199, 149),
+    "enlarged": (40, 40, 70, 75),
+    "odd": (11, 7, 146, 120),
+}
+
+
+def grey(preprocessing: Preprocessing, image: Image.Image, box: tuple[int, ...]) -> np.ndarray:
+    """The graph's grey levels, with a canvas that shouts beyond the image."""
+    canvas, _, _ = canvases([image], SIDE)
+    canvas[0, image.height :] = 255
+    canvas[0, :, image.width :] = 255
+    boxes = torch.tensor([box], dtype=torch.float32)
+    return (Preprocess(preprocessing)(torch.from_numpy(canvas), boxes)[0] * 255).numpy()
+
+
+def pil_grey(preprocessing: Preprocessing, image: Image.Image, box: tuple[int, ...]) -> np.ndarray:
+    transform = image_transform(
+        preprocessing.size,
+        is_train=False,
+        resize_mode=preprocessing.resize_mode,
+        interpolation=preprocessing.interpolation,
+        fill_color=(preprocessing.fill_color,) * 3,
+        **PLAIN,
+    )
+    return (transform(image.crop(box)) * 255).numpy()
+
+
+@pytest.mark.parametrize("box", BOXES.values(), ids=BOXES)
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [48, 97])
+def test_shortest_is_pil_to_the_grey_level(box, interpolation, size):
+    image = picture(1, 200, 150)
+    preprocessing = Preprocessing(size, **PLAIN, interpolation=interpolation)
+    difference = np.abs(grey(preprocessing, image, box) - pil_grey(preprocessing, image, box))
+    assert difference.max() <= 1.01
+    assert (difference > 0.01).mean() < 0.02
+
+
+@pytest.mark.parametrize("box", BOXES.values(), ids=BOXES)
+@pytest.mark.parametrize("mode", ["squash", "longest"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_other_resize_modes_are_near_pil(box, mode, interpolation):
+    """Newer versions of PIL swap the passes for some shapes, and round in between: single pixels may differ more."""
+    if mode == "longest" and min(box[2] - box[0], box[3] - box[1]) == 1 and box != BOXES["a pixel"]:
+        pytest.skip("open_clip asks PIL for an image without pixels")
+    image = picture(2, 200, 150)
+    preprocessing = Preprocessing(64, **PLAIN, interpolation=interpolation, resize_mode=mode, fill_color=9)
+    difference = np.abs(grey(preprocessing, image, box) - pil_grey(preprocessing, image, box))
+    assert difference.mean() < 0.5
+    assert np.percentile(difference, 99.5) <= 3.01
+
+
+@pytest.mark.skipif("VLCLIP_PHOTOS" not in os.environ, reason="VLCLIP_PHOTOS names no folder of photos")
+def test_real_photos():
+    preprocessing = Preprocessing(128, **PLAIN)
+    random = np.random.default_rng(0)
+    for file in sorted(Path(os.environ["VLCLIP_PHOTOS"]).rglob("*.jpg"))[::16]:
+        image = Image.open(file).convert("RGB")
+        image.thumbnail((SIDE, SIDE))
+        left, top = random.integers(0, image.width // 2), random.integers(0, image.height // 2)
+        box = (left, top, image.width - left // 2, image.height - top // 2)
+        difference = np.abs(grey(preprocessing, image, box) - pil_grey(preprocessing, image, box))
+        assert difference.max() <= 2.01, file
+        assert difference.mean() < 0.02, file
+
+
+@pytest.mark.parametrize("kernel", ["bilinear", "bicubic", "opencv_bilinear"])
+def test_weights_sum_to_one_inside_the_box_only(kernel):
+    start, length = torch.tensor([[10.0]]), torch.tensor([[30.0]])
+    resized, shift = torch.tensor([[20.0]]), torch.tensor([[-2.0]])
+    weights = axis_weights(start, length, resized, shift, 24, torch.arange(64.0), kernel)[0]  # (R, S)
+    assert torch.allclose(weights.sum(1), torch.tensor([0.0] * 2 + [1.0] * 20 + [0.0] * 2), atol=1e-5)
+    assert weights[:, :10].abs().max() == 0 and weights[:, 40:].abs().max() == 0
+
+
+SNAPPED = {
+    "already whole": ((10, 20, 30, 40), (10, 20, 30, 40)),
+    "outwards": ((10.2, 20.9, 30.1, 40.0), (10, 20, 31, 40)),
+    "beyond the edge": ((-5, -5, 500, 500), (0, 0, 100, 80)),
+    "less than a pixel": ((10.4, 20.5, 10.6, 20.7), (10, 20, 11, 21)),
+    "inside out": ((50, 60, 40, 30), (50, 60, 51, 61)),
+    "outside": ((200, 300, 220, 330), (99, 79, 100, 80)),
+    "nothing": ((0, 0, 0, 0), (0, 0, 1, 1)),
+}
+
+
+@pytest.mark.parametrize(("box", "expected"), SNAPPED.values(), ids=SNAPPED)
+def test_snap_outwards(box, expected):
+    size = torch.tensor([[80, 100, 80, 100]], dtype=torch.int32)
+    assert snap_outwards(torch.tensor([box], dtype=torch.float32), size)[0].tolist() == list(expected)
+    assert crop_outwards(Image.new("RGB", (100, 80)), box).size == (expected[2] - expected[0], expected[3] - expected[1])
+
+
+CROPS = {
+    "grounded": (0.5, 0, Status.GROUNDED, (20, 40, 62, 82)),
+    "at the threshold": (0.25, 0, Status.GROUNDED, (20, 40, 62, 82)),
+    "under the threshold": (0.2, 0, Status.WHOLE_IMAGE, (0, 0, 400, 300)),
+    "not a number": (float("nan"), 0, Status.WHOLE_IMAGE, (0, 0, 400, 300)),
+    "not an image": (0.5, 2, Status.NOT_AN_IMAGE, (0, 0, 0, 0)),
+    "too large": (0.1, 3, Status.TOO_LARGE, (0, 0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize(("score", "decoded", "status", "box"), CROPS.values(), ids=CROPS)
+def test_crop_statuses_and_boxes(score, decoded, status, box):
+    """The image was shrunk to half, so boxes come back twice as large."""
+    canvas = torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8)
+    size = torch.tensor([[150, 200, 300, 400]] if decoded == 0 else [[0, 0, 0, 0]], dtype=torch.int32)
+    crop = Crop(Preprocessing(32, **PLAIN), threshold=0.25)
+    pixels, came_box, came_status = crop(
+        canvas,
+        size,
+        torch.tensor([[decoded]], dtype=torch.int32),
+        torch.tensor([[10.0, 20.0, 31.0, 40.5]]),
+        torch.tensor([[score]]),
+    )
+    assert came_status.tolist() == [[status]] and came_status.dtype == torch.int32
+    assert came_box[0].tolist() == list(box)
+    assert torch.isfinite(pixels).all()
+
+
+def test_fit_is_crop_of_everything():
+    canvas, size, _ = canvases([picture(3, 200, 150), picture(4, 60, 250)], SIDE)
+    preprocessing = Preprocessing(48, **PLAIN)
+    inputs = torch.from_numpy(canvas), torch.from_numpy(size), torch.zeros(2, 1, dtype=torch.int32)
+    fitted, status = Fit(preprocessing)(*inputs)
+    cropped, _, _ = Crop(preprocessing, 0.5)(*inputs, torch.ones(2, 4), torch.zeros(2, 1))
+    assert torch.equal(fitted, cropped) and status.tolist() == [[1], [1]]
+
+
+LETTERBOXED = {"upright": (120, 200), "square": (256, 256), "wide": (250, 90), "thin": (256, 5), "a pixel": (1, 1)}
+
+
+@pytest.mark.parametrize("wh", LETTERBOXED.values(), ids=LETTERBOXED)
+def test_letterbox_is_ultralytics(wh):
+    quiet_ultralytics()
+    from ultralytics.data.augment import LetterBox
+
+    image = picture(5, *wh)
+    canvas, size, _ = canvases([image], SIDE)
+    boxed = letterbox(torch.from_numpy(canvas), torch.from_numpy(size), 160)
+    expected = LetterBox((160, 160), auto=False)(image=np.ascontiguousarray(np.asarray(image)))
+    difference = np.abs((boxed.image[0] * 255).permute(1, 2, 0).numpy() - expected.astype(np.float32))
+    assert difference.max() <= 1.01 and difference.mean() < 0.3

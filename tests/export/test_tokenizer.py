@@ -1,0 +1,98 @@
+"""tokenizer.json gives the very ids of open_clip's tokenizer."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+from pathlib import Path
+
+import pytest
+from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
+from tokenizers import Tokenizer
+
+from export.errors import UnsupportedModel
+from export.tokenizer import build_tokenizer, clean_kind, entity_table
+
+PIECES = [
+    *["red shirt", "a photo of", "don't", "IT'S", "we'll", "x1y2z3", "100%", "T-shirt/Top", "__init__", "!!!", "..."],
+    *["naïve", "café", "e\u0301", "Größe XL", "ß", "ΣΟΦΟΣ Σ", "İstanbul", "½", "№5", "€5.99", "—", "'\u017f"],
+    *["北京烤鸭", "日本語テキスト", "العربية", "हिन्दी", "🍎🧀", "👩\u200d👩\u200d👧", "\ufeff", "\u200b"],
+    *["\t\n", "\r\n", "\u00a0", "\u2028", "\u3000", "\x07", "\x85", "\x1b[31mred\x1b[0m"],
+    *["“quoted”", "\u2018s", "\ufb01ne", "\uff26\uff55\uff4c\uff4c", "\u01c5", "\u0149"],
+    *["&amp;", "&nbsp;", "&eacute;", "&#39;", "&lt;b&gt;", "&trade;", "<b>", "a < b", "a" * 90],
+]
+
+
+def generated(count: int, seed: int = 0) -> list[str]:
+    random.seed(seed)
+    texts = ["", " ", *PIECES]
+    while len(texts) < count:
+        separator = random.choice([" ", " ", ""])
+        texts.append(separator.join(random.choice(PIECES) for _ in range(random.randint(1, 12))))
+    for low, high in [(0, 127), (0x20, 0x17F), (0x370, 0x52F), (0x4E00, 0x9FFF), (0x1F300, 0x1F64F)]:
+        for _ in range(count // 20):
+            texts.append("".join(chr(random.randint(low, high)) for _ in range(random.randint(1, 40))))
+    # Where ftfy finds mojibake, it repairs what no normalizer can.
+    import ftfy
+
+    return [text for text in texts if not ftfy.badness.is_bad(text)]
+
+
+@pytest.fixture(scope="module", params=["clip", "own"])
+def simple(request, encoder_folder: Path) -> SimpleTokenizer:
+    if request.param == "clip":
+        return SimpleTokenizer()
+    return SimpleTokenizer(bpe_path=str(encoder_folder / "bpe.txt.gz"), context_length=16)
+
+
+def assert_equal(simple: SimpleTokenizer, texts: list[str], allowed: int = 0) -> None:
+    tokenizer = Tokenizer.from_str(build_tokenizer(simple).to_str())
+    wanted = simple(texts).tolist()
+    came = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    different = [text for text, a, b in zip(texts, wanted, came, strict=True) if a != b]
+    assert len(different) <= allowed, different[:5]
+
+
+def test_generated_texts(simple):
+    assert_equal(simple, generated(2000))
+
+
+@pytest.mark.skipif("VLCLIP_PHOTOS" not in os.environ, reason="VLCLIP_PHOTOS names no folder with a photos.csv")
+def test_real_descriptions(simple):
+    with (Path(os.environ["VLCLIP_PHOTOS"]) / "photos.csv").open(newline="", encoding="utf-8") as table:
+        rows = list(csv.DictReader(table))
+    assert_equal(simple, [row["description"] for row in rows] + [row["product_type"] for row in rows])
+
+
+def test_long_texts_keep_the_end_token(simple):
+    tokenizer = build_tokenizer(simple)
+    ids = tokenizer.encode("red shirt " * 5000).ids
+    assert len(ids) == simple.context_length and ids[-1] == simple.eot_token_id
+    assert_equal(simple, ["red shirt " * 5000, "a" * 10000, "🍎" * 3000])
+
+
+@pytest.mark.parametrize("kind", ["lower", "whitespace", "canonicalize"])
+def test_cleanings(kind):
+    simple = SimpleTokenizer(clean=kind)
+    assert clean_kind(simple) == kind and simple.clean_fn is get_clean_fn(kind)
+    # Without lower case, the pattern's IGNORECASE matters.
+    texts = [text.lower() if kind == "whitespace" else text for text in generated(500)]
+    assert_equal(simple, texts)
+
+
+def test_special_tokens_spelled_out():
+    assert_equal(SimpleTokenizer(), ["a <start_of_text> b", "<end_of_text>", "a<END_OF_TEXT>b"])
+
+
+def test_every_entity_unescapes_to_one_character():
+    table = entity_table()
+    assert all(len(char) == 1 for char in table.values())
+    assert next(iter(table)) == "&amp;"
+
+
+def test_refused(simple):
+    with pytest.raises(UnsupportedModel, match="reduction mask"):
+        build_tokenizer(SimpleTokenizer(reduction_mask="simple"))
+    with pytest.raises(UnsupportedModel, match="object"):
+        build_tokenizer(object())

@@ -1,0 +1,73 @@
+"""Draw contact sheets of the catalogue: every product type in several colours and patterns, and some scenes.
+
+    python -m training.catalogue --out build/catalogue --seed 7
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from training.catalogue.art import COLOURS, PATTERNS
+from training.catalogue.items import Item, draw_item
+from training.catalogue.products import REGISTRY
+from training.catalogue.scenes import Photo, packshot, scene
+
+
+def types_sheet(seed: int, side: int = 120, columns: int = 12) -> np.ndarray:
+    """One packshot of every type: RGB uint8 [rows * side, columns * side, 3]."""
+    rng = np.random.default_rng(seed)
+    shots = []
+    for index, (name, kind) in enumerate(sorted(REGISTRY.items())):
+        colour, pattern = list(COLOURS)[index % len(COLOURS)], PATTERNS[(index // 3) % len(PATTERNS)]
+        item = Item(name, colour, pattern, kind.materials[0], "everyone", int(rng.integers(2**31)))
+        shots.append(_pixels(packshot(item, rng, side)))
+    return _grid(shots, columns, side, side)
+
+
+def scenes_sheet(seed: int, count: int = 20, columns: int = 5) -> np.ndarray:
+    """Scenes with the box of the item in pink and of its neighbours in white: RGB uint8."""
+    rng = np.random.default_rng(seed)
+    pool = [draw_item(rng) for _ in range(60)]
+    tiles = []
+    for target in pool[:count]:
+        photo = scene(rng, target, pool)
+        pixels = np.ascontiguousarray(_pixels(photo))
+        for index, (x0, y0, x1, y1) in enumerate(photo.boxes_xyxy.astype(int).tolist()):
+            cv2.rectangle(pixels, (x0, y0), (x1 - 1, y1 - 1), (255, 45, 111) if index == 0 else (255, 255, 255), 2)
+        tiles.append(pixels)
+    return _grid(tiles, columns, 400, 420)
+
+
+def _pixels(photo: Photo) -> np.ndarray:
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(photo.jpeg, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def _grid(tiles: list[np.ndarray], columns: int, height: int, width: int) -> np.ndarray:
+    sheet = np.full((-(-len(tiles) // columns) * height, columns * width, 3), 252, np.uint8)
+    for index, tile in enumerate(tiles):
+        h, w = tile.shape[:2]
+        y, x = index // columns * height + (height - h) // 2, index % columns * width + (width - w) // 2
+        sheet[y : y + h, x : x + w] = tile
+    return sheet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.catalogue", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("build/catalogue"), help="where to (%(default)s)")
+    parser.add_argument("--seed", type=int, default=7, help="another seed, other items (%(default)s)")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, sheet in (("types", types_sheet(args.seed)), ("scenes", scenes_sheet(args.seed))):
+        path = args.out / f"{name}.jpg"
+        cv2.imwrite(str(path), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
