@@ -11,10 +11,14 @@ import http.client
 import io
 import json
 import math
+from collections.abc import Container
 from typing import Any
 
 FAILURES = (OSError, http.client.HTTPException, ValueError)
 """What a call may raise: no connection, no HTTP, or not the expected answer."""
+
+ANSWER_SECONDS = 10.0
+LOAD_SECONDS = 120.0
 
 
 class Api:
@@ -35,12 +39,20 @@ class Api:
     def reload(self, model: str) -> None:
         """Load a model again, with the pipelines that use it. Raises one of FAILURES."""
         # A load alone does nothing as long as no file of the model has changed.
+        self.unload(model)
+        self._call("POST", f"/v2/repository/models/{model}/load", timeout=LOAD_SECONDS)
+
+    def unload(self, model: str) -> None:
+        """Let a model accept nothing more; what it has accepted it still answers. Raises one of FAILURES."""
         self._call("POST", f"/v2/repository/models/{model}/unload")
-        self._call("POST", f"/v2/repository/models/{model}/load")
+
+    def is_unloading(self, models: Container[str]) -> bool:
+        """Whether any of these still has something to answer before it is gone. Raises one of FAILURES."""
+        return any(model["name"] in models and model.get("state") == "UNLOADING" for model in self._index())
 
     def find_pipelines(self) -> dict[str, list[str]]:
         """Names of all ensembles, with the names of their inputs. Raises one of FAILURES."""
-        names = [model["name"] for model in self._call("POST", "/v2/repository/index")]
+        names = [model["name"] for model in self._index()]
         configs = [self._call("GET", f"/v2/models/{name}/config") for name in names]
         return {
             config["name"]: [tensor["name"] for tensor in config["input"]]
@@ -64,6 +76,10 @@ class Api:
                 return f"{name} gives an embedding of length {length}"
         return None
 
+    def _index(self) -> list[dict[str, str]]:
+        index: list[dict[str, str]] = self._call("POST", "/v2/repository/index")
+        return index
+
     def _infer(self, model: str, inputs: dict[str, bytes]) -> dict[str, list[Any]]:
         # KServe's binary form: the sizes in JSON, the bytes behind it, each with its length in front.
         tensors = [len(data).to_bytes(4, "little") + data for data in inputs.values()]
@@ -80,8 +96,15 @@ class Api:
         )
         return {output["name"]: output["data"] for output in answer["outputs"]}
 
-    def _call(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Any:
-        connection = http.client.HTTPConnection(*self._address, timeout=10)
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        timeout: float = ANSWER_SECONDS,
+    ) -> Any:
+        connection = http.client.HTTPConnection(*self._address, timeout=timeout)
         try:
             connection.request(method, path, body, {**self._admin, **(headers or {})})
             response = connection.getresponse()

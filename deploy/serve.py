@@ -36,15 +36,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.api import FAILURES, Api
+from deploy.api import FAILURES, LOAD_SECONDS, Api
 from deploy.embedded import SetupError, assemble, find_tritonserver
 from deploy.stubs import SHARED_MEMORY, Stub, find_stubs, is_alive, kill, remove_stubs
 
 ROOT = Path(__file__).parent.parent
 REPOSITORIES = (ROOT / "model_repository", ROOT / "ensembles")
 
-READY_SECONDS = 120.0
-"""For loading every model."""
 DRAIN_SECONDS = 30
 """For requests in hand, when a model or the server is to stop."""
 WATCH_SECONDS = 0.2
@@ -73,10 +71,10 @@ class Server:
         key = secrets.token_hex(16)
         self.host = "127.0.0.1" if host == "0.0.0.0" else host
         self.ports = ports
+        self.shm_prefix = f"vlclip_{os.getpid()}_{secrets.token_hex(4)}_"
         self.log = log
         self._echo = echo
         self._runtime = runtime
-        self._shm_prefix = f"vlclip_{os.getpid()}_{secrets.token_hex(4)}_"
         self._api = Api(self.host, ports.http, key)
         self._options = [
             f"--grpc-address={host}",
@@ -91,7 +89,7 @@ class Server:
             f"--http-restricted-api=model-repository,shared-memory:admin-key={key}",
             # The configs are complete. To see whether they are, Triton would start every Python model twice.
             "--disable-auto-complete-config",
-            f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
+            f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             f"--exit-timeout-secs={DRAIN_SECONDS}",
             *([] if Path("/dev/nvidiactl").exists() else ["--allow-gpu-metrics=false"]),
         ]
@@ -139,6 +137,11 @@ class Server:
         return server
 
     @property
+    def pid(self) -> int:
+        """Process id of tritonserver; another after a restart."""
+        return self._process.pid
+
+    @property
     def grpc_url(self) -> str:
         """``host:port``, as tritonclient takes it."""
         return f"{self.host}:{self.ports.grpc}"
@@ -172,6 +175,7 @@ class Server:
         self._stopping.set()
         try:
             self._watcher.join()
+            self._drain()
             log_start = self.log.stat().st_size
             self._process.terminate()
             deadline = time.monotonic() + DRAIN_SECONDS + 10
@@ -185,6 +189,20 @@ class Server:
         finally:
             self._clean_up()
 
+    def _drain(self) -> None:
+        """Close the pipelines and wait until what they have accepted is answered.
+
+        A stopping Triton lets no request into a model any more, not even from a pipeline that is half way through.
+        """
+        deadline = time.monotonic() + DRAIN_SECONDS
+        try:
+            for pipeline in self._pipelines:
+                self._api.unload(pipeline)
+            while self._api.is_unloading(self._pipelines) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        except FAILURES as error:
+            report(f"could not close the pipelines: {error}")
+
     def _launch(self) -> None:
         with self.log.open("wb") as log:
             # In a session of its own, so that Ctrl-C reaches us alone and the models can finish their work.
@@ -197,19 +215,19 @@ class Server:
                 start_new_session=True,
             )
         self._log_read = 0
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + LOAD_SECONDS
         while not self._api.is_ready():
             self._repeat_log()
             if self._process.poll() is not None:
                 raise ServerError("Triton did not start:\n" + self._excerpt())
             if time.monotonic() > deadline:
-                raise ServerError(f"Triton was not ready after {READY_SECONDS:.0f} s:\n" + self._excerpt())
+                raise ServerError(f"Triton was not ready after {LOAD_SECONDS:.0f} s:\n" + self._excerpt())
             time.sleep(0.05)
         self._pipelines = self._api.find_pipelines()
         problem = self._api.find_problem(self._pipelines)
         if problem:
             raise ServerError(f"Triton is ready, but {problem}\n" + self._excerpt())
-        self._stubs = {stub.pid: stub for stub in find_stubs(self._shm_prefix)}
+        self._stubs = {stub.pid: stub for stub in find_stubs(self.shm_prefix)}
 
     def _watch(self) -> None:
         try:
@@ -219,35 +237,39 @@ class Server:
                 if self._process.poll() is not None:
                     report("Triton died; starting it anew")
                     self._restart()
-                dead = [stub for stub in self._stubs.values() if not is_alive(stub.pid)]
-                if dead:
-                    self._mend(dead)
+                if self._find_dead():
+                    self._mend()
         except Exception as error:
             report(str(error))
             self._failed.set()
 
-    def _mend(self, dead: list[Stub]) -> None:
+    def _mend(self) -> None:
         """Load the models of dead processes again, or start Triton anew where that is not enough."""
-        models = sorted({stub.model for stub in dead})
-        report(f"a process of {', '.join(models)} died; loading the model again")
-        for stub in dead:
-            (SHARED_MEMORY / stub.region).unlink(missing_ok=True)
-        old = {pid: stub for pid, stub in self._stubs.items() if stub.model in models}
+        mended: set[str] = set()
         try:
-            for model in models:
-                self._api.reload(model)
+            while dead := self._find_dead():
+                models = {stub.model for stub in dead}
+                report(f"a process of {', '.join(sorted(models))} died; loading the model again")
+                for stub in dead:
+                    (SHARED_MEMORY / stub.region).unlink(missing_ok=True)
+                for model in sorted(models):
+                    self._api.reload(model)
+                # Other instances of these models were replaced as well, and may still have work in hand.
+                old = {pid for pid, stub in self._stubs.items() if stub.model in models}
+                self._replaced.update((pid, time.monotonic()) for pid in old)
+                self._stubs = {stub.pid: stub for stub in find_stubs(self.shm_prefix) if stub.pid not in self._replaced}
+                mended |= models
             problem = self._api.find_problem(self._pipelines)
         except FAILURES as error:
             problem = str(error)
         if problem:
             report(f"that did not help, {problem}; starting Triton anew")
             self._restart()
-            return
-        # Other instances of these models were replaced as well, and may still have work in hand.
-        self._replaced.update((pid, time.monotonic()) for pid in old if is_alive(pid))
-        gone = {*old, *self._replaced}
-        self._stubs = {stub.pid: stub for stub in find_stubs(self._shm_prefix) if stub.pid not in gone}
-        report(f"{', '.join(models)} answers again")
+        else:
+            report(f"{', '.join(sorted(mended))} answers again")
+
+    def _find_dead(self) -> list[Stub]:
+        return [stub for stub in self._stubs.values() if not is_alive(stub.pid)]
 
     def _end_replaced(self) -> None:
         """Kill processes of models that were loaded again, once they have had time to finish their work.
@@ -270,7 +292,7 @@ class Server:
         if hasattr(self, "_process"):
             self._process.kill()
             self._process.wait()
-        remove_stubs(self._shm_prefix)
+        remove_stubs(self.shm_prefix)
 
     def _clean_up(self) -> None:
         self._end()
@@ -350,8 +372,9 @@ def main() -> int:
     arguments = parse_arguments()
     if arguments.threads:
         os.environ["VLCLIP_ORT_THREADS"] = arguments.threads
-    # Told by a signal to stop, we do as on Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM does what Ctrl-C does; and Ctrl-C does it even where a shell has it ignored, as in background jobs.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     begin = time.monotonic()
     try:
         with Server.start(

@@ -9,13 +9,17 @@ So they can be told from those of any other server, and whatever a killed one le
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
 PROCESSES = Path("/proc")
+KILL_SECONDS = 10.0
+"""More than a busy machine takes to end a killed process."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,17 @@ def is_alive(pid: int) -> bool:
 
 
 def kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def remove_stubs(prefix: str) -> None:
-    """Kill what is left of a server's stubs and remove their shared memory."""
-    for stub in find_stubs(prefix):
+    """Kill what is left of a server's stubs, and remove their shared memory."""
+    stubs = find_stubs(prefix)
+    for stub in stubs:
         kill(stub.pid)
+    deadline = time.monotonic() + KILL_SECONDS
+    while any(is_alive(stub.pid) for stub in stubs) and time.monotonic() < deadline:
+        time.sleep(0.01)
     for region in SHARED_MEMORY.glob(f"{prefix}*"):
         region.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,9 +32,9 @@ Weights to verified ONNX graphs in a Triton model repository.
 
 Other commands:
 
-  python -m export show       what the repository holds, and how near it is to PyTorch
-  python -m export pack       the mini models' graphs into one archive for git (weights/mini/graphs)
-  python -m export install    the shipped mini graphs into the repository; needs no torch
+  python -m export show        what the repository holds, and how near it is to PyTorch
+  python -m export pack-mini   exports the mini models and packs them for git (weights/mini/graphs)
+  python -m export.install     the packed mini models into the repository; needs no torch
 
 Every graph is compared with PyTorch, PIL and open_clip before anything is put into place. If one differs, or a
 file is missing or damaged, the repository stays as it was. ultralytics' code and weights are AGPL-3.0.
@@ -42,14 +43,17 @@ file is missing or damaged, the repository stays as it was. ultralytics' code an
 
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(
-        prog="python -m export", description=TEACHING, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m export",
+        usage="python -m export [models | show | pack-mini] [option …]",
+        description=TEACHING,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     main.add_argument(
-        "command", nargs="?", choices=["models", "show", "pack", "install"], default="models", help="default: models"
+        "command", nargs="?", choices=["models", "show", "pack-mini"], default="models", help="default: models"
     )
     main.add_argument("--out", type=Path, default=Path("model_repository"), help="the model repository (%(default)s)")
     main.add_argument("--version", type=int, default=1, help="the version folder (%(default)s)")
-    main.add_argument("--force", action="store_true", help="export again, or install over other models")
+    main.add_argument("--force", action="store_true", help="export again what is there already")
 
     models = main.add_argument_group("models")
     models.add_argument("--detector", default="mini", help="mini, yolo-world-s|m|l|x, or a .pt file (%(default)s)")
@@ -66,9 +70,6 @@ def parser() -> argparse.ArgumentParser:
         "--threshold", type=float, default=0.1, help="below this score the whole image is taken (%(default)s)"
     )
     models.add_argument("--canvas", type=int, default=640, help="canvas side of the examples (%(default)s)")
-
-    main.add_argument("--to", type=Path, default=repository.SHIPPED, help="pack: where to (weights/mini/graphs)")
-    main.add_argument("--shipped", type=Path, default=repository.SHIPPED, help="install: from where")
     return main
 
 
@@ -79,8 +80,8 @@ def show(out: Path) -> str:
     for manifest in filter(None, manifests):
         request = manifest["request"]
         lines.append(
-            f"version {manifest['version']}: {request['detector']['model']} ({manifest['detector_side']} px) + "
-            f"{request['encoder']['model']}, threshold {request['settings']['threshold']}"
+            f"version {manifest['version']}: {repository.models_of(manifest)}, "
+            f"detector at {manifest['detector_side']} px, threshold {request['settings']['threshold']}"
         )
         lines.extend(f"  {repository.describe_leaf(leaf, entry)}" for leaf, entry in manifest["leaves"].items())
     return "\n".join(lines) or f"{out} holds no export"
@@ -91,11 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "show":
             print(show(arguments.out))
-        elif arguments.command == "install":
-            print(repository.install(arguments.out, arguments.shipped, arguments.force))
-        elif arguments.command == "pack":
-            size = repository.pack(arguments.out, arguments.version, arguments.to)
-            print(f"{arguments.to / repository.ARCHIVE}: {size / 1e6:.2f} MB")
+        elif arguments.command == "pack-mini":
+            pack_mini(arguments)
         else:
             models(arguments)
     except ExportError as error:
@@ -108,6 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"export: {error}; the repository is as it was", file=sys.stderr)
         return 1
     return 0
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 def models(arguments: argparse.Namespace) -> None:
@@ -125,7 +127,17 @@ def models(arguments: argparse.Namespace) -> None:
         prompt_encoder=arguments.prompt_encoder,
         random_weights=arguments.random_weights,
     )
-    build(request, arguments.out, arguments.version, arguments.force, say=lambda line: print(line, flush=True))
+    build(request, arguments.out, arguments.version, arguments.force, say)
+
+
+def pack_mini(arguments: argparse.Namespace) -> None:
+    from export.build import build, make_request
+    from export.install import ARCHIVE, SHIPPED, pack
+
+    with tempfile.TemporaryDirectory() as folder:
+        build(make_request("mini", "mini", threshold=arguments.threshold), Path(folder), say=say)
+        size = pack(Path(folder))
+    print(f"{SHIPPED / ARCHIVE}: {size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

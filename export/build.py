@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -291,7 +290,7 @@ def export_leaf(leaf: LeafExport, described: dict[str, Any], folder: Path) -> tu
         "parity": figures,
         "libraries": libraries(),
     }
-    set_metadata(model, {name: json.dumps(value) for name, value in metadata.items()})
+    set_metadata(model, metadata)
     content = model.SerializeToString(deterministic=True)
     folder.mkdir()
     (folder / "model.onnx").write_bytes(content)

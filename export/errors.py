@@ -47,3 +47,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
         return UsageError(f"unknown {kind} {name!r}; did you mean {' or '.join(map(repr, spelled))}?")
     some = ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
     return UsageError(f"unknown {kind} {name!r}; known are {some}")
+
+
+def first_line(error: BaseException) -> str:
+    """Of a foreign error, for one of ours."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]

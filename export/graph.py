@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from export.errors import GraphError
+from export.errors import GraphError, first_line
 from export.quiet import quiet_exporters
 from export.specs import ModelSpec, TensorSpec
 
@@ -26,7 +28,7 @@ def export_graph(module: nn.Module, inputs: Tensors, spec: ModelSpec) -> onnx.Mo
     """Traces ``module`` with example ``inputs`` (a batch of at least 2) and returns a clean, checked graph.
 
     Raises:
-        GraphError: the graph's tensors are not those of ``spec``.
+        GraphError: it cannot be traced, or its tensors are not those of ``spec``.
     """
     import torch
 
@@ -37,7 +39,7 @@ def export_graph(module: nn.Module, inputs: Tensors, spec: ModelSpec) -> onnx.Mo
         {0: batch} | {axis: free[dim] for axis, dim in enumerate(tensor.shape, 1) if dim in free}
         for tensor in spec.inputs
     )
-    with torch.no_grad(), quiet_exporters():
+    with torch.no_grad(), quiet_exporters(), traced_or_refused():
         program = torch.onnx.export(
             module.eval(),
             tuple(inputs),
@@ -50,9 +52,19 @@ def export_graph(module: nn.Module, inputs: Tensors, spec: ModelSpec) -> onnx.Mo
             verbose=False,
         )
     assert program is not None
-    model = strip(simplify(program.model_proto))
+    with quiet_exporters():
+        model = strip(simplify(program.model_proto))
     check_contract(model, spec)
     return model
+
+
+@contextmanager
+def traced_or_refused() -> Iterator[None]:
+    """torch's exporter tells the reason for its failure in pages; its first line goes to the user."""
+    try:
+        yield
+    except Exception as error:
+        raise GraphError(f"PyTorch cannot trace the model: {first_line(error)}") from error
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -169,10 +181,10 @@ def check_contract(model: onnx.ModelProto, spec: ModelSpec) -> dict[str, int]:
 
 
 def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, Any]) -> None:
-    """Embeds key-value strings, which every runtime shows."""
+    """Embeds key-value strings, which every runtime shows; what is not a string becomes JSON."""
     del model.metadata_props[:]
     for key, value in metadata.items():
         entry = model.metadata_props.add()
-        entry.key, entry.value = key, str(value)
+        entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
     model.producer_name = "vlclip export"
     model.producer_version = ""

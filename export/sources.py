@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.errors import SourceError, UnsupportedModel, UsageError, unknown
+from export.errors import SourceError, UnsupportedModel, UsageError, first_line, unknown
 from export.quiet import quiet_exporters, quiet_ultralytics
 
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlclip"
+"""Where ultralytics' published weights are fetched to; put them here by hand on a machine without network."""
 MINI = Path(__file__).resolve().parents[1] / "weights" / "mini"
 
 YOLO_WORLD = {f"yolo-world-{scale}": f"yolov8{scale}-worldv2" for scale in "nsmlx"}
@@ -217,16 +220,22 @@ def load_tokenizer(source: EncoderSource) -> Any:
     """
     import open_clip
 
+    def load(**options: str) -> Any:
+        try:
+            return open_clip.get_tokenizer(source.name, **options)
+        except (ImportError, OSError, ValueError) as error:
+            raise SourceError(f"the tokenizer of {source.label} cannot be loaded: {first_line(error)}") from error
+
     if source.folder is None:
-        return open_clip.get_tokenizer(source.name)
+        return load()
     text = json.loads((source.folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
     named = text.get("tokenizer_kwargs", {}).get("bpe_path", "bpe.txt.gz")
     bpe = source.folder / Path(named).name
     if bpe.is_file():
-        return open_clip.get_tokenizer(source.name, bpe_path=str(bpe))
+        return load(bpe_path=str(bpe))
     if "bpe_path" in text.get("tokenizer_kwargs", {}):
         raise SourceError(f"no such file: {bpe} (the vocabulary that open_clip_config.json names)")
-    return open_clip.get_tokenizer(source.name)
+    return load()
 
 
 @dataclass(frozen=True)
@@ -245,12 +254,12 @@ def load_detector(source: DetectorSource, side: int | None = None) -> LoadedDete
         torch.manual_seed(0)
         model = WorldModel(f"{YOLO_WORLD[source.name]}.yaml", verbose=False).eval()
         return LoadedDetector(model, side or YOLO_WORLD_SIDE)
-    file = str(source.file) if source.file else f"{YOLO_WORLD[source.name]}.pt"
+    file = source.file or CACHE / f"{YOLO_WORLD[source.name]}.pt"
     try:
-        model, checkpoint = load_checkpoint(file)
+        model, checkpoint = load_checkpoint(str(file))
     except Exception as error:
-        where = source.file or f"{file}, which ultralytics fetches; or give it with --detector-weights FILE"
-        raise SourceError(f"the detector cannot be loaded from {where}: {first_line(error)}") from error
+        hint = "" if source.file else " (put it there, or give it with --detector-weights FILE)"
+        raise SourceError(f"the detector cannot be loaded from {file}{hint}: {first_line(error)}") from error
     if not isinstance(model, WorldModel):
         raise SourceError(f"{file} holds a {type(model).__name__}, not a YOLO-World")
     trained = checkpoint.get("train_args", {}).get("imgsz") or getattr(model, "args", {}).get("imgsz")
@@ -258,8 +267,3 @@ def load_detector(source: DetectorSource, side: int | None = None) -> LoadedDete
     if chosen % 32:
         raise UsageError(f"the detector's side must be a multiple of 32, came {chosen}")
     return LoadedDetector(model, chosen)
-
-
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 GRAPHS = {
     # An empty text has no token but 0.
-    "encode_prompt": """(int64[B,T] TOKENS) => (float[B,1,C] PROMPT, int32[B,L] PROMPT_MASK) {
+    "encode_prompt": """(int64[B,16] TOKENS) => (float[B,1,C] PROMPT, int32[B,L] PROMPT_MASK) {
         counts = Cast<to=1>(TOKENS)
         axis = Constant<value_ints=[1]>()
         PROMPT = Unsqueeze(counts, axis)
@@ -64,7 +64,8 @@ GRAPHS = {
         whole = Cast<to=6>(missed)
         STATUS = Max(whole, DECODED)
     }""",
-    "fit": """(uint8[B,S,S,3] CANVAS, int32[B,4] SIZE, int32[B,1] DECODED) => (float[B,3,R,R] PIXELS, int32[B,1] STATUS) {
+    "fit": """(uint8[B,S,S,3] CANVAS, int32[B,4] SIZE, int32[B,1] DECODED)
+        => (float[B,3,R,R] PIXELS, int32[B,1] STATUS) {
         canvas = Cast<to=1>(CANVAS)
         colour = ReduceMean<axes=[1,2], keepdims=1>(canvas)
         channels_first = Transpose<perm=[0,3,1,2]>(colour)

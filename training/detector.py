@@ -46,7 +46,7 @@ def train(
 
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    model = WorldModel("yolov8n-worldv2.yaml", nc=1, verbose=False).to(device, memory_format=torch.channels_last)
+    model = WorldModel("yolov8n-worldv2.yaml", nc=1, verbose=False).to(device)
     model.args = SimpleNamespace(box=7.5, cls=1.0, dfl=1.5)
     loss_of = v8DetectionLoss(model)
     names = {kind: (kind, *REGISTRY[kind].synonyms) for kind in TRAINED_TYPES}
@@ -60,7 +60,7 @@ def train(
     model.train()
     progress = trange(steps, desc="detector", unit="step", smoothing=0.02)
     for step in progress:
-        side = PHOTO_SIDE if step > 0.5 * steps else PHOTO_SIDE * 7 // 10 // 32 * 32
+        side = PHOTO_SIDE if step >= 0.55 * steps else PHOTO_SIDE * 7 // 10 // 32 * 32
         photos = np.sort(rng.choice(len(data.photos), batch, replace=False))
         images, window = _augment(torch.from_numpy(data.photos[photos]).to(device), side)
         prompts, targets = [], []
@@ -146,7 +146,7 @@ def _augment(photos: Tensor, side: int) -> tuple[Tensor, Tensor]:
     centre = (torch.rand(b, 2, device=device) * 2 - 1) * room
     extent[:, 0] *= torch.where(torch.rand(b, device=device) < 0.5, -1.0, 1.0)
     images = resample(photos.permute(0, 3, 1, 2).float() / 255, centre, extent, side, fill=114 / 255)
-    return relight(images).contiguous(memory_format=torch.channels_last), torch.cat([centre, extent], 1)
+    return relight(images), torch.cat([centre, extent], 1)
 
 
 def _look(box_xyxy: Tensor, window: Tensor) -> Tensor | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,16 +82,16 @@ def write_detector(path: Path, seed: int = 0) -> Path:
 
     torch.manual_seed(seed)
     model = WorldModel("yolov8n-worldv2.yaml", nc=80, verbose=False)
+    head: Any = model.model[-1]  # type: ignore[index]
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_var, 0.05, 0.3)
-            torch.nn.init.normal_(module.running_mean, std=0.05)
-            torch.nn.init.normal_(module.bias, std=0.2)
-    for contrast in model.model[-1].cv4:  # scores that differ, instead of the training's start near zero
+            module.running_var.uniform_(0.05, 0.3)  # type: ignore[union-attr]
+            module.running_mean.normal_(std=0.05)  # type: ignore[union-attr]
+            module.bias.data.normal_(std=0.2)
+    for contrast in head.cv4:  # scores that differ, instead of the training's start near zero
         contrast.bias.data.fill_(-1.0)
         contrast.logit_scale.data.fill_(0.5)
     path.parent.mkdir(parents=True, exist_ok=True)
-    model.args = {"imgsz": 320}
     torch.save({"model": model.half(), "train_args": {"imgsz": 320}}, path)
     return path
 
@@ -110,3 +111,28 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def detector_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_detector(tmp_path_factory.mktemp("weights") / "detector.pt")
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, encoder_folder: Path, detector_file: Path) -> Path:
+    """A model repository with the random mini models, exported once for all tests."""
+    from export.build import build, make_request
+
+    out = tmp_path_factory.mktemp("exported") / "model_repository"
+    build(make_request(**request_for(encoder_folder, detector_file)), out, say=lambda line: None)
+    return out
+
+
+def request_for(encoder: Path, detector: Path) -> dict[str, Any]:
+    return {
+        "detector": str(detector),
+        "encoder": str(encoder),
+        "prompt_encoder": str(encoder),
+        "threshold": 0.2,
+        "canvas": 256,
+    }
+
+
+@pytest.fixture(scope="session")
+def request_arguments(encoder_folder: Path, detector_file: Path) -> dict[str, Any]:
+    return request_for(encoder_folder, detector_file)

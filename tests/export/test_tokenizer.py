@@ -68,14 +68,16 @@ def test_real_descriptions(simple):
 def test_long_texts_keep_the_end_token(simple):
     tokenizer = build_tokenizer(simple)
     ids = tokenizer.encode("red shirt " * 5000).ids
-    assert len(ids) == simple.context_length and ids[-1] == simple.eot_token_id
+    assert len(ids) == simple.context_length
+    assert ids[-1] == simple.eot_token_id
     assert_equal(simple, ["red shirt " * 5000, "a" * 10000, "🍎" * 3000])
 
 
 @pytest.mark.parametrize("kind", ["lower", "whitespace", "canonicalize"])
 def test_cleanings(kind):
     simple = SimpleTokenizer(clean=kind)
-    assert clean_kind(simple) == kind and simple.clean_fn is get_clean_fn(kind)
+    assert clean_kind(simple) == kind
+    assert simple.clean_fn is get_clean_fn(kind)
     # Without lower case, the pattern's IGNORECASE matters.
     texts = [text.lower() if kind == "whitespace" else text for text in generated(500)]
     assert_equal(simple, texts)

@@ -6,7 +6,6 @@ know which of the two serves them.
     VLCLIP_ORT_THREADS     threads per operator; by default as many as there are cores
 """
 
-import json
 import os
 from pathlib import Path
 
@@ -16,40 +15,41 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    @staticmethod
-    def auto_complete_config(config):
-        """The config says everything; Triton wants the hook to exist."""
-        return config
-
     def initialize(self, args):
-        config = json.loads(args["model_config"])
-        self.output_names = [output["name"] for output in config["output"]]
         self.session = open_session(Path(args["model_repository"], args["model_version"], "model.onnx"))
         self.input_names = [tensor.name for tensor in self.session.get_inputs()]
 
     def execute(self, requests):
-        """Answer every request, in order: those that ask for the same outputs in one run, if their shapes allow."""
+        """Answer every request, in order; those that may share a run share it."""
         inputs = [self.read(request) for request in requests]
         responses = [None] * len(requests)
-        for indices in alike(requests, inputs).values():
-            wanted = [name for name in self.output_names if name in requests[indices[0]].requested_output_names()]
+        for (wanted, _), indices in alike(requests, inputs).items():
             try:
-                rows = [len(next(iter(inputs[i].values()))) for i in indices]
-                merged = {name: merge([inputs[i][name] for i in indices]) for name in self.input_names}
-                outputs = self.session.run(wanted, merged)
+                outputs = self.run(sorted(wanted), [inputs[i] for i in indices])
+                answers = [
+                    pb_utils.InferenceResponse([pb_utils.Tensor(*item) for item in one.items()]) for one in outputs
+                ]
             except Exception as error:
-                failed = pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{type(error).__name__}: {error}"))
-                for i in indices:
-                    responses[i] = failed
-                continue
-            ends = np.cumsum(rows)
-            for i, start, end in zip(indices, ends - rows, ends):
-                tensors = [pb_utils.Tensor(name, output[start:end]) for name, output in zip(wanted, outputs)]
-                responses[i] = pb_utils.InferenceResponse(tensors)
+                message = f"{type(error).__name__}: {error}"
+                answers = [pb_utils.InferenceResponse(error=pb_utils.TritonError(message)) for _ in indices]
+            for i, answer in zip(indices, answers, strict=True):
+                responses[i] = answer
         return responses
 
     def read(self, request):
         return {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.input_names}
+
+    def run(self, wanted, inputs):
+        """Run the rows of several requests as one batch; give each request the outputs of its rows."""
+        merged = {name: merge([arrays[name] for arrays in inputs]) for name in self.input_names}
+        # Only what was asked for is computed: a request that leaves out the pixels does not pay for them.
+        outputs = self.session.run(wanted, merged)
+        ends = np.cumsum([len(arrays[self.input_names[0]]) for arrays in inputs])
+        starts = [0, *ends[:-1]]
+        return [
+            {name: output[start:end] for name, output in zip(wanted, outputs, strict=True)}
+            for start, end in zip(starts, ends, strict=True)
+        ]
 
 
 def open_session(path):

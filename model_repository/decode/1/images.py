@@ -7,6 +7,7 @@ frame counts. Plain JPEGs go through OpenCV, whose pixels equal Pillow's in half
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 
 import cv2
@@ -20,6 +21,8 @@ JPEG_END = b"\xff\xd9"
 
 # Our own limit is checked below; Pillow's would raise at another size.
 Image.MAX_IMAGE_PIXELS = None
+# Damaged tags of other people's files would fill the server's log.
+warnings.filterwarnings("ignore", module="PIL")
 # The images of a batch are decoded side by side, so threads within one would only get in the way.
 cv2.setNumThreads(1)
 

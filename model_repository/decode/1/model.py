@@ -24,10 +24,10 @@ class TritonPythonModel:
         blobs = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().ravel()
         side = self.limits.canvas
         canvases = np.zeros((len(blobs), side, side, 3), np.uint8)
-        return canvases, [self.threads.submit(draw, *image, self.limits) for image in zip(blobs, canvases)]
+        return canvases, [self.threads.submit(draw, *image, self.limits) for image in zip(blobs, canvases, strict=True)]
 
     def finish(self, canvases, drawings):
-        sizes, decoded = zip(*(drawing.result() for drawing in drawings))
+        sizes, decoded = zip(*(drawing.result() for drawing in drawings), strict=True)
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("CANVAS", canvases),

@@ -1,0 +1,127 @@
+"""The mini models' graphs as they are shipped in git: packing them, and installing them without torch.
+
+    python -m export.install                   install them into model_repository/, whatever is there
+    python -m export.install --if-missing      unless it holds them already, or models of your own
+
+Only the standard library is needed to install: the demo has neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from export.errors import ExportError, SourceError
+from export.repository import (
+    ARTEFACTS,
+    Manifest,
+    is_complete,
+    manifest_path,
+    models_of,
+    put_in_place,
+    read_manifest,
+    staging,
+    write_manifest,
+)
+
+SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "mini" / "graphs"
+ARCHIVE = "graphs.tar.xz"
+VERSION = 1
+
+
+def pack(repository: Path, to: Path = SHIPPED) -> int:
+    """Packs the artefacts of a repository into one archive for git, with its manifest beside it.
+
+    One solid archive: the weights that ``encode_prompt`` and ``encode_text`` share are stored once. The same
+    artefacts give the same bytes.
+
+    Returns:
+        the archive's size in bytes
+    """
+    manifest = read_manifest(manifest_path(repository, VERSION))
+    if manifest is None or not is_complete(repository, manifest):
+        raise SourceError(f"{repository} holds no complete export: run `python -m export` first")
+    to.mkdir(parents=True, exist_ok=True)
+    partial = to / f"{ARCHIVE}.partial"
+    with tarfile.open(partial, "w:xz", preset=9) as archive:
+        for leaf in sorted(manifest["leaves"]):
+            source = repository / leaf / str(VERSION) / ARTEFACTS[leaf]
+            entry = tarfile.TarInfo(f"{leaf}/{ARTEFACTS[leaf]}")
+            entry.size = source.stat().st_size
+            with source.open("rb") as stream:
+                archive.addfile(entry, stream)
+    os.replace(partial, to / ARCHIVE)
+    (to / "manifest.json").write_bytes(write_manifest({**manifest, "shipped": True}))
+    return (to / ARCHIVE).stat().st_size
+
+
+def install(repository: Path, shipped: Path = SHIPPED, if_missing: bool = False) -> str:
+    """Puts the shipped graphs into the repository as version 1.
+
+    Args:
+        if_missing: leave a complete export of one's own as it is. Graphs that were installed from an older
+            archive are replaced.
+
+    Returns:
+        a sentence that says what was done
+
+    Raises:
+        SourceError: there are no shipped graphs, or they are damaged; the repository is as it was.
+    """
+    present = read_manifest(manifest_path(repository, VERSION))
+    complete = present is not None and is_complete(repository, present)
+    if if_missing and present and complete and not present.get("shipped"):
+        return f"{repository} holds your export of {models_of(present)}, left as it is"
+    manifest = read_manifest(shipped / "manifest.json")
+    if manifest is None or not (shipped / ARCHIVE).is_file():
+        raise SourceError(f"no shipped graphs in {shipped}: run `make train-mini`, or `make models` for others")
+    if if_missing and complete and present == manifest:
+        return f"{repository} is up to date"
+    with staging(repository) as staged:
+        unpack(shipped / ARCHIVE, manifest, staged)
+        put_in_place(staged, repository, VERSION, manifest["leaves"], write_manifest(manifest))
+    return f"{repository} now holds {models_of(manifest)}"
+
+
+def unpack(archive_file: Path, manifest: Manifest, to: Path) -> None:
+    """The files that the manifest names, each with the bytes that it names."""
+    try:
+        from lzma import LZMAError
+    except ImportError as error:
+        raise SourceError("this Python was built without lzma: install liblzma-dev and build it again") from error
+    try:
+        with tarfile.open(archive_file, "r:xz") as archive:
+            for leaf, entry in manifest["leaves"].items():
+                member = archive.extractfile(f"{leaf}/{ARTEFACTS[leaf]}")
+                content = member.read() if member else b""
+                if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+                    raise SourceError(f"{archive_file} is damaged: {leaf} is not what the manifest says")
+                (to / leaf).mkdir()
+                (to / leaf / ARTEFACTS[leaf]).write_bytes(content)
+    except (tarfile.TarError, LZMAError, KeyError, EOFError, OSError) as error:
+        raise SourceError(f"{archive_file} cannot be unpacked: {error}") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.install", description="Install the shipped mini models' graphs; needs no torch."
+    )
+    parser.add_argument("--out", type=Path, default=Path("model_repository"), help="the model repository (%(default)s)")
+    parser.add_argument("--shipped", type=Path, default=SHIPPED, help="where they are (weights/mini/graphs)")
+    parser.add_argument("--if-missing", action="store_true", help="leave models of your own as they are")
+    arguments = parser.parse_args(argv)
+    try:
+        print(install(arguments.out, arguments.shipped, arguments.if_missing))
+    except (ExportError, OSError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

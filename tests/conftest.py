@@ -1,0 +1,32 @@
+"""Servers that tests of any room may ask, each started once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded import SetupError
+from deploy.serve import REPOSITORIES, Server, require_artefacts
+from tests import toys
+
+MODELS, ENSEMBLES = REPOSITORIES
+
+
+@pytest.fixture(scope="session")
+def toy_repositories(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Our own models and pipelines, with toys for graphs and tokenizers."""
+    return [toys.build(MODELS, tmp_path_factory.mktemp("toys") / "models"), ENSEMBLES]
+
+
+@pytest.fixture(scope="session")
+def server(toy_repositories: list[Path]) -> Iterator[Server]:
+    """The exported models where there are any, toys elsewhere. Not to be harmed."""
+    try:
+        require_artefacts(REPOSITORIES)
+        repositories = list(REPOSITORIES)
+    except SetupError:
+        repositories = toy_repositories
+    with Server.start(repositories) as server:
+        yield server

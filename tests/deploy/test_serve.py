@@ -1,0 +1,279 @@
+"""A server of toys, harmed in every way that the real one must survive."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
+
+from deploy.embedded import SetupError
+from deploy.serve import ROOT, Ports, Server, ServerError
+from deploy.stubs import SHARED_MEMORY, find_stubs, is_alive
+from export.specs import LEAVES
+from tests.asking import ask_grpc, ask_http
+from tests.pictures import encode, picture
+
+MEND_SECONDS = 10
+PHOTO = encode(picture(), "JPEG")
+
+
+@pytest.fixture(scope="module")
+def server(toy_repositories: list[Path]) -> Iterator[Server]:
+    """One that may be harmed: it must recover from each test."""
+    with Server.start(toy_repositories) as server:
+        yield server
+
+
+def assert_right(url: str) -> None:
+    """Every pipeline gives the right answer."""
+    grounded = ask_grpc(url, "product_image", IMAGE=[PHOTO, b""], PRODUCT_TYPE=[b"mug", b"mug"])
+    whole = ask_grpc(url, "whole_image", IMAGE=[PHOTO])
+    assert grounded["STATUS"].tolist() == [[0], [2]]
+    assert whole["STATUS"].tolist() == [[1]]
+    np.testing.assert_allclose(grounded["EMBEDDING"][:1], whole["EMBEDDING"])
+    assert ask_grpc(url, "ground", IMAGE=[PHOTO], PRODUCT_TYPE=[b"mug"])["BOX"].tolist() == [[0, 0, 45, 60]]
+    assert np.isclose(np.linalg.norm(ask_grpc(url, "product_text", TEXT=[b"mug"])["EMBEDDING"]), 1)
+
+
+def seconds_until_right(url: str, times: int = 5) -> float:
+    """Until the pipelines have been right this many times on end, as models may have more than one process."""
+    begin, rights = time.monotonic(), 0
+    while rights < times:
+        try:
+            assert_right(url)
+            rights += 1
+        except InferenceServerException:
+            rights = 0
+            assert time.monotonic() - begin < 60
+            time.sleep(0.05)
+    return time.monotonic() - begin
+
+
+def own_processes(server: Server) -> list[int]:
+    """Triton first, then the processes of its models."""
+    return [server.pid, *(stub.pid for stub in find_stubs(server.shm_prefix))]
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_killed_model_process_is_mended(server: Server, leaf: str) -> None:
+    victims = [stub for stub in find_stubs(server.shm_prefix) if stub.model == leaf]
+    os.kill(victims[0].pid, signal.SIGKILL)
+    assert seconds_until_right(server.grpc_url) < MEND_SECONDS
+    assert not (SHARED_MEMORY / victims[0].region).exists()
+
+
+def test_all_model_processes_killed_at_once_are_mended(server: Server) -> None:
+    for stub in find_stubs(server.shm_prefix):
+        os.kill(stub.pid, signal.SIGKILL)
+    assert seconds_until_right(server.grpc_url) < MEND_SECONDS
+
+
+def test_killed_triton_is_mended_on_the_same_ports(server: Server) -> None:
+    os.kill(server.pid, signal.SIGKILL)
+    assert seconds_until_right(server.grpc_url) < MEND_SECONDS
+    assert ask_http(server.http_url, "whole_image", IMAGE=[PHOTO])["STATUS"].tolist() == [[1]]
+
+
+@pytest.mark.parametrize("leaf", ["decode", "encode_image"])
+def test_requests_in_a_killed_process_do_not_hang(server: Server, leaf: str) -> None:
+    def ask(_: int) -> float:
+        begin = time.monotonic()
+        with contextlib.suppress(InferenceServerException):
+            ask_grpc(server.grpc_url, "product_image", IMAGE=[PHOTO] * 16, PRODUCT_TYPE=[b"mug"] * 16)
+        return time.monotonic() - begin
+
+    with ThreadPoolExecutor(8) as threads:
+        took = threads.map(ask, range(60))
+        time.sleep(0.1)
+        os.kill(next(stub.pid for stub in find_stubs(server.shm_prefix) if stub.model == leaf), signal.SIGKILL)
+        assert max(took) < MEND_SECONDS
+    assert seconds_until_right(server.grpc_url) < MEND_SECONDS
+
+
+def test_requests_merged_by_the_batcher_are_told_apart(server: Server) -> None:
+    """Many at once, of unlike batch sizes and lengths."""
+
+    def ask(i: int) -> None:
+        tokens = np.full((1 + i % 3, 4 + i % 2), i, np.int64)
+        tokens[:, 0] = 0
+        expected = (tokens + 1) / np.linalg.norm(tokens + 1, axis=1, keepdims=True)
+        np.testing.assert_allclose(ask_grpc(server.grpc_url, "encode_text", TOKENS=tokens)["EMBEDDING"], expected, 1e-5)
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(ask, range(64)))
+
+
+def test_request_that_the_graph_refuses_says_why(server: Server) -> None:
+    with pytest.raises(InferenceServerException, match=r"invalid dimensions for input: TOKENS"):
+        ask_grpc(server.grpc_url, "encode_prompt", TOKENS=np.zeros((1, 15), np.int64))
+
+
+def test_only_what_is_asked_for_comes_back(server: Server) -> None:
+    answer = ask_grpc(server.grpc_url, "decode", outputs=["SIZE"], IMAGE=[PHOTO])
+    assert {name: array.tolist() for name, array in answer.items()} == {"SIZE": [[120, 90, 120, 90]]}
+
+
+def test_model_control_is_closed_to_others(server: Server) -> None:
+    with (
+        tritonclient.grpc.InferenceServerClient(server.grpc_url) as client,
+        pytest.raises(InferenceServerException, match="restricted"),
+    ):
+        client.unload_model("decode")
+
+
+def test_stop_gives_everything_back(toy_repositories: list[Path]) -> None:
+    server = Server.start(toy_repositories)
+    processes = own_processes(server)
+    assert len(processes) > len(LEAVES)
+    begin = time.monotonic()
+    server.stop()
+    assert time.monotonic() - begin < MEND_SECONDS
+    assert_nothing_left(processes, server.ports, server.shm_prefix)
+
+
+def assert_nothing_left(processes: list[int], ports: Ports, shm_prefix: str) -> None:
+    assert not [pid for pid in processes if is_alive(pid)]
+    assert not list(SHARED_MEMORY.glob(f"{shm_prefix}*"))
+    for port in (ports.grpc, ports.http, ports.metrics):
+        socket.create_server(("127.0.0.1", port)).close()
+
+
+class Command(NamedTuple):
+    """`python -m deploy.serve` as a process, ready."""
+
+    process: subprocess.Popen[str]
+    ports: Ports
+    printed: str
+
+    @property
+    def shm_prefix(self) -> str:
+        return f"vlclip_{self.process.pid}_"
+
+
+@pytest.fixture
+def command(toy_repositories: list[Path]) -> Iterator[Command]:
+    arguments = [f"--model-repository={path}" for path in toy_repositories]
+    arguments += [f"--{name}-port=0" for name in ("grpc", "http", "metrics")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "deploy.serve", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "Ctrl-C" in line:
+                break
+        printed = "".join(lines)
+        ports = dict(re.findall(r"(gRPC|HTTP|metrics) .*:(\d+)", printed))
+        try:
+            yield Command(process, Ports(int(ports["gRPC"]), int(ports["HTTP"]), int(ports["metrics"])), printed)
+        finally:
+            process.terminate()
+
+
+class Request(NamedTuple):
+    begin: float
+    end: float
+    error: str | None
+
+
+def keep_asking(url: str) -> list[Request]:
+    """One request after the other, each of some length, until the server refuses."""
+    requests = []
+    while not requests or requests[-1].error is None:
+        begin, error = time.monotonic(), None
+        try:
+            ask_grpc(url, "product_image", IMAGE=[PHOTO] * 32, PRODUCT_TYPE=[b"mug"] * 32)
+        except InferenceServerException as exception:
+            error = str(exception)
+        requests.append(Request(begin, time.monotonic(), error))
+    return requests
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_signal_under_load_finishes_what_was_accepted(command: Command, number: signal.Signals) -> None:
+    assert "product_image" in command.printed
+    processes = [command.process.pid, *(stub.pid for stub in find_stubs(command.shm_prefix))]
+    with ThreadPoolExecutor(6) as threads:
+        clients = [threads.submit(keep_asking, f"127.0.0.1:{command.ports.grpc}") for _ in range(6)]
+        time.sleep(2)
+        signalled = time.monotonic()
+        command.process.send_signal(number)
+        requests = [request for client in clients for request in client.result()]
+    assert command.process.wait(timeout=30) == 0
+    accepted = [one for one in requests if one.begin < signalled - 0.1 and one.end > signalled]
+    assert accepted
+    assert not [one.error for one in accepted if one.error]
+    assert_nothing_left(processes, command.ports, command.shm_prefix)
+
+
+def test_missing_model_is_named_with_the_remedy(tmp_path: Path) -> None:
+    bare = tmp_path / "models"
+    shutil.copytree(ROOT / "model_repository", bare, ignore=shutil.ignore_patterns("model.onnx"))
+    with pytest.raises(SetupError, match=r"crop/1/model\.onnx is missing: run `make models`"):
+        Server.start([bare])
+
+
+def test_missing_tokenizer_is_named_with_the_remedy(tmp_path: Path, toy_repositories: list[Path]) -> None:
+    bare = shutil.copytree(toy_repositories[0], tmp_path / "models")
+    (bare / "tokenize" / "1" / "tokenizer.json").unlink()
+    with pytest.raises(SetupError, match=r"tokenize/1/tokenizer\.json is missing: run `make models`"):
+        Server.start([bare])
+
+
+def copy_with(toy_repositories: list[Path], to: Path, change: Callable[[Path], object]) -> list[Path]:
+    models = shutil.copytree(toy_repositories[0], to / "models")
+    change(models)
+    return [models, toy_repositories[1]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda models: (models / "fit/1/model.onnx").write_bytes(b"broken"), "failed to load 'fit'.*Protobuf"),
+        (
+            lambda models: (models / "decode/1/model.py").write_text("import nowhere"),
+            "failed to load 'decode'.*nowhere",
+        ),
+        (lambda models: (models / "crop/config.pbtxt").write_text("max_batch_size: x"), "crop"),
+    ],
+    ids=["no ONNX", "failing import", "no config"],
+)
+def test_failed_start_shows_the_lines_that_matter(
+    toy_repositories: list[Path], tmp_path: Path, change: Callable[[Path], object], message: str
+) -> None:
+    with pytest.raises(ServerError, match=r"(?s)did not start:.*" + message) as caught:
+        Server.start(copy_with(toy_repositories, tmp_path, change))
+    assert len(str(caught.value).splitlines()) < 35
+    assert not list(SHARED_MEMORY.glob(f"vlclip_{os.getpid()}_*_none"))
+
+
+def test_server_that_answers_wrongly_does_not_count_as_started(toy_repositories: list[Path], tmp_path: Path) -> None:
+    def forget_unit_length(models: Path) -> None:
+        shutil.copy(models / "encode_text/1/model.onnx", tmp_path / "spare.onnx")
+        shutil.copy(models / "encode_prompt/1/model.onnx", models / "encode_text/1/model.onnx")
+
+    with pytest.raises(ServerError, match="is ready, but product_text does not answer"):
+        Server.start(copy_with(toy_repositories, tmp_path, forget_unit_length))
+
+
+def test_taken_port_is_named(toy_repositories: list[Path]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerError, match=str(port)):
+            Server.start(toy_repositories, ports=Ports(http=port))

@@ -1,0 +1,227 @@
+"""From weights to a model repository, all or nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+
+from export import gate, repository
+from export.__main__ import main
+from export.build import build, example_photos, make_request, plan_detect
+from export.errors import ExportError, ParityError, SourceError, UnsupportedModel, UsageError
+from export.examples import SIZES_WH, TEXTS, canvases, pictures
+from export.graph import check_contract
+from export.reference import Reference, crop_outwards
+from export.sources import load_detector, load_encoder, resolve_detector, resolve_encoder
+from export.specs import LEAVES
+
+GRAPHS = ["encode_prompt", "detect", "crop", "fit", "encode_image", "encode_text"]
+
+
+class Served:
+    """The artefacts of a repository, run as the server would."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.sessions: dict[str, onnxruntime.InferenceSession] = {}
+
+    def run(self, leaf: str, *inputs: np.ndarray) -> list[np.ndarray]:
+        if leaf not in self.sessions:
+            path = self.root / leaf / "1" / "model.onnx"
+            self.sessions[leaf] = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        names = [tensor.name for tensor in LEAVES[leaf].inputs]
+        return self.sessions[leaf].run(None, dict(zip(names, inputs, strict=True)))
+
+    def tokens(self, leaf: str, texts: list[str]) -> np.ndarray:
+        tokenizer = Tokenizer.from_file(str(self.root / leaf / "1" / "tokenizer.json"))
+        return np.array([encoding.ids for encoding in tokenizer.encode_batch(texts)], np.int64)
+
+
+@pytest.fixture(scope="module")
+def served(exported: Path) -> Served:
+    return Served(exported)
+
+
+@pytest.mark.parametrize("leaf", GRAPHS)
+def test_graphs_keep_the_contract_and_say_where_they_come_from(exported, leaf):
+    model = onnx.load(exported / leaf / "1" / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    check_contract(model, LEAVES[leaf])
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["leaf"] == leaf
+    assert json.loads(metadata["parity"])
+    assert model.opset_import[0].version == 18
+    assert str(Path.cwd()).encode() not in model.SerializeToString()
+
+
+def test_manifest(exported, encoder_folder):
+    manifest = repository.read_manifest(exported / "manifest-1.json")
+    assert manifest is not None
+    assert repository.is_complete(exported, manifest)
+    assert set(manifest["leaves"]) == set(repository.ARTEFACTS)
+    assert manifest["leaves"]["encode_image"]["parity"]["cosine_min"] > 0.999999
+    assert manifest["leaves"]["detect"]["parity"]["score_difference_max"] < 1e-5
+    assert manifest["symbols"]["encode_image"] == {"R": 64, "D": 512}
+    assert "open_clip_model.safetensors" in manifest["request"]["encoder"]["files"]
+
+
+def test_the_chain_equals_the_reference(served, encoder_folder):
+    """Photo and product type in, embedding out; against PIL, open_clip and PyTorch for the box that came back."""
+    images = pictures()
+    canvas, size, _ = canvases(images, 640)
+    decoded = np.zeros((len(images), 1), np.int32)
+    prompt, mask = served.run("encode_prompt", served.tokens("tokenize_prompt", TEXTS[: len(images)]))
+    canvas_box, score = served.run("detect", canvas, size, prompt, mask)
+    pixels, box, status = served.run("crop", canvas, size, decoded, canvas_box, score)
+    (embedding,) = served.run("encode_image", pixels, status)
+
+    reference = Reference(str(encoder_folder))
+    expected = reference.embed(images, list(box))
+    assert gate.cosines(embedding, expected).min() > 0.999
+    assert status[1] == 1
+    assert score[1] == 0.0
+    assert box[1].tolist() == [0.0, 0.0, *SIZES_WH[1]]
+
+    fitted, status = served.run("fit", canvas, size, decoded)
+    (plain,) = served.run("encode_image", fitted, status)
+    assert gate.cosines(plain, reference.embed(images)).min() > 0.999
+
+
+def test_texts_equal_the_reference(served, encoder_folder):
+    (embedding,) = served.run("encode_text", served.tokens("tokenize", TEXTS))
+    assert gate.cosines(embedding, Reference(str(encoder_folder)).embed_texts(TEXTS)).min() > 0.99999
+
+
+def test_a_batch_of_32_equals_single_rows(served):
+    images = (pictures() * 5)[:32]
+    canvas, size, _ = canvases(images, 256)
+    prompt, mask = served.run("encode_prompt", served.tokens("tokenize_prompt", (TEXTS * 4)[:32]))
+    _, scores = served.run("detect", canvas, size, prompt, mask)
+    for row in (0, 13, 31):
+        one = slice(row, row + 1)
+        _, score = served.run("detect", canvas[one], size[one], prompt[one], mask[one])
+        assert score[0, 0] == pytest.approx(scores[row, 0], abs=1e-5)
+
+
+def test_a_second_run_does_nothing(exported, request_arguments):
+    lines: list[str] = []
+    before = (exported / "detect" / "1" / "model.onnx").stat().st_mtime_ns
+    build(make_request(**request_arguments), exported, say=lines.append)
+    assert len(lines) == 1
+    assert "nothing to do" in lines[0]
+    assert (exported / "detect" / "1" / "model.onnx").stat().st_mtime_ns == before
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+def test_a_failed_gate_leaves_the_repository_as_it_was(tmp_path, request_arguments):
+    out = tmp_path / "model_repository"
+    (out / "tokenize" / "1").mkdir(parents=True)
+    (out / "tokenize" / "1" / "model.py").write_text("# the leaf")
+    before = snapshot(out)
+
+    def interrupt(line: str) -> None:
+        if "encode_prompt" in line:
+            raise ParityError("not equal")
+
+    with pytest.raises(ParityError):
+        build(make_request(**request_arguments), out, say=interrupt)
+    assert snapshot(out) == before
+    assert sorted(path.name for path in out.iterdir()) == ["tokenize"]
+
+
+def test_a_detector_of_another_width_is_refused(detector_file):
+    loaded = load_detector(resolve_detector(str(detector_file)))
+    prompt, mask = torch.zeros(8, 1, 640), torch.ones(8, 1, dtype=torch.int32)
+    photos = example_photos(64)
+    with pytest.raises(UsageError, match="--prompt-encoder"):
+        plan_detect(loaded, photos, prompt, mask)
+
+
+REFUSED = {
+    "unknown detector": ({"detector": "yolo-wrld-s"}, UsageError, "did you mean 'yolo-world-s'"),
+    "unknown encoder": ({"encoder": "ViT-B32"}, UsageError, "did you mean 'ViT-B-32'"),
+    "unknown tag": ({"encoder": "ViT-B-32", "pretrained": "openia"}, UsageError, "did you mean 'openai'"),
+    "no tag": ({"encoder": "ViT-B-16"}, UsageError, "--pretrained TAG"),
+    "missing detector file": ({"detector": "nowhere/best.pt"}, SourceError, "no such file: nowhere"),
+    "missing encoder folder": ({"encoder": "nowhere/clip"}, SourceError, "no such file: nowhere"),
+    "missing checkpoint": ({"encoder": "ViT-B-32", "checkpoint": "nowhere.pt"}, SourceError, "nowhere.pt"),
+    "threshold": ({"threshold": 1.5}, UsageError, "between 0 and 1"),
+    "canvas": ({"canvas": 8}, UsageError, "canvas"),
+    "no published weights": ({"detector": "yolo-world-n"}, UsageError, "--detector-weights"),
+    "not yet": ({"detector": "grounding-dino-tiny"}, UnsupportedModel, "YOLO-World can"),
+}
+
+
+@pytest.mark.parametrize(("changed", "kind", "message"), REFUSED.values(), ids=REFUSED)
+def test_impossible_requests_are_refused_before_loading(request_arguments, changed, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        make_request(**{**request_arguments, **changed})
+    assert "\n" not in str(caught.value)
+
+
+DAMAGED = {
+    "detector of noise": ("detector.pt", b"\x00" * 5000),
+    "empty detector": ("detector.pt", b""),
+    "half an encoder": ("encoder/open_clip_model.safetensors", None),
+    "configuration": ("encoder/open_clip_config.json", b"{"),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGED.values(), ids=DAMAGED)
+def test_damaged_files_give_one_line_and_touch_nothing(tmp_path, encoder_folder, detector_file, capsys, name, content):
+    shutil.copytree(encoder_folder, tmp_path / "encoder")
+    shutil.copy(detector_file, tmp_path / "detector.pt")
+    file = tmp_path / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if content is None else content)
+    encoder = str(tmp_path / "encoder")
+    arguments = ["--detector", str(tmp_path / "detector.pt"), "--encoder", encoder, "--prompt-encoder", encoder]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("export: ")
+    assert error.count("\n") == 1
+    assert not snapshot(tmp_path / "out")
+
+
+def test_a_detector_that_is_no_yolo_world(tmp_path):
+    from ultralytics.nn.tasks import DetectionModel
+
+    torch.save({"model": DetectionModel("yolov8n.yaml", verbose=False)}, tmp_path / "plain.pt")
+    with pytest.raises(SourceError, match="a DetectionModel, not a YOLO-World"):
+        load_detector(resolve_detector(str(tmp_path / "plain.pt")))
+
+
+def test_a_tokenizer_that_cannot_be_loaded(tmp_path, encoder_folder):
+    shutil.copytree(encoder_folder, tmp_path / "encoder")
+    (tmp_path / "encoder" / "bpe.txt.gz").unlink()
+    with pytest.raises(SourceError, match=r"no such file: .*bpe\.txt\.gz"):
+        load_encoder(resolve_encoder(str(tmp_path / "encoder")))
+
+
+def test_show(exported, capsys):
+    assert main(["show", "--out", str(exported)]) == 0
+    shown = capsys.readouterr().out
+    assert "320 px" in shown
+    assert all(leaf in shown for leaf in repository.ARTEFACTS)
+    assert main(["show", "--out", str(exported / "nothing")]) == 0
+
+
+def test_crop_outwards_of_the_original():
+    image = Image.new("RGB", (10, 10))
+    assert crop_outwards(image, (2.5, 2.5, 4.5, 4.5)).size == (3, 3)
+
+
+def test_errors_are_one_tree():
+    for kind in (UsageError, SourceError, UnsupportedModel, ParityError):
+        assert issubclass(kind, ExportError)

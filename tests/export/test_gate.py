@@ -1,0 +1,126 @@
+"""The gate lets nothing through that differs, and says what differs."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import parser
+
+from export import gate
+from export.errors import ParityError
+from export.specs import EMBEDDING, TOKENS, ModelSpec
+
+UNIT = np.eye(4, dtype=np.float32)
+TURNED = (UNIT + 0.01 * UNIT[::-1]) / np.sqrt(1 + 1e-4)
+STATUS = np.array([[0], [1], [2], [3]], np.int32)
+ZEROED = np.where(STATUS < 2, UNIT, 0).astype(np.float32)
+
+
+def test_encode_image_with_zero_rows():
+    inputs = {"STATUS": STATUS}
+    figures = gate.check_encode_image(inputs, {"EMBEDDING": ZEROED}, {"EMBEDDING": ZEROED})
+    assert figures["cosine_min"] == pytest.approx(1.0)
+    assert gate.check_encode_image({"STATUS": STATUS[2:]}, {"EMBEDDING": ZEROED[2:]}, {"EMBEDDING": ZEROED[2:]}) == {}
+    with pytest.raises(ParityError, match="not zero"):
+        gate.check_encode_image(inputs, {"EMBEDDING": UNIT}, {"EMBEDDING": UNIT})
+
+
+VECTORS = {
+    "turned": (TURNED, "cosine"),
+    "too long": (UNIT * 1.1, "unit length"),
+    "not a number": (UNIT * np.nan, "cosine"),
+}
+
+
+@pytest.mark.parametrize(("came", "message"), VECTORS.values(), ids=VECTORS)
+def test_vectors_that_differ(came, message):
+    with pytest.raises(ParityError, match=message):
+        gate.check_encode_text({}, {"EMBEDDING": came}, {"EMBEDDING": UNIT})
+
+
+def test_prompt_mask_must_be_equal():
+    truth = {"PROMPT": UNIT[:, None], "PROMPT_MASK": np.ones((4, 1), np.int32)}
+    gate.check_encode_prompt({}, truth, truth)
+    with pytest.raises(ParityError, match="PROMPT_MASK"):
+        gate.check_encode_prompt({}, {**truth, "PROMPT_MASK": np.zeros((4, 1), np.int32)}, truth)
+
+
+def pixels(grey: np.ndarray) -> dict[str, np.ndarray]:
+    return {"PIXELS": np.broadcast_to(grey / 255.0, (1, 3, 8, 8)).copy(), "STATUS": np.ones((1, 1), np.int32)}
+
+
+def test_pixels():
+    check = gate.pixel_check("fit", (1.0, 1.0, 1.0))
+    base = np.full((8, 8), 100.0)
+    assert check({}, pixels(base), pixels(base))["grey_max"] == 0.0
+    with pytest.raises(ParityError, match="grey levels is 2"):
+        check({}, pixels(base + 2.0 * (np.arange(64).reshape(8, 8) == 0)), pixels(base))
+    with pytest.raises(ParityError, match="share"):
+        check({}, pixels(base + 1.0), pixels(base))
+    with pytest.raises(ParityError, match="STATUS"):
+        check({}, {**pixels(base), "STATUS": np.zeros((1, 1), np.int32)}, pixels(base))
+    with pytest.raises(ParityError, match="PIL"):
+        gate.check_against_pil("fit", pixels(base)["PIXELS"], pixels(base + 1)["PIXELS"], (1.0, 1.0, 1.0))
+
+
+CANDIDATES = {
+    "BOXES": np.array([[[0, 0, 10, 10], [5, 5, 50, 50], [90, 0, 99, 9]]], np.float32),
+    "SCORES": np.array([[0.5, 0.4999, 0.1]], np.float32),
+}
+DETECTED = {
+    "the best": ((0, 0, 10, 10), 0.5, 1, None),
+    "as good as the best": ((5, 5, 50, 50), 0.4999, 1, None),
+    "a worse one": ((90, 0, 99, 9), 0.5, 1, "distance"),
+    "another score": ((0, 0, 10, 10), 0.4, 1, "SCORE"),
+    "an empty prompt": ((0, 0, 100, 80), 0.0, 0, None),
+    "an empty prompt that found something": ((0, 0, 10, 10), 0.0, 0, "empty prompt"),
+}
+
+
+@pytest.mark.parametrize(("box", "score", "mask", "message"), DETECTED.values(), ids=DETECTED)
+def test_detect(box, score, mask, message):
+    inputs = {"PROMPT_MASK": np.array([[mask]], np.int32), "SIZE": np.array([[80, 100, 80, 100]], np.int32)}
+    came = {"CANVAS_BOX": np.array([box], np.float32), "SCORE": np.array([[score]], np.float32)}
+    if message is None:
+        gate.check_detect(inputs, came, CANDIDATES)
+    else:
+        with pytest.raises(ParityError, match=message):
+            gate.check_detect(inputs, came, CANDIDATES)
+
+
+def test_a_row_must_be_the_same_in_any_company():
+    """A graph that mixes its rows is right for a batch of one only."""
+    spec = ModelSpec((TOKENS,), (EMBEDDING,))
+    mixing: onnx.ModelProto = parser.parse_model(
+        """<ir_version: 9, opset_import: ["" : 18]> g (int64[batch,4] TOKENS) => (float[batch,4] EMBEDDING) {
+            x = Cast<to=1>(TOKENS)
+            mean = ReduceMean<keepdims=1>(x)
+            two = Constant<value_float=2.0>()
+            twice = Mul(mean, two)
+            shifted = Sub(x, twice)
+            length = ReduceL2<keepdims=1>(shifted)
+            EMBEDDING = Div(shifted, length)
+        }"""
+    )
+    tokens = np.random.default_rng(0).integers(1, 9, (7, 4))
+    run = gate.run_graph(mixing, spec, {"TOKENS": tokens})
+    alone = {"EMBEDDING": np.concatenate([run([row])["EMBEDDING"] for row in range(7)])}
+    with pytest.raises(ParityError):
+        gate.verify(mixing, spec, {"TOKENS": tokens}, alone, gate.check_encode_text)
+
+
+def test_tokenizer_that_differs():
+    class Fake:
+        def __init__(self, ids: list[int]):
+            self.ids = ids
+
+        def encode_batch(self, texts: list[str]) -> list[Fake]:
+            return [self for _ in texts]
+
+        def __call__(self, texts: list[str]) -> np.ndarray:
+            return np.array([[1, 2, 3]])
+
+    assert gate.check_tokenizer("tokenize", Fake([1, 2, 3]), Fake([]), ["mug"]) == {"texts_equal": 1.0}
+    with pytest.raises(ParityError, match="'mug' becomes"):
+        gate.check_tokenizer("tokenize", Fake([1, 2, 4]), Fake([]), ["mug"])

@@ -1,0 +1,120 @@
+"""Placing, packing and installing artefacts; none of it needs torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from export.errors import SourceError
+from export.install import ARCHIVE, install, pack
+from export.repository import ARTEFACTS, put_in_place, read_manifest, staging
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def shipped(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    to = tmp_path_factory.mktemp("shipped")
+    pack(exported, to)
+    return to
+
+
+def test_pack_stores_shared_weights_once_and_the_same_bytes_each_time(exported, shipped, tmp_path):
+    raw = sum(entry["bytes"] for entry in read_manifest(exported / "manifest-1.json")["leaves"].values())
+    shared = (exported / "encode_text" / "1" / "model.onnx").stat().st_size
+    assert (shipped / ARCHIVE).stat().st_size < raw - 0.8 * shared
+    pack(exported, tmp_path)
+    assert snapshot(tmp_path) == snapshot(shipped)
+
+
+def test_pack_refuses_what_is_not_complete(tmp_path):
+    with pytest.raises(SourceError, match="no complete export"):
+        pack(tmp_path, tmp_path / "to")
+
+
+def test_install_gives_the_same_files_and_skips_the_second_time(exported, shipped, tmp_path):
+    out = tmp_path / "model_repository"
+    assert "now holds" in install(out, shipped, if_missing=True)
+    for leaf, name in ARTEFACTS.items():
+        assert (out / leaf / "1" / name).read_bytes() == (exported / leaf / "1" / name).read_bytes()
+    before = {path: (out / path).stat().st_mtime_ns for path in snapshot(out)}
+    assert "up to date" in install(out, shipped, if_missing=True)
+    assert before == {path: (out / path).stat().st_mtime_ns for path in snapshot(out)}
+
+
+def test_install_mends_a_missing_file(shipped, tmp_path):
+    out = tmp_path / "model_repository"
+    install(out, shipped)
+    whole = snapshot(out)
+    (out / "detect" / "1" / "model.onnx").unlink()
+    assert "now holds" in install(out, shipped, if_missing=True)
+    assert snapshot(out) == whole
+
+
+def test_install_replaces_what_an_older_archive_gave_but_no_export_of_ones_own(shipped, tmp_path):
+    out = tmp_path / "model_repository"
+    install(out, shipped)
+    manifest = read_manifest(out / "manifest-1.json")
+    (out / "manifest-1.json").write_text(json.dumps({**manifest, "libraries": {}}))
+    assert "now holds" in install(out, shipped, if_missing=True)
+
+    (out / "manifest-1.json").write_text(json.dumps({**manifest, "shipped": False}))
+    before = snapshot(out)
+    assert "left as it is" in install(out, shipped, if_missing=True)
+    assert "left as it is" in install(out, tmp_path / "nothing shipped", if_missing=True)
+    assert snapshot(out) == before
+    assert "now holds" in install(out, shipped)
+
+
+def test_install_refuses_a_damaged_archive(shipped, tmp_path):
+    damaged, out = tmp_path / "shipped", tmp_path / "model_repository"
+    damaged.mkdir()
+    (damaged / "manifest.json").write_bytes((shipped / "manifest.json").read_bytes())
+    content = (shipped / ARCHIVE).read_bytes()
+    for broken in (b"", content[: len(content) // 2], content[:1000] + bytes(1000) + content[2000:]):
+        (damaged / ARCHIVE).write_bytes(broken)
+        with pytest.raises(SourceError):
+            install(out, damaged)
+        assert not snapshot(out)
+    with pytest.raises(SourceError, match="no shipped graphs"):
+        install(out, tmp_path / "nothing")
+
+
+def test_install_needs_only_the_standard_library(shipped, tmp_path):
+    """As in the demo, where neither torch nor onnx is installed."""
+    command = [sys.executable, "-S", "-m", "export.install", "--out", str(tmp_path), "--shipped", str(shipped)]
+    done = subprocess.run(command, cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "now holds" in done.stdout
+
+
+def test_a_new_version_appears_as_a_whole_beside_the_old_and_takes_the_code_along(tmp_path):
+    (tmp_path / "tokenize" / "1").mkdir(parents=True)
+    (tmp_path / "tokenize" / "1" / "model.py").write_text("# the leaf")
+    with staging(tmp_path) as staged:
+        (staged / "tokenize").mkdir()
+        (staged / "tokenize" / "tokenizer.json").write_text("{}")
+        put_in_place(staged, tmp_path, 2, {"tokenize": {}}, b"{}")
+    assert sorted(snapshot(tmp_path)) == [
+        "manifest-2.json",
+        "tokenize/1/model.py",
+        "tokenize/2/model.py",
+        "tokenize/2/tokenizer.json",
+    ]
+
+
+def test_staging_cleans_up_after_an_interrupted_run(tmp_path):
+    (tmp_path / ".export-left").mkdir()
+    with staging(tmp_path) as staged:
+        (staged / "half").write_text("")
+        assert list(tmp_path.iterdir()) == [staged]
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,119 @@
+"""How `decode` draws a file onto its canvas, beside what Pillow makes of the same file."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from deploy.serve import ROOT
+from tests.pictures import bad_files, encode, exif, good_files, hollow_png, picture
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("images", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["images"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+images = load(ROOT / "model_repository" / "decode" / "1" / "images.py")
+LIMITS = images.Limits()
+
+
+def draw(blob: bytes, side: int = 640) -> tuple[np.ndarray, tuple[int, ...], int]:
+    canvas = np.zeros((side, side, 3), np.uint8)
+    size, decoded = images.draw(blob, canvas, images.Limits(canvas=side))
+    return canvas, size, decoded
+
+
+def as_pillow_shows(blob: bytes) -> np.ndarray:
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(blob)))
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+    paper = Image.new("RGBA", image.size, "white")
+    paper.alpha_composite(image.convert("RGBA"))
+    return np.asarray(paper.convert("RGB"))
+
+
+@pytest.mark.parametrize("name", good_files())
+def test_shows_what_pillow_shows(name: str) -> None:
+    blob = good_files()[name]
+    expected = as_pillow_shows(blob)
+    height, width = expected.shape[:2]
+    canvas, size, decoded = draw(blob, side=5000)
+    assert (size, decoded) == ((height, width, height, width), 0)
+    np.testing.assert_array_equal(canvas[:height, :width], expected)
+    assert not canvas[height:].any()
+    assert not canvas[:, width:].any()
+
+
+@pytest.mark.parametrize(("blob", "status"), bad_files().values(), ids=bad_files())
+def test_refuses_and_leaves_the_canvas_black(blob: bytes, status: int) -> None:
+    canvas, size, decoded = draw(blob)
+    assert (size, decoded) == ((0, 0, 0, 0), status)
+    assert not canvas.any()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("side", [640, 60])
+def test_turns_as_exif_says(orientation: int, file_format: str, side: int) -> None:
+    blob = encode(picture(), file_format, exif=exif(orientation))
+    expected = Image.fromarray(as_pillow_shows(blob))
+    canvas, (height, width, *original), _ = draw(blob, side)
+    assert original == [expected.height, expected.width]
+    expected = expected.resize((width, height), Image.Resampling.BOX)
+    assert np.abs(canvas[:height, :width].astype(int) - np.asarray(expected)).mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("hw", "side", "expected"),
+    [
+        ((1, 1), 640, (1, 1)),
+        ((640, 640), 640, (640, 640)),
+        ((641, 640), 640, (640, 639)),
+        ((3, 5000), 640, (1, 640)),
+        ((5000, 3), 640, (640, 1)),
+        ((1500, 2000), 640, (480, 640)),
+    ],
+)
+def test_fits_in_proportion(hw: tuple[int, int], side: int, expected: tuple[int, int]) -> None:
+    assert images.fitted_hw(*hw, side) == expected
+
+
+@pytest.mark.parametrize("shrinkage", [2, 3, 3.9, 4, 5.5, 8, 11])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_shrinks_with_antialiasing(shrinkage: float, file_format: str) -> None:
+    """Fine stripes become their mean, however the decoder helps along; slow changes stay where they were."""
+    plain = picture(round(160 * shrinkage), round(120 * shrinkage)) // 2 + 50
+    stripes = plain - 50 + (np.arange(plain.shape[1]) % 2 * 100).astype(np.uint8)[:, None]
+    blob = encode(stripes, file_format, **({"quality": 95, "subsampling": 0} if file_format == "JPEG" else {}))
+    canvas, (height, width, *_), _ = draw(blob, side=160)
+    expected = Image.fromarray(plain).resize((width, height), Image.Resampling.BOX)
+    assert (height, width) == (160, 120)
+    # Of 50 grey levels of stripe, a third is left where three pixels, hence two stripes or one, become one.
+    assert np.abs(canvas[:height, :width].astype(int) - np.asarray(expected)).mean() < 50 / shrinkage + 2
+
+
+def test_limits_are_checked_before_decoding() -> None:
+    limits = images.Limits(canvas=64, max_bytes=1000, max_pixels=5000)
+    canvas = np.zeros((64, 64, 3), np.uint8)
+    assert images.draw(hollow_png(5001, 1), canvas, limits)[1] == images.TOO_LARGE
+    assert images.draw(hollow_png(50, 100), canvas, limits)[1] == images.NOT_AN_IMAGE
+    assert images.draw(hollow_png(50, 100) + bytes(1000), canvas, limits)[1] == images.TOO_LARGE
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_photos_without_a_whole_exif_block_are_read() -> None:
+    blob = encode(picture(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff garbage")
+    assert draw(blob)[2] == 0
