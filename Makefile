@@ -31,8 +31,7 @@ models: $(VENV)/.dev  ## export DETECTOR=… ENCODER=… (default: mini) to ONNX
 setup: $(VENV)/.dev  ## install everything into .venv
 train-mini: $(VENV)/.dev  ## draw the catalogue, train the mini models on it, export them to weights/mini (about 80 min on 2 cores)
 	$(BIN)/python -m training
-	$(BIN)/python -m export --force
-	$(BIN)/python -m export pack
+	$(BIN)/python -m export pack-mini
 
 test: $(VENV)/.dev install-mini  ## check the code and run the tests against a real server (under 15 min)
 	$(MAKE) --no-print-directory check

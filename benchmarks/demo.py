@@ -236,7 +236,7 @@ def write_page(
 
 def measure(entries: Sequence[Entry], texts: np.ndarray, grounded: np.ndarray, whole: np.ndarray) -> dict[str, float]:
     """Part of the captions that find their photo among the first TOP, and the mean reciprocal rank."""
-    figures = {}
+    figures: dict[str, float] = {}
     for name, images in (("grounded", grounded), ("whole", whole)):
         rank = ranks(texts, images)
         figures |= {f"hits5_{name}": float((rank <= TOP).mean()), f"mrr_{name}": float((1 / rank).mean())}

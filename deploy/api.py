@@ -31,7 +31,7 @@ class Api:
     def is_ready(self) -> bool:
         """Whether every model is loaded; False, too, where nothing listens yet."""
         try:
-            self._call("GET", "/v2/health/ready")
+            self._call("GET", "/v2/health/ready", timeout=1.0)
         except FAILURES:
             return False
         return True

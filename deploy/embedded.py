@@ -25,6 +25,7 @@ import sysconfig
 from pathlib import Path
 
 BACKENDS = Path(__file__).parent / "backends"
+PYTHONS = ("3.10", "3.11", "3.12")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -66,9 +67,9 @@ def assemble(binary: Path, runtime: Path) -> tuple[list[str], dict[str, str]]:
     if not (home / "python_backend_stubs").is_dir():
         return [], {}
     wheel_folder = home.parent.parent
+    if PYTHON not in PYTHONS:
+        raise SetupError(f"the Python backend of this Triton needs numpy 1, hence Python {' or '.join(PYTHONS)}")
     stub = home / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
-    if not stub.is_file():
-        raise SetupError(f"this Triton has no Python backend for Python {PYTHON}: use 3.10, 3.11 or 3.12")
     packages = [str(wheel_folder), *(path for path in sys.path if path.endswith("-packages"))]
     require_numpy_1(packages)
 

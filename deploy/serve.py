@@ -46,6 +46,8 @@ REPOSITORIES = (ROOT / "model_repository", ROOT / "ensembles")
 DRAIN_SECONDS = 30
 """For requests in hand, when a model or the server is to stop."""
 WATCH_SECONDS = 0.2
+SHARED_MEMORY_BYTES = 256 << 20
+"""For the canvases of a full batch, 79 MB, in the hands of three models at once."""
 
 # Complaints of a Triton without a GPU, which would hide the error that matters.
 NOISE = re.compile("CudaDriverHelper|unable to create stream|Internal - failed to load all models")
@@ -122,6 +124,8 @@ class Server:
         Raises SetupError when something is not installed or not exported, ServerError when Triton does not come up.
         """
         require_artefacts(model_repositories)
+        if shutil.disk_usage(SHARED_MEMORY).free < SHARED_MEMORY_BYTES:
+            report(f"{SHARED_MEMORY} is nearly full or small, large batches will fail; in Docker, give --shm-size=1g")
         binary = find_tritonserver(triton)
         runtime = Path(tempfile.mkdtemp(prefix="vlclip-"))
         server = cls(host, replace_zeros(ports), runtime, log or runtime / "triton.log", echo)
@@ -171,7 +175,9 @@ class Server:
         raise ServerError("Triton stopped and does not start again:\n" + self._excerpt())
 
     def stop(self) -> None:
-        """Let accepted requests finish, then give ports, processes and shared memory back."""
+        """Let accepted requests finish, then give ports, processes and shared memory back. Twice does no harm."""
+        if not self._runtime.exists():
+            return
         self._stopping.set()
         try:
             self._watcher.join()
@@ -276,10 +282,14 @@ class Server:
 
         Triton would end them, but waits in vain for their dead sibling first.
         """
-        for pid, since in list(self._replaced.items()):
-            if time.monotonic() - since > DRAIN_SECONDS:
-                kill(pid)
-                del self._replaced[pid]
+        due = {pid for pid, since in self._replaced.items() if time.monotonic() - since > DRAIN_SECONDS}
+        # Looked up again, because a number may by now be that of another process.
+        for stub in find_stubs(self.shm_prefix) if due else ():
+            if stub.pid in due:
+                kill(stub.pid)
+                (SHARED_MEMORY / stub.region).unlink(missing_ok=True)
+        for pid in due:
+            del self._replaced[pid]
 
     def _restart(self) -> None:
         self._end()
@@ -305,17 +315,18 @@ class Server:
             self._log_read += len(news)
             sys.stderr.write(news.decode(errors="replace"))
 
-    def _excerpt(self, lines: int = 30) -> str:
-        """The errors in the log with what follows each, else its last lines."""
+    def _excerpt(self) -> str:
+        """The errors in the log with what follows each, else its last lines; tables left out."""
         log = read_from(self.log, 0).decode(errors="replace").splitlines()
-        kept, in_error = [], False
-        for line in log:
+        lines = [line for line in log if not re.match("[|+]|$", line)]
+        errors, in_error = [], False
+        for line in lines:
             # A line of Triton's own starts with its level and the date, as in "E1123 05:42:05.121180 6048 file.cc:1]".
-            if re.match(r"[IWE]\d{4} |[|+]|$", line):
+            if re.match(r"[IWE]\d{4} ", line):
                 in_error = line.startswith("E")
             if (in_error or re.match("error|terminate", line)) and not NOISE.search(line):
-                kept.append(line)
-        return "\n".join((kept or log)[-lines:])
+                errors.append(line)
+        return "\n".join(errors[-30:] or lines[-10:])
 
 
 def require_artefacts(model_repositories: Sequence[Path | str]) -> None:

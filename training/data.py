@@ -7,11 +7,13 @@ import multiprocessing
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
+from training.catalogue.art import decode
 from training.catalogue.items import Item, draw_item
 from training.catalogue.scenes import Photo, packshot, scene
 
@@ -68,12 +70,14 @@ def letterbox(image: np.ndarray, side: int) -> tuple[np.ndarray, float, int, int
 
 
 def _write(folder: Path, name: str, scenes: int, seed: int) -> None:
-    photos, crops, labels = [], [], []
+    photos: list[np.ndarray] = []
+    crops: list[np.ndarray] = []
+    labels: list[dict[str, Any]] = []
     chunks = [(seed, index) for index in range(-(-scenes // _CHUNK))]
     with multiprocessing.get_context("spawn").Pool() as workers:
         for chunk in tqdm(workers.imap(_chunk, chunks), total=len(chunks), desc="catalogue", unit=f"x{_CHUNK} photos"):
             for label in chunk[2]:
-                label["photo"] += sum(map(len, photos))
+                label["photo"] += sum(len(stack) for stack in photos)
             photos.append(chunk[0])
             crops.append(chunk[1])
             labels += chunk[2]
@@ -82,12 +86,12 @@ def _write(folder: Path, name: str, scenes: int, seed: int) -> None:
     (folder / f"items-{name}.json").write_text(json.dumps(labels))
 
 
-def _chunk(key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[dict[str, object]]]:
+def _chunk(key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
     """Photos, crops and labels of one chunk; the same for a key on any machine."""
     cv2.setNumThreads(1)
     photos, crops, labels = [], [], []
     for index, photo in enumerate(_photos(np.random.default_rng(key))):
-        image = cv2.cvtColor(cv2.imdecode(np.frombuffer(photo.jpeg, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        image = decode(photo.jpeg)
         square, scale, left, top = letterbox(image, PHOTO_SIDE)
         photos.append(square)
         for item, box in zip(photo.items, photo.boxes_xyxy, strict=True):

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def train(
 
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    model = WorldModel("yolov8n-worldv2.yaml", nc=1, verbose=False).to(device)
+    model: Any = WorldModel("yolov8n-worldv2.yaml", nc=1, verbose=False).to(device)
     model.args = SimpleNamespace(box=7.5, cls=1.0, dfl=1.5)
     loss_of = v8DetectionLoss(model)
     names = {kind: (kind, *REGISTRY[kind].synonyms) for kind in TRAINED_TYPES}
@@ -63,7 +64,8 @@ def train(
         side = PHOTO_SIDE if step >= 0.55 * steps else PHOTO_SIDE * 7 // 10 // 32 * 32
         photos = np.sort(rng.choice(len(data.photos), batch, replace=False))
         images, window = _augment(torch.from_numpy(data.photos[photos]).to(device), side)
-        prompts, targets = [], []
+        prompts: list[Tensor] = []
+        targets: list[list[float]] = []
         for index, photo in enumerate(photos):
             for row, kind in _ask(data, rows_of[photo], rng):
                 name = names[kind][0] if rng.random() < 0.7 else str(rng.choice(names[kind]))
@@ -90,7 +92,7 @@ def train(
     _save(average, path)
 
 
-def _save(model: nn.Module, path: Path) -> None:
+def _save(model: Any, path: Path) -> None:
     """Write what ``ultralytics.YOLOWorld(path)`` reads: the module itself, with nothing of the training in it."""
     model = copy.deepcopy(model).cpu().half()
     model.args = {"imgsz": PHOTO_SIDE, "task": "detect", "model": "yolov8n-worldv2.yaml"}
@@ -100,11 +102,12 @@ def _save(model: nn.Module, path: Path) -> None:
     torch.save({"model": model, "train_args": model.args, "epoch": -1}, path)
 
 
-def _forward(model: nn.Module, images: Tensor, text: Tensor) -> dict[str, Tensor]:
+def _forward(model: Any, images: Tensor, text: Tensor) -> dict[str, Tensor]:
     """``WorldModel.predict`` for images (B, 3, S, S) and PROMPTS texts of each, (B * PROMPTS, 1, 512)."""
     from ultralytics.nn.modules import C2fAttn, WorldDetect
 
-    x, kept = images, []
+    x: Any = images
+    kept: list[Any] = []
     for layer in model.model:
         if layer.i == _NECK:
             x = x.repeat_interleave(PROMPTS, 0)

@@ -67,12 +67,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         """The items of each request, in the order in which they came."""
         return [unpacked(request.raw_input_contents[0]) for request in self.infer_requests]
 
-    def ServerReady(self, request, context):  # noqa: N802
+    def ServerReady(self, request, context):
         if self.fail is not None:
             context.abort(self.fail, "as the test wants it")
         return service_pb2.ServerReadyResponse(ready=self.is_ready)
 
-    def ModelConfig(self, request, context):  # noqa: N802
+    def ModelConfig(self, request, context):
         self.config_requests += 1
         if request.name not in PIPELINES:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
@@ -81,7 +81,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         response.config.max_batch_size = self.max_batch_size
         return response
 
-    def ModelInfer(self, request, context):  # noqa: N802
+    def ModelInfer(self, request, context):
         with self._lock:
             self.infer_requests.append(request)
             self.time_left.append(context.time_remaining())
@@ -111,7 +111,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         embedding = np.zeros((n, self.dim), np.float32)
         embedding[:, 0] = np.maximum(number, 0)
         embedding[:, 1] = [len(prompt) for prompt in prompts]
-        tensors = {
+        tensors: dict[str, tuple[str, np.ndarray]] = {
             "EMBEDDING": ("FP32", embedding),
             "BOX": ("FP32", number[:, None] + np.arange(4, dtype=np.float32)),
             "SCORE": ("FP32", np.full((n, 1), 0.5, np.float32)),

@@ -173,7 +173,7 @@ def command(toy_repositories: list[Path]) -> Iterator[Command]:
         [sys.executable, "-m", "deploy.serve", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
-        lines = []
+        lines: list[str] = []
         for line in process.stdout:
             lines.append(line)
             if "Ctrl-C" in line:
@@ -194,7 +194,7 @@ class Request(NamedTuple):
 
 def keep_asking(url: str) -> list[Request]:
     """One request after the other, each of some length, until the server refuses."""
-    requests = []
+    requests: list[Request] = []
     while not requests or requests[-1].error is None:
         begin, error = time.monotonic(), None
         try:

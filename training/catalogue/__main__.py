@@ -1,6 +1,6 @@
 """Draw contact sheets of the catalogue: every product type in several colours and patterns, and some scenes.
 
-    python -m training.catalogue --out build/catalogue --seed 7
+python -m training.catalogue --out build/catalogue --seed 7
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training.catalogue.art import COLOURS, PATTERNS
+from training.catalogue.art import COLOURS, PATTERNS, decode
 from training.catalogue.items import Item, draw_item
 from training.catalogue.products import REGISTRY
-from training.catalogue.scenes import Photo, packshot, scene
+from training.catalogue.scenes import packshot, scene
 
 
 def types_sheet(seed: int, side: int = 120, columns: int = 12) -> np.ndarray:
@@ -24,7 +24,7 @@ def types_sheet(seed: int, side: int = 120, columns: int = 12) -> np.ndarray:
     for index, (name, kind) in enumerate(sorted(REGISTRY.items())):
         colour, pattern = list(COLOURS)[index % len(COLOURS)], PATTERNS[(index // 3) % len(PATTERNS)]
         item = Item(name, colour, pattern, kind.materials[0], "everyone", int(rng.integers(2**31)))
-        shots.append(_pixels(packshot(item, rng, side)))
+        shots.append(decode(packshot(item, rng, side).jpeg))
     return _grid(shots, columns, side, side)
 
 
@@ -35,15 +35,11 @@ def scenes_sheet(seed: int, count: int = 20, columns: int = 5) -> np.ndarray:
     tiles = []
     for target in pool[:count]:
         photo = scene(rng, target, pool)
-        pixels = np.ascontiguousarray(_pixels(photo))
+        pixels = decode(photo.jpeg)
         for index, (x0, y0, x1, y1) in enumerate(photo.boxes_xyxy.astype(int).tolist()):
             cv2.rectangle(pixels, (x0, y0), (x1 - 1, y1 - 1), (255, 45, 111) if index == 0 else (255, 255, 255), 2)
         tiles.append(pixels)
     return _grid(tiles, columns, 400, 420)
-
-
-def _pixels(photo: Photo) -> np.ndarray:
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(photo.jpeg, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def _grid(tiles: list[np.ndarray], columns: int, height: int, width: int) -> np.ndarray:

@@ -342,4 +342,12 @@ def render_rgb(svg: str, width: int, height: int) -> np.ndarray:
 
 def _rasterise(svg: str, width: int, height: int) -> np.ndarray:
     png = resvg_py.svg_to_bytes(svg_string=svg, width=width, height=height, skip_system_fonts=True)
-    return cv2.imdecode(np.frombuffer(bytes(png), np.uint8), cv2.IMREAD_UNCHANGED)
+    return decode(bytes(png), cv2.IMREAD_UNCHANGED)
+
+
+def decode(file: bytes, mode: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
+    """The pixels of an encoded picture, by default RGB uint8 [height, width, 3]. Raises ValueError for anything else."""
+    pixels = cv2.imdecode(np.frombuffer(file, np.uint8), mode)
+    if pixels is None:
+        raise ValueError("not a picture that OpenCV can decode")
+    return np.asarray(pixels)

@@ -97,7 +97,7 @@ def _master(item: Item) -> np.ndarray:
 
 def _sprite(item: Item, scale: float, turn: float = 0, flip: bool = False) -> np.ndarray:
     """The drawing scaled, turned by degrees and mirrored: RGBA float32, premultiplied, alpha 0 to 1."""
-    image = _master(item).astype(np.float32)
+    image: np.ndarray = _master(item).astype(np.float32)
     image[..., 3] /= 255
     image[..., :3] *= image[..., 3:]
     h, w = (max(round(n * scale), 4) for n in image.shape[:2])

@@ -42,7 +42,7 @@ class TritonPythonModel:
     def run(self, wanted, inputs):
         """Run the rows of several requests as one batch; give each request the outputs of its rows."""
         merged = {name: merge([arrays[name] for arrays in inputs]) for name in self.input_names}
-        # Only what was asked for is computed: a request that leaves out the pixels does not pay for them.
+        # What nobody asked for is not copied back: `ground`, for one, leaves out the pixels.
         outputs = self.session.run(wanted, merged)
         ends = np.cumsum([len(arrays[self.input_names[0]]) for arrays in inputs])
         starts = [0, *ends[:-1]]

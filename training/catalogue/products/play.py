@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from math import cos, pi, sin
 
@@ -41,6 +42,9 @@ def _wheel(a: Art, x: float, y: float, r: float, tyre: str, hub: str, spokes: in
         ends = (_round(x, y, r * 0.56, 360 * i / spokes + 20) for i in range(spokes))
         a.line("".join(poly((x, y), end, closed=False) for end in ends), r * 0.1, tyre, 0.8)
     a.body(ellipse(x, y, r * 0.2), "ball", "steel")
+
+
+_SIGNS: dict[str, Callable[[float, float, float], str]] = {"star": _star, "heart": _heart, "ring": ellipse}
 
 
 @product("teddy bear", "toys", synonyms=("teddy", "plush bear", "stuffed bear"),
@@ -197,7 +201,7 @@ def _cube(a: Art, x: float, y: float, s: float, front: str, sign: str) -> None:
     a.body(poly((x + s, y), (x + s + d, y - d), (x + s + d, y + s - d), (x + s, y + s)), "flat", "dark")
     a.body(rect(x, y, s, s, 2), "soft", front)
     a.line(rect(x + 5, y + 5, s - 10, s - 10, 3), 2, "dark" if front != "main" else "light", 0.7)
-    shape = {"star": _star, "heart": _heart, "ring": ellipse}[sign](x + s / 2, y + s / 2, s * 0.27)
+    shape = _SIGNS[sign](x + s / 2, y + s / 2, s * 0.27)
     a.body(shape, "flat", "plain" if front != "main" else "cream")
 
 
@@ -337,7 +341,7 @@ def skateboard(a: Art) -> None:
         a.body(smooth(*symmetric((0, -100), (nose, -95), (w * 0.96, -72), (w, -30), (w * a.vary(0.94, 1.04), 20), (w, 68),
                                  (w * 0.74, 94), (0, 100))), "soft")  # fmt: skip
         if a.coin(0.6):
-            a.body(a.pick(_star, _heart, ellipse)(0, 0, w * 0.62), "flat", a.pick("light", "dark", "accent"))
+            a.body(a.pick(*_SIGNS.values())(0, 0, w * 0.62), "flat", a.pick("light", "dark", "accent"))
         else:
             a.body(poly((-w + 2, 12), (w - 2, -14), (w - 2, 2), (-w + 2, 28)), "flat", a.pick("light", "dark"))
         for y in (-56, 56):
