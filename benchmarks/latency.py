@@ -40,11 +40,11 @@ class InProcess:
 
     def __init__(self, repository: Path = REPOSITORY) -> None:
         sys.path.insert(0, str(repository / "decode/1"))
-        from images import Limits, draw  # type: ignore[import-not-found]
+        from images import Limits, decode, stack  # type: ignore[import-not-found]
 
         config = text_format.Parse((repository / "decode/config.pbtxt").read_text(), ModelConfig())
-        self._draw = draw
-        self._limits = Limits(**{name: int(value.string_value) for name, value in config.parameters.items()})
+        self._decode, self._stack = decode, stack
+        self._limits = Limits.parse({name: value.string_value for name, value in config.parameters.items()})
         self._tokenizer = Tokenizer.from_file(str(repository / "tokenize_prompt/1/tokenizer.json"))
         options = ort.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
@@ -58,12 +58,11 @@ class InProcess:
         """The embedding [1, D] and the milliseconds of each stage."""
         took: dict[str, float] = {}
         start = time.perf_counter()
-        canvas = np.zeros((1, self._limits.canvas, self._limits.canvas, 3), np.uint8)
-        size, decoded = self._draw(file, canvas[0], self._limits)
+        image = self._decode(file, self._limits)
         tensors: dict[str, np.ndarray] = {
-            "CANVAS": canvas,
-            "SIZE": np.array([size], np.int32),
-            "DECODED": np.array([[decoded]], np.int32),
+            "CANVAS": self._stack([image], self._limits.canvas_for([image.image_rgb])),
+            "SIZE": np.array([image.size], np.int32),
+            "DECODED": np.array([[image.status]], np.int32),
         }
         took["decode"] = 1e3 * (time.perf_counter() - start)
         start = time.perf_counter()

@@ -46,8 +46,8 @@ REPOSITORIES = (ROOT / "model_repository", ROOT / "ensembles")
 DRAIN_SECONDS = 30
 """For requests in hand, when a model or the server is to stop."""
 WATCH_SECONDS = 0.2
-SHARED_MEMORY_BYTES = 256 << 20
-"""For the canvases of a full batch, 79 MB, in the hands of three models at once."""
+SHARED_MEMORY_BYTES = 384 << 20
+"""For the largest canvases of a full batch, 113 MB, in the hands of three models at once."""
 
 # Complaints of a Triton without a GPU, which would hide the error that matters.
 NOISE = re.compile("CudaDriverHelper|unable to create stream|Internal - failed to load all models")

@@ -5,7 +5,7 @@ Graphs are exported from these specs, and the hand-written ``config.pbtxt`` file
 Symbols in shapes:
 
 ==  ==================================================================================
-S   side of the square canvas in pixels (``decode``'s parameter ``canvas``)
+S   side of the square canvas in pixels, one of ``decode``'s parameter ``canvases``
 R   side of the encoder's input in pixels
 T   length of a tokenized text, fixed by the tokenizer file
 L   length of an encoded prompt (1 for YOLO-World, a padded token count for Grounding DINO)

@@ -31,9 +31,8 @@ LIMITS = images.Limits()
 
 
 def draw(blob: bytes, side: int = 640) -> tuple[np.ndarray, tuple[int, ...], int]:
-    canvas = np.zeros((side, side, 3), np.uint8)
-    size, decoded = images.draw(blob, canvas, images.Limits(canvas=side))
-    return canvas, size, decoded
+    image = images.decode(blob, images.Limits(canvases=(side,)))
+    return images.stack([image], side)[0], image.size, image.status
 
 
 def as_pillow_shows(blob: bytes) -> np.ndarray:
@@ -106,11 +105,29 @@ def test_shrinks_with_antialiasing(shrinkage: float, file_format: str) -> None:
 
 
 def test_limits_are_checked_before_decoding() -> None:
-    limits = images.Limits(canvas=64, max_bytes=1000, max_pixels=5000)
-    canvas = np.zeros((64, 64, 3), np.uint8)
-    assert images.draw(hollow_png(5001, 1), canvas, limits)[1] == images.TOO_LARGE
-    assert images.draw(hollow_png(50, 100), canvas, limits)[1] == images.NOT_AN_IMAGE
-    assert images.draw(hollow_png(50, 100) + bytes(1000), canvas, limits)[1] == images.TOO_LARGE
+    limits = images.Limits(canvases=(64,), max_bytes=1000, max_pixels=5000)
+    assert images.decode(hollow_png(5001, 1), limits).status == images.TOO_LARGE
+    assert images.decode(hollow_png(50, 100), limits).status == images.NOT_AN_IMAGE
+    assert images.decode(hollow_png(50, 100) + bytes(1000), limits).status == images.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [
+        pytest.param([0], 64, id="nothing decoded"),
+        pytest.param([64, 3], 64, id="just fits"),
+        pytest.param([10, 65, 20], 128, id="the largest image decides"),
+        pytest.param([128], 128, id="the largest canvas"),
+    ],
+)
+def test_takes_the_smallest_canvas_that_holds_every_image(sides: list[int], expected: int) -> None:
+    limits = images.Limits(canvases=(64, 128))
+    assert limits.canvas_for(np.zeros((side, side // 2, 3), np.uint8) for side in sides) == expected
+
+
+def test_limits_are_read_from_the_config() -> None:
+    parsed = images.Limits.parse({"canvases": "448 768", "max_bytes": "1000", "max_pixels": "5000"})
+    assert parsed == images.Limits((448, 768), 1000, 5000)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")

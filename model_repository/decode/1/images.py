@@ -1,4 +1,4 @@
-"""An encoded image file, drawn onto a square canvas: at the top left, shrunk only if it does not fit.
+"""An encoded image file to pixels as they are displayed, shrunk only if they do not fit the largest canvas.
 
 JPEG, PNG and WebP are read, whatever their colours; what is transparent becomes white, and of an animation the first
 frame counts. Plain JPEGs go through OpenCV, whose pixels equal Pillow's in half the time; Pillow reads the rest.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -29,11 +30,22 @@ cv2.setNumThreads(1)
 
 @dataclass(frozen=True)
 class Limits:
-    """Side of the canvas in pixels, and the most that a file may hold: bytes as sent, pixels once unpacked."""
+    """Sides of the canvases in pixels, rising, and the most that a file may hold: bytes as sent, pixels unpacked."""
 
-    canvas: int = 640
+    canvases: tuple[int, ...] = (448, 768)
     max_bytes: int = 32 << 20
     max_pixels: int = 64_000_000
+
+    @classmethod
+    def parse(cls, parameters: Mapping[str, str]) -> Limits:
+        """From the texts in ``config.pbtxt``; the sides are separated by blanks."""
+        numbers = {name: tuple(map(int, text.split())) for name, text in parameters.items()}
+        return cls(numbers["canvases"], *numbers["max_bytes"], *numbers["max_pixels"])
+
+    def canvas_for(self, images_rgb: Iterable[np.ndarray]) -> int:
+        """Side of the smallest canvas that holds every image (H, W, 3)."""
+        needed = max(max(image.shape[:2]) for image in images_rgb)
+        return next(side for side in self.canvases if side >= needed)
 
 
 class NotDecoded(Exception):
@@ -44,23 +56,35 @@ class NotDecoded(Exception):
         self.decoded = decoded
 
 
-def draw(blob: bytes, canvas_rgb: np.ndarray, limits: Limits) -> tuple[tuple[int, int, int, int], int]:
-    """Draw a file onto a black ``canvas_rgb`` (S, S, 3) uint8, in place.
+@dataclass(frozen=True)
+class Decoded:
+    """An image as displayed, uint8 (H, W, 3), and what SIZE and DECODED say of it; no pixels where there are none."""
 
-    Returns height and width on the canvas, height and width of the original as displayed, and ``OK``; or zeros and
-    the reason, with the canvas untouched.
-    """
+    image_rgb: np.ndarray
+    size: tuple[int, int, int, int]
+    status: int
+
+
+def decode(blob: bytes, limits: Limits) -> Decoded:
+    """Decode a file, or say why not; never raises."""
     try:
         image_rgb, original_hw, orientation = read(blob, limits)
     except NotDecoded as error:
-        return (0, 0, 0, 0), error.decoded
-    small_rgb = shrink(image_rgb, fitted_hw(*original_hw, limits.canvas))
+        return Decoded(np.zeros((0, 0, 3), np.uint8), (0, 0, 0, 0), error.decoded)
+    small_rgb = shrink(image_rgb, fitted_hw(*original_hw, limits.canvases[-1]))
     # Turning comes after shrinking, where it costs nothing: it is a view, copied onto the canvas once.
     upright_rgb = upright(small_rgb, orientation)
-    height, width = upright_rgb.shape[:2]
-    canvas_rgb[:height, :width] = upright_rgb
     turned = orientation >= 5
-    return (height, width, original_hw[turned], original_hw[not turned]), OK
+    return Decoded(upright_rgb, (*upright_rgb.shape[:2], original_hw[turned], original_hw[not turned]), OK)
+
+
+def stack(images: Sequence[Decoded], side: int) -> np.ndarray:
+    """Each image at the top left of a black canvas: uint8 (B, side, side, 3)."""
+    canvases = np.zeros((len(images), side, side, 3), np.uint8)
+    for canvas, image in zip(canvases, images, strict=True):
+        height, width = image.size[:2]
+        canvas[:height, :width] = image.image_rgb
+    return canvases
 
 
 def fitted_hw(height: int, width: int, side: int) -> tuple[int, int]:
@@ -103,7 +127,7 @@ def read(blob: bytes, limits: Limits) -> tuple[np.ndarray, tuple[int, int], int]
     # OpenCV would fill the missing part of a truncated JPEG with grey; Pillow refuses it.
     plain_jpeg = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and blob.endswith(JPEG_END)
     try:
-        image_rgb = read_jpeg(blob, max(hw) // limits.canvas) if plain_jpeg else read_any(image)
+        image_rgb = read_jpeg(blob, max(hw) // limits.canvases[-1]) if plain_jpeg else read_any(image)
     except Exception as error:
         raise NotDecoded(NOT_AN_IMAGE) from error
     return image_rgb, hw, exif_orientation(image)
