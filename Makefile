@@ -54,20 +54,21 @@ install-mini: | $(VENV)/.demo
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import platform, sys; v = sys.version_info[:2]; \
-	  ok = (3, 10) <= v <= (3, 13) and sys.platform == "linux" and platform.machine() == "x86_64"; \
-	  sys.exit(0 if ok else "This needs CPython 3.10 to 3.13 on x86-64 Linux, and %s is Python %d.%d on %s %s. " \
+	  ok = (3, 10) <= v <= (3, 12) and sys.platform == "linux" and platform.machine() == "x86_64"; \
+	  sys.exit(0 if ok else "This needs CPython 3.10 to 3.12 on x86-64 Linux (the embedded Triton speaks to Python through numpy 1), and %s is Python %d.%d on %s %s. " \
 	  "Choose another with: make PYTHON=python3.12 …" % (sys.executable, *v, sys.platform, platform.machine()))'
 	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "No venv module: install it (Debian: apt install python3-venv)" >&2; exit 1; }
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing what serving and the demo need (about a minute)"
-	@$(PIP) --upgrade pip
 	@$(PIP) --editable '.[demo]'
-	@test -d $(VENV)/tritonserver || $(PIP) --no-deps --target $(VENV)/tritonserver nvidia-pytriton==0.7.0
+	@test -d $(VENV)/tritonserver/numpy || $(PIP) --upgrade --no-deps --target $(VENV)/tritonserver nvidia-pytriton==0.7.0 numpy==1.26.4
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.demo
 	@echo "Installing PyTorch, the exporters and the test tools (some minutes and gigabytes)"
 	@$(PIP) --editable '.[dev]'
+	@# ultralytics brings the OpenCV that needs a desktop's libraries and lays it over the one that does not.
+	@$(PIP) --force-reinstall --no-deps opencv-python-headless
 	@touch $@

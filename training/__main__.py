@@ -18,17 +18,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="seed of the catalogue (%(default)s)")
     parser.add_argument("--encoder-steps", type=int, default=1500, help="of 256 crops each; 0 keeps the encoder")
     parser.add_argument("--detector-steps", type=int, default=2600, help="of 16 photos each; 0 keeps the detector")
+    parser.add_argument("--resume", action="store_true", help="go on from the models in --out instead of from scratch")
     args = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(args.seed)
     catalogue = data.make(args.work, scenes=args.scenes, seed=args.seed)
     if args.encoder_steps:
-        encoder.train(args.out / "encoder", catalogue, steps=args.encoder_steps, batch=256, device=device)
+        encoder.train(
+            args.out / "encoder", catalogue, steps=args.encoder_steps, batch=256, device=device, resume=args.resume
+        )
     if args.detector_steps:
         model, tokenizer = encoder.load(args.out / "encoder", device)
+        path = args.out / "detector.pt"
         detector.train(
-            args.out / "detector.pt", catalogue, model, tokenizer, steps=args.detector_steps, batch=16, device=device
+            path, catalogue, model, tokenizer, steps=args.detector_steps, batch=16, device=device, resume=args.resume
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from tqdm import trange
 
 from training.augment import relight, resample, uniform
@@ -40,14 +41,22 @@ def train(
     steps: int,
     batch: int,
     device: torch.device,
+    resume: bool = False,
 ) -> None:
-    """Train from scratch with ultralytics' detection loss and write an ultralytics checkpoint, stored in FP16."""
+    """Train with ultralytics' detection loss and a region-text loss; write an ultralytics checkpoint, stored in FP16.
+
+    The detection loss asks for one product at a time, as the model is served. Most of what there is to learn is which
+    product a region shows, so the second loss asks every product's centre for its name among all names.
+    """
     from ultralytics.nn.tasks import WorldModel
     from ultralytics.utils.loss import v8DetectionLoss
 
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    model: Any = WorldModel("yolov8n-worldv2.yaml", nc=1, verbose=False).to(device)
+    model: Any = WorldModel("yolov8n-worldv2.yaml", nc=1, verbose=False)
+    if resume:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=False)["model"].float().state_dict())
+    model.to(device)
     model.args = SimpleNamespace(box=7.5, cls=1.0, dfl=1.5)
     loss_of = v8DetectionLoss(model)
     names = {kind: (kind, *REGISTRY[kind].synonyms) for kind in TRAINED_TYPES}
@@ -56,6 +65,7 @@ def train(
 
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.02, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.06)
+    number_of = {kind: number for number, kind in enumerate(TRAINED_TYPES)}
     average = copy.deepcopy(model).eval()
     rows_of = _rows_by_photo(data)
     model.train()
@@ -64,29 +74,35 @@ def train(
         side = PHOTO_SIDE if step >= 0.55 * steps else PHOTO_SIDE * 7 // 10 // 32 * 32
         photos = np.sort(rng.choice(len(data.photos), batch, replace=False))
         images, window = _augment(torch.from_numpy(data.photos[photos]).to(device), side)
+        called = {kind: name[0] if rng.random() < 0.7 else str(rng.choice(name)) for kind, name in names.items()}
         prompts: list[Tensor] = []
         targets: list[list[float]] = []
+        regions: list[list[float]] = []
         for index, photo in enumerate(photos):
-            for row, kind in _ask(data, rows_of[photo], rng):
-                name = names[kind][0] if rng.random() < 0.7 else str(rng.choice(names[kind]))
-                if row is not None:
-                    box = _look(torch.from_numpy(data.boxes_xyxy[row]), window[index].cpu())
-                    if box is not None:
-                        targets.append([len(prompts), 0, *box.tolist()])
-                prompts.append(embeddings[name])
+            seen = {row: _look(torch.from_numpy(data.boxes_xyxy[row]), window[index].cpu()) for row in rows_of[photo]}
+            for row, box in seen.items():
+                if box is not None:
+                    number = number_of[data.items[row].product_type]
+                    regions.append([len(prompts) + int(rng.integers(PROMPTS)), number, *box[:2].tolist()])
+            for answer, kind in _ask(data, rows_of[photo], rng):
+                box = None if answer is None else seen[answer]
+                if box is not None:
+                    targets.append([len(prompts), 0, *box.tolist()])
+                prompts.append(embeddings[called[kind]])
         labels = torch.tensor(targets, dtype=torch.float32, device=device).view(-1, 6)
         with torch.autocast(device.type, torch.bfloat16):
-            found = _forward(model, images, torch.stack(prompts)[:, None])
-        found = {"boxes": found["boxes"].float(), "scores": found["scores"].float(), "feats": found["feats"]}
+            found, words = _forward(model, images, torch.stack(prompts)[:, None])
         losses, _ = loss_of(found, {"batch_idx": labels[:, 0], "cls": labels[:, 1], "bboxes": labels[:, 2:]})
-        loss = losses.sum() / len(prompts)
+        vocabulary = torch.stack([embeddings[name] for name in called.values()])
+        named = _name_regions(words, torch.tensor(regions, device=device).view(-1, 4), vocabulary)
+        loss = losses.sum() / len(prompts) + named
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         schedule.step()
         _follow(average, model, decay=min(0.998, (1 + step) / (10 + step)))
-        progress.set_postfix(loss=f"{loss.item():.2f}", side=side)
+        progress.set_postfix(loss=f"{loss.item():.2f}", named=f"{named.item():.2f}", side=side)
         if step % 500 == 499:
             _save(average, path)
     _save(average, path)
@@ -102,21 +118,48 @@ def _save(model: Any, path: Path) -> None:
     torch.save({"model": model, "train_args": model.args, "epoch": -1}, path)
 
 
-def _forward(model: Any, images: Tensor, text: Tensor) -> dict[str, Tensor]:
-    """``WorldModel.predict`` for images (B, 3, S, S) and PROMPTS texts of each, (B * PROMPTS, 1, 512)."""
-    from ultralytics.nn.modules import C2fAttn, WorldDetect
+def _forward(model: Any, images: Tensor, text: Tensor) -> tuple[dict[str, Any], list[Tensor]]:
+    """``WorldModel.predict`` for images (B, 3, S, S) and PROMPTS texts of each, (B * PROMPTS, 1, 512).
+
+    Returns what the detection loss wants, and of each level what its cells say in the texts' space, (B * PROMPTS, 512,
+    height, width), before it is compared with the prompt.
+    """
+    from ultralytics.nn.modules import C2fAttn
 
     x: Any = images
     kept: list[Any] = []
-    for layer in model.model:
+    for layer in model.model[:-1]:
         if layer.i == _NECK:
             x = x.repeat_interleave(PROMPTS, 0)
             kept = [y if y is None else y.repeat_interleave(PROMPTS, 0) for y in kept]
         if layer.f != -1:
             x = kept[layer.f] if isinstance(layer.f, int) else [x if j == -1 else kept[j] for j in layer.f]
-        x = layer(x, text.to(images.dtype)) if isinstance(layer, (C2fAttn, WorldDetect)) else layer(x)
+        x = layer(x, text) if isinstance(layer, C2fAttn) else layer(x)
         kept.append(x if layer.i in model.save else None)
-    return x
+    head = model.model[-1]
+    levels = [kept[j] for j in head.f]
+    words, boxes, scores = [], [], []
+    for level, to_box, to_words, compare in zip(levels, head.cv2, head.cv3, head.cv4, strict=True):
+        words.append(compare.norm(to_words(level)))
+        score = torch.einsum("bchw,bkc->bkhw", words[-1], functional.normalize(text, dim=-1))
+        scores.append((score * compare.logit_scale.exp() + compare.bias).flatten(2))
+        boxes.append(to_box(level).flatten(2))
+    return {"boxes": torch.cat(boxes, 2).float(), "scores": torch.cat(scores, 2).float(), "feats": levels}, words
+
+
+def _name_regions(words: list[Tensor], regions: Tensor, vocabulary: Tensor) -> Tensor:
+    """Cross entropy of every region's name among all names.
+
+    ``words``: of each level (N, 512, H, W); ``regions``: (K, 4) with the row of ``words``, the number of the name and
+    the centre's x and y as parts of the picture; ``vocabulary``: (names, 512).
+    """
+    row, number = regions[:, 0].long(), regions[:, 1].long()
+    said = []
+    for level in words:
+        height, width = level.shape[2:]
+        x, y = (regions[:, 2] * width).long(), (regions[:, 3] * height).long()
+        said.append(level[row, :, y.clamp(0, height - 1), x.clamp(0, width - 1)].float() @ vocabulary.T)
+    return functional.cross_entropy(torch.cat(said), number.repeat(len(words)))
 
 
 def _rows_by_photo(data: Dataset) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import trange
 
 from training.augment import relight, resample, uniform
-from training.catalogue.items import HELD_OUT_TYPES, Item
+from training.catalogue.items import HELD_OUT_TYPES, TRAINED_TYPES, Item
 from training.catalogue.products import REGISTRY
 from training.data import CROP_MARGIN, Dataset
 
@@ -58,14 +58,20 @@ def load(folder: Path, device: torch.device) -> tuple[torch.nn.Module, open_clip
     return model.eval(), _tokenizer(folder)
 
 
-def train(folder: Path, data: Dataset, *, steps: int, batch: int, device: torch.device) -> None:
-    """Train from scratch with open_clip's loss and write an open_clip ``local-dir:`` folder, stored in FP16."""
+def train(folder: Path, data: Dataset, *, steps: int, batch: int, device: torch.device, resume: bool = False) -> None:
+    """Train with open_clip's loss and write an open_clip ``local-dir:`` folder, stored in FP16.
+
+    A step has two batches: crops with any of their texts, and one crop of every product type with the name alone.
+    Where a type occurs more than once, its name alone would be called wrong for the others of its kind, and names
+    would not be learned well enough to prompt a detector with.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    vocab_size = _write_tokenizer(folder / "bpe.txt.gz", data.items)
-    (folder / "open_clip_config.json").write_text(json.dumps(config(vocab_size), indent=2) + "\n")
+    rng = np.random.default_rng(steps)
+    if not resume:
+        vocab_size = _write_tokenizer(folder / "bpe.txt.gz", data.items)
+        (folder / "open_clip_config.json").write_text(json.dumps(config(vocab_size), indent=2) + "\n")
     tokenizer = _tokenizer(folder)
-    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, device=device)
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=resume, device=device)
     model.visual.to(memory_format=torch.channels_last)
     loss_of = open_clip.ClipLoss()
     decayed = [p for p in model.parameters() if p.ndim >= 2]
@@ -73,17 +79,26 @@ def train(folder: Path, data: Dataset, *, steps: int, batch: int, device: torch.
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.98)
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
+    peak = 5e-4 if resume else 2e-3
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, pct_start=0.1)
+    rows_of: dict[str, list[int]] = {kind: [] for kind in TRAINED_TYPES}
+    for row, item in enumerate(data.items):
+        rows_of[item.product_type].append(row)
     model.train()
     progress = trange(steps, desc="encoder", unit="step", smoothing=0.05)
     for _ in progress:
         rows = np.sort(rng.choice(len(data.items), batch, replace=False))
-        pixels = _augment(torch.from_numpy(data.crops[rows]).to(device))
-        tokens = tokenizer([_text(data.items[row], rng) for row in rows]).to(device)
+        texts = [_text(data.items[row], rng) for row in rows]
+        one_of_each = np.array([rng.choice(rows_of[kind]) for kind in TRAINED_TYPES])
+        names = [_name(kind, rng) for kind in TRAINED_TYPES]
+        crops = np.concatenate([data.crops[rows], data.crops[one_of_each]])
+        pixels = _augment(torch.from_numpy(crops).to(device))
+        tokens = tokenizer([*texts, *names]).to(device)
         # On a CPU the backward pass of depthwise convolutions is slower in BF16 than in FP32.
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             image, text, scale = model(pixels, tokens)
-        loss = loss_of(image.float(), text.float(), scale.float())
+        image, text, scale = image.float(), text.float(), scale.float()
+        loss = loss_of(image[:batch], text[:batch], scale) + 0.5 * loss_of(image[batch:], text[batch:], scale)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -98,18 +113,21 @@ def train(folder: Path, data: Dataset, *, steps: int, batch: int, device: torch.
 
 def _text(item: Item, rng: np.random.Generator) -> str:
     """One of the texts that belong to an item: its caption, a part of it, a query, or what the shop wrote."""
-    kind = REGISTRY[item.product_type]
-    name = kind.name if rng.random() < 0.75 or not kind.synonyms else str(rng.choice(kind.synonyms))
+    name = _name(item.product_type, rng)
     choice = rng.random()
-    if choice < 0.5:
+    if choice < 0.55:
         return item.caption
-    if choice < 0.62:
-        return name
     if choice < 0.82:
-        words = [word for word in (item.colour, item.pattern) if rng.random() < 0.7]
+        words = [word for word in (item.colour, item.pattern) if rng.random() < 0.75]
         rng.shuffle(words)
         return " ".join([str(rng.choice(("", "a", "one", "a photo of a", "the"))), *words, name]).strip()
     return item.title if choice < 0.93 else item.description
+
+
+def _name(product_type: str, rng: np.random.Generator) -> str:
+    """What a shopper calls a product type: mostly its name, else a synonym."""
+    synonyms = REGISTRY[product_type].synonyms
+    return product_type if rng.random() < 0.75 or not synonyms else str(rng.choice(synonyms))
 
 
 def _augment(crops: Tensor) -> Tensor:
