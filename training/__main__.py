@@ -16,8 +16,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/training"), help="the training set (%(default)s)")
     parser.add_argument("--scenes", type=int, default=9000, help="photos to draw (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the catalogue (%(default)s)")
-    parser.add_argument("--encoder-steps", type=int, default=1500, help="of 256 crops each; 0 keeps the encoder")
-    parser.add_argument("--detector-steps", type=int, default=2600, help="of 16 photos each; 0 keeps the detector")
+    parser.add_argument(
+        "--encoder-steps", type=int, default=1500, help="of 317 crops each; 0 keeps the encoder (%(default)s)"
+    )
+    parser.add_argument(
+        "--detector-steps", type=int, default=3000, help="of 16 photos each; 0 keeps the detector (%(default)s)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the models in --out instead of from scratch")
     args = parser.parse_args()
 
