@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     )
     models.add_argument("--random-weights", action="store_true", help="true architecture, no weights")
     models.add_argument(
-        "--threshold", type=float, default=0.1, help="below this score the whole image is taken (%(default)s)"
+        "--threshold", type=float, default=0.2, help="below this score the whole image is taken (%(default)s)"
     )
     models.add_argument("--canvas", type=int, default=640, help="canvas side of the examples (%(default)s)")
     return main
