@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelEnsembling
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelEnsembling, ModelInstanceGroup
 
 from deploy.serve import REPOSITORIES
 from export.specs import LEAVES, PIPELINES, ModelSpec, TensorSpec
@@ -44,7 +44,8 @@ def test_config_leaves_out_what_the_files_decide(name: str) -> None:
     config = read(name)
     assert not config.name
     assert not config.backend
-    assert not config.instance_group
+    for group in config.instance_group:
+        assert (group.count, group.kind, list(group.gpus)) == (1, ModelInstanceGroup.KIND_AUTO, [])
 
 
 @pytest.mark.parametrize(("name", "contract"), LEAVES.items(), ids=LEAVES)
