@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from math import cos, pi, sin
 
 from training.catalogue.art import Art, Point, ellipse, poly, rect, smooth, symmetric
@@ -15,16 +14,6 @@ def _round(cx: float, cy: float, r: float, degrees: float) -> Point:
     return cx + r * cos(degrees * pi / 180), cy + r * sin(degrees * pi / 180)
 
 
-def _edged(*points: Point) -> str:
-    """A closed soft curve with sharp corners at the points given twice, of which there is one or more."""
-    p = list(points)
-    first = next(i for i in range(len(p)) if p[i] == p[i - 1])
-    p = p[first:] + p[:first]
-    cuts = [0, *(i for i in range(1, len(p)) if p[i] == p[i - 1]), len(p)]
-    sides = (smooth(*p[i:k], closed=False) for i, k in pairwise(cuts))
-    return "M" + "".join(d.replace("M", "L") for d in sides)[1:] + "z"
-
-
 def _star(cx: float, cy: float, r: float) -> str:
     return poly(*(_round(cx, cy, r * (0.45 if i % 2 else 1), 36 * i - 90) for i in range(10)))
 
@@ -32,7 +21,7 @@ def _star(cx: float, cy: float, r: float) -> str:
 def _heart(cx: float, cy: float, r: float) -> str:
     p = ((0, -0.45), (0, -0.45), (0.5, -0.85), (1, -0.5), (0.85, 0.15), (0, 0.95), (0, 0.95), (-0.85, 0.15), (-1, -0.5),
          (-0.5, -0.85))  # fmt: skip
-    return _edged(*((cx + r * x, cy + r * y) for x, y in p))
+    return smooth(*((cx + r * x, cy + r * y) for x, y in p))
 
 
 def _wheel(a: Art, x: float, y: float, r: float, tyre: str, hub: str, spokes: int = 0) -> None:
@@ -88,16 +77,16 @@ def toy_car(a: Art) -> None:
     }
     roof = roofs[kind]
     back, front = roof[0][0], roof[-1][0]
-    a.body(_edged(*roof[:1], *roof, *roof[-1:], (front, 6), (front, 6), (back, 6), (back, 6)), "soft")
+    a.body(smooth(*roof[:1], *roof, *roof[-1:], (front, 6), (front, 6), (back, 6), (back, 6)), "soft")
     mid, cx = (back + front) / 2 - 2, (back + front) / 2
     with a.group(at=(cx * 0.26, -1.5), scale=(0.74, 0.76)):
-        glass = _edged(*roof[:1], *roof, *roof[-1:])
+        glass = smooth(*roof[:1], *roof, *roof[-1:])
         a.body(glass, "flat", "glass")
         a.gloss(poly((mid - 26, -6), (mid - 10, top), (mid + 2, top), (mid - 14, -6)), 0.5)
     a.body(rect(mid - 4, top * 0.8, 7, -top * 0.8, 0), "soft", "plain")
     bed = 6.0 if kind == "beetle" else 0.0
     a.body(
-        _edged((-94, 26), (-92, -4 + bed), (-80, -10 + bed), (back, -10), (front, -10), (80, -4), (95, 10), (95, sill),
+        smooth((-94, 26), (-92, -4 + bed), (-80, -10 + bed), (back, -10), (front, -10), (80, -4), (95, 10), (95, sill),
                (95, sill), (-94, sill), (-94, sill)),
         "bar",
     )  # fmt: skip
@@ -122,11 +111,11 @@ def rubber_duck(a: Art) -> None:
     a.shadow(smooth((hx - 28, -22), (hx, -10), (hx + 30, -20), (hx, -15)), 0.2)
     wing = a.vary(0.9, 1.12)
     with a.group(at=(-14, 38), scale=wing, rotate=a.vary(-8, 8)):
-        a.body(_edged((36, -18), (34, 10), (6, 28), (-26, 20), (-52, -16), (-52, -16), (-20, -20), (10, -26)), "soft")
+        a.body(smooth((36, -18), (34, 10), (6, 28), (-26, 20), (-52, -16), (-52, -16), (-20, -20), (10, -26)), "soft")
         a.line("M-52 -16Q-44 12 -24 21Q-4 30 10 28", 3.2, "dark", 0.75)
         a.line("M-34 -6Q-18 13 4 13M-18 -8Q-6 3 10 2", 2.6, "dark", 0.6)
     bx, by = hx + head * 0.8, -48
-    a.body(_edged((bx - 6, by), (bx - 6, by), (bx + 14, by + 4), (bx + 26, by + 8), (bx + 14, by + 20), (bx - 5, by + 16)),
+    a.body(smooth((bx - 6, by), (bx - 6, by), (bx + 14, by + 4), (bx + 26, by + 8), (bx + 14, by + 20), (bx - 5, by + 16)),
            "soft", "leather")  # fmt: skip
     a.body(smooth((bx - 8, by + 4), (bx - 4, by - 9), (bx + 12, by - 8), (bx + 34, by - 7), (bx + 30, by + 4), (bx + 10, by + 8)),
            "soft", "wood")  # fmt: skip
@@ -275,7 +264,7 @@ def toy_train(a: Art) -> None:
     a.line("M68 44L72 74M76 44L86 74", 2, "black", 0.7)
     a.body(poly((40, boiler + 4), (38, stack), (62, stack), (58, boiler + 4)), "tube", "black")
     a.body(poly((36, stack - 12), (64, stack - 12), (60, stack + 4), (40, stack + 4)), "tube", trim)
-    a.body(_edged((-6, boiler + 8), (-6, boiler + 8), (-4, boiler - 12), (8, boiler - 20), (20, boiler - 12), (22, boiler + 8),
+    a.body(smooth((-6, boiler + 8), (-6, boiler + 8), (-4, boiler - 12), (8, boiler - 20), (20, boiler - 12), (22, boiler + 8),
                   (22, boiler + 8)), "ball", trim)  # fmt: skip
     a.body(rect(cab - 4, boiler, 88 - cab, 44 - boiler, 6), "bar")
     a.body(rect(74, boiler - 4, 14, 52 - boiler, 5), "bar", "black")
@@ -321,7 +310,7 @@ def toy_boat(a: Art) -> None:
             a.line(ellipse(x, 4, 11), 3.4, "gold")
         a.tube(f"M-70 {deck}V-50", 4, "wood")
         a.body(poly((-70, -52), (-70, -30), (-96, -41)), "flat", "plain")
-    hull = _edged((-90, deck), (-90, deck), (0, deck + 6), (96, deck - 8), (96, deck - 8), (82, deck + 26), (58, keel), (58, keel),
+    hull = smooth((-90, deck), (-90, deck), (0, deck + 6), (96, deck - 8), (96, deck - 8), (82, deck + 26), (58, keel), (58, keel),
                   (-62, keel), (-62, keel), (-82, deck + 28))  # fmt: skip
     a.body(hull, "bar")
     with a.group(clip=hull):
@@ -412,7 +401,7 @@ def balloon(a: Art) -> None:
     if heart:
         h, mid = low + 98, -98
         a.body(
-            _edged(*symmetric((0, mid + h * 0.16), (0, mid + h * 0.16), (w * 0.5, mid + 2), (w * 1.1, mid + h * 0.2),
+            smooth(*symmetric((0, mid + h * 0.16), (0, mid + h * 0.16), (w * 0.5, mid + 2), (w * 1.1, mid + h * 0.2),
                               (w * 1.02, mid + h * 0.52), (w * 0.5, mid + h * 0.84), (0, low), (0, low))),
             "ball",
         )  # fmt: skip
