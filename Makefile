@@ -29,7 +29,7 @@ models: $(VENV)/.dev  ## export DETECTOR=… ENCODER=… (default: mini) to ONNX
 
 #: Work on it
 setup: $(VENV)/.dev  ## install everything into .venv
-train-mini: $(VENV)/.dev  ## draw the catalogue, train the mini models on it, export them to weights/mini (about 80 min on 2 cores)
+train-mini: $(VENV)/.dev  ## draw the catalogue, train the mini models on it, export them to weights/mini (about 90 min on 2 cores)
 	$(BIN)/python -m training
 	$(BIN)/python -m export pack-mini
 
