@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,8 @@ class Compiler:
 
     trt: ModuleType
     capability: str | None = None
+    cache: Path = CACHE
+    """The folder of ``TimingCache``."""
 
     @property
     def label(self) -> str:
@@ -149,7 +151,7 @@ def shape_range(tensor: TensorSpec, dims: Sequence[int], limits: Limits) -> tupl
     return tuple(zip(*ranges, strict=True))
 
 
-@cache
+@lru_cache
 def logger_of(trt: ModuleType) -> Any:
     """A silent logger that keeps errors. TensorRT holds on to the first one it gets, so there is one a module."""
 
@@ -204,7 +206,6 @@ def compile_graph(
     compiler: Compiler,
     say: Callable[[str], None] = print,
     *,
-    cache_folder: Path = CACHE,
     seconds: float = SECONDS_BETWEEN_NEWS,
 ) -> Plan:
     """Parses an ONNX file's content and builds its plan.
@@ -237,7 +238,7 @@ def compile_graph(
     monitor = new_monitor(trt, say, seconds)
     config.progress_monitor = monitor
 
-    timings = TimingCache(trt, config, cache_folder)
+    timings = TimingCache(trt, config, compiler.cache)
     content = builder.build_serialized_network(network, config)
     if monitor.error:
         raise monitor.error

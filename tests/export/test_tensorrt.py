@@ -23,9 +23,13 @@ from export.tensorrt import Compiler, Engine, Limits, compile_graph, find_compil
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")
 
 ROOT = Path(__file__).resolve().parents[2]
-AHEAD = Compiler(trt, "SM89")
 LIMITS = Limits(batch=(1, 4, 16), canvas=(64, 448, 768))
 SPEC = ModelSpec((TOKENS,), (EMBEDDING,))
+
+
+@pytest.fixture
+def ahead(tmp_path: Path) -> Compiler:
+    return Compiler(trt, "SM89", tmp_path / "timings")
 
 
 def side(*shape: int) -> list[list[int]]:
@@ -77,9 +81,9 @@ TENSORS = {
 
 
 @pytest.mark.parametrize("leaf", TENSORS)
-def test_every_graph_is_built_and_keeps_the_contract(exported, tmp_path, leaf):
+def test_every_graph_is_built_and_keeps_the_contract(exported, ahead, leaf):
     graph = (exported / leaf / "1" / "model.onnx").read_bytes()
-    plan = compile_graph(graph, leaf, LEAVES[leaf], LIMITS, AHEAD, cache_folder=tmp_path)
+    plan = compile_graph(graph, leaf, LEAVES[leaf], LIMITS, ahead)
     assert {name: (entry["dtype"], entry.get("shapes")) for name, entry in plan.tensors.items()} == TENSORS[leaf]
     assert len(plan.content) > 10_000
     assert plan.layers["FLOAT"] > 10
@@ -124,54 +128,54 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("graph", "message"), REFUSED.values(), ids=REFUSED)
-def test_refused_in_one_line(tmp_path, graph, message):
+def test_refused_in_one_line(ahead, graph, message):
     with pytest.raises(PlanError, match=message) as caught:
-        compile_graph(graph, "encode_text", SPEC, LIMITS, AHEAD, cache_folder=tmp_path)
+        compile_graph(graph, "encode_text", SPEC, LIMITS, ahead)
     assert "\n" not in str(caught.value)
 
 
-def test_a_canvas_must_be_cast_before_anything_else(tmp_path):
+def test_a_canvas_must_be_cast_before_anything_else(ahead):
     """Why ``resample`` casts first."""
     spec = ModelSpec((CANVAS,), (EMBEDDING,))
     first = model(PICTURE, "a = Cast<to=1>(CANVAS) EMBEDDING = Transpose<perm=[0,3,1,2]>(a)")
-    assert compile_graph(first, "fit", spec, LIMITS, AHEAD, cache_folder=tmp_path).content
+    assert compile_graph(first, "fit", spec, LIMITS, ahead).content
     last = model(PICTURE, "a = Transpose<perm=[0,3,1,2]>(CANVAS) EMBEDDING = Cast<to=1>(a)")
     with pytest.raises(PlanError, match=r"Transpose.*UInt8") as caught:
-        compile_graph(last, "fit", spec, LIMITS, AHEAD, cache_folder=tmp_path)
+        compile_graph(last, "fit", spec, LIMITS, ahead)
     assert "cudaError" not in str(caught.value)
 
 
-def test_layers_have_the_dtypes_of_the_graph(tmp_path):
+def test_layers_have_the_dtypes_of_the_graph(ahead):
     graph = model(TEXT, "a = Cast<to=10>(TOKENS) b = Mul(a, a) EMBEDDING = Cast<to=1>(b)")
-    plan = compile_graph(graph, "encode_text", SPEC, LIMITS, AHEAD, cache_folder=tmp_path)
+    plan = compile_graph(graph, "encode_text", SPEC, LIMITS, ahead)
     assert plan.layers == {"FLOAT": 1, "HALF": 2}
 
 
-def test_progress_is_told_and_an_interrupt_ends_the_build(tmp_path):
+def test_progress_is_told_and_an_interrupt_ends_the_build(ahead):
     graph = model(TEXT, "EMBEDDING = Cast<to=1>(TOKENS)")
     lines: list[str] = []
-    compile_graph(graph, "encode_text", SPEC, LIMITS, AHEAD, lines.append, cache_folder=tmp_path, seconds=0.0)
+    compile_graph(graph, "encode_text", SPEC, LIMITS, ahead, lines.append, seconds=0.0)
     assert any("Building engine: 1 of" in line for line in lines)
 
     def interrupt(line: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compile_graph(graph, "encode_text", SPEC, LIMITS, AHEAD, interrupt, cache_folder=tmp_path, seconds=0.0)
+        compile_graph(graph, "encode_text", SPEC, LIMITS, ahead, interrupt, seconds=0.0)
 
 
 def test_timings_are_kept_one_file_a_version_and_a_damaged_one_is_replaced(tmp_path):
     graph = model(TEXT, "EMBEDDING = Cast<to=1>(TOKENS)")
     folder = tmp_path / "cache"
-    compile_graph(graph, "encode_text", SPEC, LIMITS, AHEAD, cache_folder=folder)
+    compile_graph(graph, "encode_text", SPEC, LIMITS, Compiler(trt, "SM89", folder))
     (file,) = folder.iterdir()
     assert file.name == f"tensorrt_rtx-{trt.__version__}.timing"
     kept = file.read_bytes()
     file.write_bytes(b"damaged")
-    compile_graph(graph, "encode_text", SPEC, LIMITS, AHEAD, cache_folder=folder)
+    compile_graph(graph, "encode_text", SPEC, LIMITS, Compiler(trt, "SM89", folder))
     assert file.read_bytes() == kept
     assert list(folder.iterdir()) == [file]
-    assert compile_graph(graph, "encode_text", SPEC, LIMITS, AHEAD, cache_folder=file / "no folder").content
+    assert compile_graph(graph, "encode_text", SPEC, LIMITS, Compiler(trt, "SM89", file / "no folder")).content
 
 
 @pytest.mark.parametrize("leaf", TENSORS)
@@ -194,13 +198,13 @@ def test_limits_of_other_configs(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_export_to_plans(tmp_path, request_arguments):
+def test_export_to_plans(tmp_path, request_arguments, ahead):
     """From weights to plans in place of graphs; the second run does nothing."""
     out, lines = tmp_path / "model_repository", []
     (out / "detect" / "1").mkdir(parents=True)
     (out / "detect" / "1" / "model.onnx").write_bytes(b"an older export")
     request = make_request(**request_arguments, format="tensorrt")
-    manifest = build(request, out, say=lines.append, compiler=AHEAD)
+    manifest = build(request, out, say=lines.append, compiler=ahead)
     for leaf in TENSORS:
         assert [file.name for file in (out / leaf / "1").iterdir()] == ["model.plan"]
         entry = manifest["leaves"][leaf]
@@ -247,17 +251,15 @@ def test_without_tensorrt_or_a_gpu_one_line_says_where_to_go(tmp_path, request_a
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_plan_for_another_machine_is_refused_in_one_line(tmp_path):
-    plan = compile_graph(
-        model(TEXT, "EMBEDDING = Cast<to=1>(TOKENS)"), "encode_text", SPEC, LIMITS, AHEAD, cache_folder=tmp_path
-    )
+def test_a_plan_for_another_machine_is_refused_in_one_line(ahead):
+    plan = compile_graph(model(TEXT, "EMBEDDING = Cast<to=1>(TOKENS)"), "encode_text", SPEC, LIMITS, ahead)
     with pytest.raises(PlanError, match="encode_text: the plan does not load") as caught:
         Engine(trt, "encode_text", SPEC, plan.content)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow
-def test_full_size(tmp_path):
+def test_full_size(ahead):
     """The production default, ViT-B-32 and YOLO-World-S, with random weights."""
     encoder = load_encoder(resolve_encoder("ViT-B-32", random=True))
     detector = load_detector(resolve_detector("yolo-world-s", random=True))
@@ -271,4 +273,4 @@ def test_full_size(tmp_path):
     ]
     for leaf in leaves:
         graph = export_graph(leaf.module, list(leaf.inputs.values()), LEAVES[leaf.name]).SerializeToString()
-        assert compile_graph(graph, leaf.name, LEAVES[leaf.name], Limits(), AHEAD, cache_folder=tmp_path).content
+        assert compile_graph(graph, leaf.name, LEAVES[leaf.name], Limits(), ahead).content
