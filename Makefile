@@ -8,6 +8,7 @@ PHOTOS ?=
 TYPE ?=
 DETECTOR ?= mini
 ENCODER ?= mini
+FORMAT ?= onnx
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve setup models train-mini test test-all check clean
@@ -24,8 +25,8 @@ demo: $(VENV)/.demo install-mini  ## draw 300 photos, embed and search them, wri
 serve: $(VENV)/.demo install-mini  ## serve the models of model_repository/ in the foreground; Ctrl-C stops
 	$(BIN)/python -m deploy.serve
 
-models: $(VENV)/.dev  ## export DETECTOR=… ENCODER=… (default: mini) to ONNX into model_repository/, verified against PyTorch
-	$(BIN)/python -m export --detector "$(DETECTOR)" --encoder "$(ENCODER)"
+models: $(VENV)/.dev  ## export DETECTOR=… ENCODER=… (default: mini) FORMAT=onnx|tensorrt into model_repository/, verified against PyTorch
+	$(BIN)/python -m export --detector "$(DETECTOR)" --encoder "$(ENCODER)" --format "$(FORMAT)"
 
 #: Work on it
 setup: $(VENV)/.dev  ## install everything into .venv

@@ -12,7 +12,7 @@ from export import repository
 from export.errors import ExportError
 
 TEACHING = """\
-Weights to verified ONNX graphs in a Triton model repository.
+Weights to verified ONNX graphs, or TensorRT plans, in a Triton model repository.
 
   python -m export --detector mini --encoder mini
       the mini models of weights/mini, by the very code that exports large ones
@@ -29,6 +29,10 @@ Weights to verified ONNX graphs in a Triton model repository.
 
   python -m export --detector best.pt --encoder ViT-B-32 --version 2
       beside version 1, for a running server to load
+
+  python -m export --detector best.pt --encoder ViT-B-32 --format tensorrt
+      TensorRT plans instead of ONNX graphs: on the GPU and with the TensorRT version that will serve them, as in
+      nvcr.io/nvidia/tensorrt:YY.MM-py3 of the release of your tritonserver; each passes the same comparisons
 
 Other commands:
 
@@ -69,6 +73,9 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument(
         "--threshold", type=float, default=0.2, help="below this score the whole image is taken (%(default)s)"
     )
+    models.add_argument(
+        "--format", choices=["onnx", "tensorrt"], default="onnx", help="what Triton's backends load (%(default)s)"
+    )
     models.add_argument("--canvas", type=int, default=640, help="canvas side of the examples (%(default)s)")
     return main
 
@@ -78,10 +85,10 @@ def show(out: Path) -> str:
     manifests = [repository.read_manifest(path) for path in sorted(out.glob("manifest-*.json"))]
     lines = []
     for manifest in filter(None, manifests):
-        request = manifest["request"]
+        settings = manifest["request"]["settings"]
         lines.append(
-            f"version {manifest['version']}: {repository.models_of(manifest)}, "
-            f"detector at {manifest['detector_side']} px, threshold {request['settings']['threshold']}"
+            f"version {manifest['version']}: {repository.models_of(manifest)}, {settings.get('format', 'onnx')}, "
+            f"detector at {manifest['detector_side']} px, threshold {settings['threshold']}"
         )
         lines.extend(f"  {repository.describe_leaf(leaf, entry)}" for leaf, entry in manifest["leaves"].items())
     return "\n".join(lines) or f"{out} holds no export"
@@ -126,6 +133,7 @@ def models(arguments: argparse.Namespace) -> None:
         detector_side=arguments.detector_size,
         prompt_encoder=arguments.prompt_encoder,
         random_weights=arguments.random_weights,
+        format=arguments.format,
     )
     build(request, arguments.out, arguments.version, arguments.force, say)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -25,6 +25,7 @@ from export.sources import (
     resolve_encoder,
 )
 from export.specs import LEAVES, Status
+from export.tensorrt import PLAN, Compiler, Engine, Limits, compile_graph, find_compiler, limits_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +42,7 @@ class Settings:
     canvas: int = 640
     detector_side: int | None = None
     precision: str = "fp32"
+    format: str = "onnx"
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def make_request(
     detector_side: int | None = None,
     prompt_encoder: str | None = None,
     random_weights: bool = False,
+    format: str = "onnx",
 ) -> Request:
     """Refuses what cannot work before anything is loaded."""
     if not 0.0 <= threshold <= 1.0:
@@ -103,11 +106,23 @@ def make_request(
     else:
         name, tag = YOLO_WORLD_TEXT
         prompt_source = resolve_encoder(name, tag, random=random_weights)
-    return Request(detector_source, encoder_source, prompt_source, Settings(threshold, canvas, detector_side))
+    return Request(
+        detector_source, encoder_source, prompt_source, Settings(threshold, canvas, detector_side, format=format)
+    )
 
 
-def build(request: Request, out: Path, version: int = 1, force: bool = False, say: Say = print) -> repository.Manifest:
+def build(
+    request: Request,
+    out: Path,
+    version: int = 1,
+    force: bool = False,
+    say: Say = print,
+    compiler: Compiler | None = None,
+) -> repository.Manifest:
     """Exports, verifies and places every artefact; the repository changes only if all of them pass.
+
+    Args:
+        compiler: builds the plans of ``format="tensorrt"``; without it TensorRT and a GPU are looked for here.
 
     Raises:
         ExportError: in one sentence; the repository is as it was.
@@ -118,6 +133,8 @@ def build(request: Request, out: Path, version: int = 1, force: bool = False, sa
         say(f"{out} already holds this export as version {version}; nothing to do (--force exports again)")
         return present
 
+    if request.settings.format == "tensorrt":
+        compiler = compiler or find_compiler()
     quiet_ultralytics()
     say(f"loading {request.detector.name} and {request.encoder.label}")
     detector = load_detector(request.detector, request.settings.detector_side)
@@ -140,6 +157,9 @@ def build(request: Request, out: Path, version: int = 1, force: bool = False, sa
             done(name, export_tokenizer(name, tokenizer, staged / name))
         for leaf in plan(request.settings, detector, encoder, prompt_encoder):
             entry, symbols[leaf.name] = export_leaf(leaf, described, staged / leaf.name)
+            if compiler and request.settings.format == "tensorrt":
+                limits = limits_of(out, leaf.name, request.settings.canvas)
+                entry |= compile_leaf(leaf, staged / leaf.name, limits, compiler, say)
             done(leaf.name, entry)
         manifest = {
             "version": version,
@@ -302,6 +322,40 @@ def export_leaf(leaf: LeafExport, described: dict[str, Any], folder: Path) -> tu
         "parity": figures,
     }
     return entry, check_contract(model, spec)
+
+
+def compile_leaf(leaf: LeafExport, folder: Path, limits: Limits, compiler: Compiler, say: Say) -> dict[str, Any]:
+    """Turns the verified ``folder/model.onnx`` into ``folder/model.plan``. Returns what changes in its manifest entry.
+
+    The plan passes the same gate as the graph, unless it was built for a GPU that is not here: then ``plan.parity``
+    says that it was not run, and the figures are the graph's.
+    """
+    spec, graph = LEAVES[leaf.name], folder / "model.onnx"
+    content = graph.read_bytes()
+    plan = compile_graph(content, leaf.name, spec, limits, compiler, say)
+    entry: dict[str, Any] = {
+        "file": PLAN,
+        "sha256": hashlib.sha256(plan.content).hexdigest(),
+        "bytes": len(plan.content),
+        "plan": {
+            "builder": compiler.label,
+            "onnx_sha256": hashlib.sha256(content).hexdigest(),
+            "tensors": plan.tensors,
+            "layers": plan.layers,
+            "parity": "not run" if compiler.capability else "verified",
+        },
+    }
+    if not compiler.capability:
+        engine = Engine(compiler.trt, leaf.name, spec, plan.content)
+        inputs = {name: value.numpy() for name, value in leaf.inputs.items()}
+
+        def run(rows: Sequence[int]) -> dict[str, Any]:
+            return engine({name: value[list(rows)] for name, value in inputs.items()})
+
+        entry["parity"] = gate.compare(run, inputs, truth_of(leaf), leaf.check, leaf.also)
+    (folder / PLAN).write_bytes(plan.content)
+    graph.unlink()
+    return entry
 
 
 def truth_of(leaf: LeafExport) -> dict[str, np.ndarray]:

@@ -5,7 +5,9 @@ ExportError
 ├── SourceError       a file that is missing, damaged or of another architecture
 ├── UnsupportedModel  a model that is understood, but not exported (yet)
 ├── GraphError        the exported graph does not keep the contract of ``export.specs``
-└── ParityError       the exported graph is not equal to PyTorch within its tolerance
+├── ParityError       the exported graph is not equal to PyTorch within its tolerance
+├── PlanError         TensorRT refuses the graph, or built something else
+└── MachineError      TensorRT or a GPU is not here
 """
 
 from __future__ import annotations
@@ -35,6 +37,14 @@ class GraphError(ExportError):
 
 
 class ParityError(ExportError):
+    pass
+
+
+class PlanError(ExportError):
+    pass
+
+
+class MachineError(ExportError):
     pass
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, np.ndarray]
     Check = Callable[["Arrays", "Arrays", "Arrays"], "Figures"]
     """(inputs, what the graph gave, what PyTorch gave) → figures"""
+    Run = Callable[[Sequence[int]], dict[str, Any]]
+    """(numbers of rows) → what the graph gives for them"""
 
 Figures = dict[str, float]
 
@@ -40,7 +42,7 @@ def require(leaf: str, what: str, value: float, limit: float, at_least: bool = F
     return float(value)
 
 
-def run_graph(model: onnx.ModelProto, spec: ModelSpec, inputs: Arrays) -> Callable[[Sequence[int]], dict[str, Any]]:
+def run_graph(model: onnx.ModelProto, spec: ModelSpec, inputs: Arrays) -> Run:
     """A function that runs the graph on the given rows of ``inputs``, on the CPU."""
     import onnxruntime
 
@@ -64,6 +66,13 @@ def verify(
     check: Check,
     also: Callable[[Arrays], Figures] | None = None,
 ) -> Figures:
+    """Checks what the graph gives on the CPU, see ``compare``."""
+    return compare(run_graph(model, spec, inputs), inputs, wanted, check, also)
+
+
+def compare(
+    run: Run, inputs: Arrays, wanted: Arrays, check: Check, also: Callable[[Arrays], Figures] | None = None
+) -> Figures:
     """Checks every row of ``inputs`` in batches of several sizes, so that a row is the same in any company.
 
     Args:
@@ -73,7 +82,6 @@ def verify(
     Returns:
         the worst figure of all batches, by name
     """
-    run = run_graph(model, spec, inputs)
     rows = len(next(iter(inputs.values())))
     figures: Figures = {}
     for batch in BATCHES:

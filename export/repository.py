@@ -3,6 +3,7 @@
     model_repository/
     ├── manifest-1.json              what version 1 was made from, and its parity figures
     ├── detect/1/model.onnx
+    ├── detect/2/model.plan          a version made with --format tensorrt
     └── tokenize/1/tokenizer.json
 
 Only the standard library is needed here, and in ``export.install``.
@@ -30,6 +31,7 @@ ARTEFACTS = {
     "tokenize": "tokenizer.json",
     "tokenize_prompt": "tokenizer.json",
 }
+GRAPHS = {"model.onnx", "model.plan"}
 STAGING = ".export-"
 
 Manifest = dict[str, Any]
@@ -68,7 +70,7 @@ def is_complete(repository: Path, manifest: Manifest) -> bool:
     """Whether every artefact of the manifest lies in its place, bit for bit."""
     leaves, version = manifest.get("leaves", {}), str(manifest.get("version"))
     for leaf, entry in leaves.items():
-        file = repository / leaf / version / ARTEFACTS.get(leaf, "?")
+        file = repository / leaf / version / entry.get("file", ARTEFACTS.get(leaf, "?"))
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != entry["sha256"]:
             return False
     return bool(leaves)
@@ -91,7 +93,8 @@ def put_in_place(staged: Path, repository: Path, version: int, leaves: Mapping[s
     """Moves ``staged/LEAF`` (its files) to ``repository/LEAF/VERSION`` by renames, the manifest last.
 
     A version folder that is new appears as a whole, so that a polling server never sees half of it. A leaf in
-    Python takes its ``model.py`` along from the newest version that has one.
+    Python takes its ``model.py`` along from the newest version that has one. A graph replaces one of the other
+    format: the file decides which of Triton's backends runs it, so there must be only one.
     """
     (staged / "manifest.json").write_bytes(manifest)
     for leaf in leaves:
@@ -99,8 +102,12 @@ def put_in_place(staged: Path, repository: Path, version: int, leaves: Mapping[s
         target = home / str(version)
         home.mkdir(exist_ok=True)
         if target.is_dir():
-            for file in new.iterdir():
-                os.replace(file, target / file.name)
+            names = {file.name for file in new.iterdir()}
+            for name in names:
+                os.replace(new / name, target / name)
+            if names & GRAPHS:
+                for name in GRAPHS - names:
+                    (target / name).unlink(missing_ok=True)
             continue
         code = sorted(home.glob("*/model.py"), key=lambda file: (len(file.parent.name), file.parent.name))
         if code:

@@ -98,7 +98,8 @@ def resample(canvas: Tensor, wy: Tensor, wx: Tensor, *, round_between: bool = Tr
     Returns:
         (B, 3, Ry, Rx), grey levels 0 … 255 as floats
     """
-    planes = canvas.permute(0, 3, 1, 2).to(wx.dtype)  # (B, 3, S, S)
+    # To floats before anything else: TensorRT takes uint8 as an input, but only to cast it.
+    planes = canvas.to(wx.dtype).permute(0, 3, 1, 2)  # (B, 3, S, S)
     rows = planes @ wx.transpose(1, 2)[:, None]  # (B, 3, S, Rx)
     if round_between:
         rows = grey_levels(rows)
