@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from export.errors import SourceError, UnsupportedModel, UsageError, first_line, unknown
-from export.quiet import quiet_exporters, quiet_ultralytics
+from export.quiet import quiet_exporters, quiet_logging, quiet_ultralytics
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlclip"
 """Where ultralytics' published weights are fetched to; put them here by hand on a machine without network."""
@@ -226,7 +227,7 @@ def load_encoder(source: EncoderSource) -> Encoder:
 
     torch.manual_seed(0)  # for random weights
     try:
-        with quiet_exporters():
+        with quiet_exporters(), quiet_logging(logging.ERROR):
             model = open_clip.create_model(
                 source.name,
                 pretrained=source.pretrained,
@@ -275,9 +276,23 @@ def why_not_loaded(source: EncoderSource, error: Exception) -> str:
         )
     weights = source.pretrained or source.folder or source.label
     if "Error(s) in loading state_dict" in told:
-        details = [" ".join(line.split()) for line in told.splitlines()[1:] if line.strip()]
-        return f"{weights} holds weights of another architecture than {source.label}: {(details or [told])[0][:160]}"
-    return f"the encoder {source.label} cannot be loaded from {weights}: {first_line(error)}"
+        told = " ".join(told.splitlines()[1].split())
+    elif not (source.pretrained and is_checkpoint(source.pretrained)):
+        return f"the encoder {source.label} cannot be loaded from {weights}: {first_line(error)}"
+    return f"{weights} holds weights of another architecture than {source.label}: {told[:160]}"
+
+
+def is_checkpoint(file: str) -> bool:
+    """Whether open_clip reads tensors from it.
+
+    Where it does, a failure comes from fitting them to the model: position tables of another form, for example.
+    """
+    from open_clip.factory import load_state_dict
+
+    try:
+        return bool(load_state_dict(file, device="cpu"))
+    except Exception:  # pickle, zip and safetensors all fail in their own ways
+        return False
 
 
 def load_tokenizer(source: EncoderSource) -> Any:
