@@ -27,6 +27,10 @@ Weights to verified ONNX graphs, or TensorRT plans, in a Triton model repository
   python -m export --detector yolo-world-s --encoder ViT-B-32 --random-weights --out /tmp/repository
       the true architectures without weights, for trying and for tests
 
+  python -m export --detector yolo-world-s --encoder ViT-B-16-SigLIP --pretrained webli --checkpoint tuned.pt \\
+                   --tokenizer siglip-tokenizer
+      fine-tuned weights, images prepared as for webli, and the tokenizer of a folder, where the hub is out of reach
+
   python -m export --detector best.pt --encoder ViT-B-32 --version 2
       beside version 1, for a running server to load
 
@@ -64,8 +68,13 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("--detector-weights", metavar="FILE", help="a checkpoint for a named detector")
     models.add_argument("--detector-size", type=int, metavar="PIXELS", help="side of its input (as it was trained)")
     models.add_argument("--encoder", default="mini", help="mini, any open_clip model, or a folder (%(default)s)")
-    models.add_argument("--pretrained", metavar="TAG", help="open_clip's name of the weights")
+    models.add_argument(
+        "--pretrained",
+        metavar="TAG",
+        help="open_clip's name of the weights; beside --checkpoint, of their preprocessing",
+    )
     models.add_argument("--checkpoint", metavar="PATH", help="the encoder's weights: a file, or a folder")
+    models.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer.json and its configuration, not from the hub")
     models.add_argument(
         "--prompt-encoder", metavar="NAME", help="whose text tower encodes prompts (the one the detector grew up with)"
     )
@@ -134,6 +143,7 @@ def models(arguments: argparse.Namespace) -> None:
         prompt_encoder=arguments.prompt_encoder,
         random_weights=arguments.random_weights,
         format=arguments.format,
+        tokenizer=arguments.tokenizer,
     )
     build(request, arguments.out, arguments.version, arguments.force, say)
 

@@ -91,6 +91,7 @@ def make_request(
     prompt_encoder: str | None = None,
     random_weights: bool = False,
     format: str = "onnx",
+    tokenizer: str | None = None,
 ) -> Request:
     """Refuses what cannot work before anything is loaded."""
     if not 0.0 <= threshold <= 1.0:
@@ -98,7 +99,7 @@ def make_request(
     if not 32 <= canvas <= 4096:
         raise UsageError(f"the canvas must have between 32 and 4096 pixels a side, came {canvas}")
     detector_source = resolve_detector(detector, detector_weights, random_weights)
-    encoder_source = resolve_encoder(encoder, pretrained, checkpoint, random_weights)
+    encoder_source = resolve_encoder(encoder, pretrained, checkpoint, random_weights, tokenizer)
     if prompt_encoder:
         prompt_source = resolve_encoder(prompt_encoder, random=random_weights and prompt_encoder != "mini")
     elif detector == "mini":
@@ -215,10 +216,11 @@ def plan(settings: Settings, detector: LoadedDetector, encoder: Encoder, prompt_
     """The six graphs, from the prompt to the embedding."""
     import torch
 
-    from export.encoders import EncodePrompt
+    from export.encoders import EncodePrompt, require_one_file, text_weights
 
+    require_one_file("encode_prompt", text_weights(prompt_encoder.model))
     photos = example_photos(settings.canvas)
-    encode_prompt = EncodePrompt(prompt_encoder.model, prompt_encoder.end_token)
+    encode_prompt = EncodePrompt(prompt_encoder.model, prompt_encoder.empty_text)
     prompts = torch.as_tensor(prompt_encoder.tokenizer(examples.TEXTS[: examples.ROWS]))  # (B, T)
     with torch.no_grad():
         prompt, mask = encode_prompt(prompts)
@@ -278,8 +280,10 @@ def plan_pixels(settings: Settings, encoder: Encoder, photos: Photos) -> list[Le
 def plan_encoders(encoder: Encoder, photos: Photos) -> list[LeafExport]:
     import torch
 
-    from export.encoders import EncodeImage, EncodeText
+    from export.encoders import EncodeImage, EncodeText, image_weights, require_one_file, text_weights
 
+    require_one_file("encode_image", image_weights(encoder.model))
+    require_one_file("encode_text", text_weights(encoder.model))
     pixels = torch.stack([encoder.transform(image) for image in photos.images])
     status = torch.zeros(len(pixels), 1, dtype=torch.int32)
     status[1], status[3] = int(Status.WHOLE_IMAGE), int(Status.NOT_AN_IMAGE)

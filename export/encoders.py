@@ -5,17 +5,41 @@ Shapes: B rows, R side of the input, T tokens, D width of an embedding, C width 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from export.errors import UnsupportedModel
 from export.specs import Status
+
+LARGEST_GRAPH = 2 * 1024**3
+"""Bytes; a protobuf message, hence an ONNX graph in one file, cannot be larger."""
 
 
 def unit_length(x: Tensor) -> Tensor:
     """Safe at zero. (B, D) → (B, D)"""
     return x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+
+
+def image_weights(model: Any) -> list[Tensor]:
+    """Of the image tower of an open_clip model."""
+    return list(model.visual.parameters())
+
+
+def text_weights(model: Any) -> list[Tensor]:
+    """Of everything but the image tower."""
+    return [weight for name, weight in model.named_parameters() if not name.startswith("visual.")]
+
+
+def require_one_file(leaf: str, weights: Iterable[Tensor]) -> None:
+    """Refuses what cannot be written as one ``model.onnx``, before minutes of tracing."""
+    size = sum(weight.numel() * weight.element_size() for weight in weights)
+    if size >= LARGEST_GRAPH:
+        raise UnsupportedModel(
+            f"{leaf} has {size / 1e9:.1f} GB of FP32 weights, a graph in one file holds {LARGEST_GRAPH / 1e9:.1f} GB"
+        )
 
 
 class EncodeImage(nn.Module):
@@ -42,15 +66,19 @@ class EncodeText(nn.Module):
 
 
 class EncodePrompt(nn.Module):
-    """``encode_prompt`` for YOLO-World: one unit vector per prompt, as ultralytics' CLIP wrapper makes it."""
+    """``encode_prompt`` for YOLO-World: one unit vector per prompt, as ultralytics' CLIP wrapper makes it.
 
-    def __init__(self, model: Any, end_token: int):
+    ``empty``: the tokens of the empty text (T,).
+    """
+
+    empty: Tensor
+
+    def __init__(self, model: Any, empty: Tensor):
         super().__init__()
         self.model = model
-        self.end_token = end_token
+        self.register_buffer("empty", empty[None].clone(), persistent=False)  # (1, T)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         prompt = unit_length(self.model.encode_text(tokens))  # (B, C)
-        # Nothing stands between start and end: an empty prompt.
-        mask = (tokens[:, 1:2] != self.end_token).to(torch.int32)  # (B, 1)
+        mask = (tokens != self.empty).any(dim=1, keepdim=True).to(torch.int32)  # (B, 1)
         return prompt[:, None, :], mask  # (B, 1, C), (B, 1)

@@ -33,10 +33,10 @@ def quiet_exporters() -> Iterator[None]:
 
 
 @contextmanager
-def quiet_logging() -> Iterator[None]:
-    """Nothing below an error: open_clip tells each of its steps to the root logger."""
+def quiet_logging(level: int = logging.WARNING) -> Iterator[None]:
+    """Nothing up to ``level``: open_clip tells each of its steps to the root logger, and errors that it raises too."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(level)
     try:
         yield
     finally:

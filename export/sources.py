@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from export.errors import SourceError, UnsupportedModel, UsageError, first_line, unknown
-from export.quiet import quiet_exporters, quiet_ultralytics
+from export.quiet import quiet_exporters, quiet_logging, quiet_ultralytics
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlclip"
 """Where ultralytics' published weights are fetched to; put them here by hand on a machine without network."""
@@ -33,24 +34,33 @@ class EncoderSource:
     """An open_clip model that exists; ``resolve_encoder`` makes it.
 
     ``label`` is what people call it, ``name`` what open_clip does: a folder is ``local-dir:FOLDER``.
+    ``pretrained`` is a tag or a file, ``preprocessing_of`` the tag whose images a file or random weights want,
+    ``tokenizer`` a folder that stands for the tokenizer's hub.
     """
 
     label: str
     name: str
     pretrained: str | None = None
     random: bool = False
+    preprocessing_of: str | None = None
+    tokenizer: str | None = None
 
     @property
     def folder(self) -> Path | None:
         return Path(self.name.removeprefix("local-dir:")) if self.name.startswith("local-dir:") else None
 
     def describe(self) -> dict[str, Any]:
-        """What identifies the weights without loading them."""
+        """What identifies the weights, the preprocessing and the tokenizer without loading them."""
+        return self._describe_weights() | {
+            **({"preprocessing_of": self.preprocessing_of} if self.preprocessing_of else {}),
+            **({"tokenizer": hashes_of(Path(self.tokenizer))} if self.tokenizer else {}),
+        }
+
+    def _describe_weights(self) -> dict[str, Any]:
         if self.random:
             return {"model": self.label, "weights": "random"}
         if self.folder:
-            files = sorted(file for file in self.folder.iterdir() if file.is_file())
-            return {"model": self.label, "files": {file.name: sha256_of(file) for file in files}}
+            return {"model": self.label, "files": hashes_of(self.folder)}
         if self.pretrained and Path(self.pretrained).is_file():
             file = Path(self.pretrained)
             return {"model": self.label, "files": {file.name: sha256_of(file)}}
@@ -83,8 +93,9 @@ class Encoder:
     tokenizer: Any
 
     @property
-    def end_token(self) -> int:
-        return int(self.tokenizer.eot_token_id)
+    def empty_text(self) -> Any:
+        """The tokens of the empty text: tensor (T,)"""
+        return self.tokenizer([""])[0]
 
 
 def sha256_of(file: Path) -> str:
@@ -95,8 +106,17 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
+def hashes_of(folder: Path) -> dict[str, str]:
+    """The files of a folder with their hashes, by name."""
+    return {file.name: sha256_of(file) for file in sorted(folder.iterdir()) if file.is_file()}
+
+
 def resolve_encoder(
-    name: str, pretrained: str | None = None, checkpoint: str | None = None, random: bool = False
+    name: str,
+    pretrained: str | None = None,
+    checkpoint: str | None = None,
+    random: bool = False,
+    tokenizer: str | None = None,
 ) -> EncoderSource:
     """What the user typed, to a source that exists.
 
@@ -105,9 +125,19 @@ def resolve_encoder(
     resolve_encoder("ViT-B-32", pretrained="openai")        open_clip's model, weights from its hub
     resolve_encoder("ViT-B-32", checkpoint="tuned.pt")      open_clip's model, weights from a file
     resolve_encoder("ViT-B-32", random=True)                the true architecture, no weights
+
+    A file, like no weights at all, says nothing of how images are prepared: with ``pretrained`` they are prepared as
+    for that tag, else as all tags of the model agree on, else as open_clip does by default.
     """
     import open_clip
 
+    if tokenizer:
+        if not Path(tokenizer, "tokenizer.json").is_file():
+            raise SourceError(f"no such file: {Path(tokenizer, 'tokenizer.json')} (with --tokenizer {tokenizer})")
+        source = resolve_encoder(name, pretrained, checkpoint, random)
+        if source.folder:
+            raise UsageError(f"{source.folder} brings its own tokenizer: --tokenizer is for open_clip's named models")
+        return replace(source, tokenizer=tokenizer)
     if name == "mini":
         return _encoder_folder("mini", MINI / "encoder", "the mini encoder is trained by `make train-mini`")
     if checkpoint and Path(checkpoint).is_dir():
@@ -117,20 +147,34 @@ def resolve_encoder(
         return _encoder_folder(folder.name, folder)
     if name not in open_clip.list_models():
         raise unknown("encoder", name, ["mini", *open_clip.list_models()])
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained and pretrained not in tags:
+        raise unknown(f"pretrained tag of {name}", pretrained, tags)
     if random:
-        return EncoderSource(name, name, random=True)
+        return EncoderSource(name, name, random=True, preprocessing_of=pretrained or _agreed_tag(name, tags))
     if checkpoint:
         if not Path(checkpoint).is_file():
             raise SourceError(f"no such checkpoint: {checkpoint}")
-        return EncoderSource(name, name, checkpoint)
-    tags = open_clip.list_pretrained_tags_by_model(name)
+        return EncoderSource(name, name, checkpoint, preprocessing_of=pretrained or _agreed_tag(name, tags))
     tag = pretrained or DEFAULT_PRETRAINED.get(name)
     if tag is None:
         known = ", ".join(tags) or "none known"
         raise UsageError(f"{name} needs weights: --pretrained TAG ({known}), --checkpoint FILE or --random-weights")
-    if tag not in tags:
-        raise unknown(f"pretrained tag of {name}", tag, tags)
     return EncoderSource(name, name, tag)
+
+
+def _agreed_tag(name: str, tags: list[str]) -> str | None:
+    """A tag whose preprocessing is that of every other tag of the model."""
+    ways = [preprocessing_of_tag(name, tag) for tag in tags]
+    return tags[0] if ways and all(way == ways[0] for way in ways) else None
+
+
+def preprocessing_of_tag(name: str, tag: str) -> dict[str, Any]:
+    """The fields of open_clip's ``PreprocessCfg`` that published weights bring with them."""
+    import open_clip
+    from open_clip.transform import merge_preprocess_dict
+
+    return dict(merge_preprocess_dict({}, open_clip.get_pretrained_cfg(name, tag)))
 
 
 def _encoder_folder(label: str, folder: Path, hint: str = "made by open_clip's training") -> EncoderSource:
@@ -183,16 +227,19 @@ def load_encoder(source: EncoderSource) -> Encoder:
 
     torch.manual_seed(0)  # for random weights
     try:
-        with quiet_exporters():
+        with quiet_exporters(), quiet_logging(logging.ERROR):
             model = open_clip.create_model(
                 source.name,
                 pretrained=source.pretrained,
                 load_weights=not source.random,
                 pretrained_text=False,
                 require_pretrained=not source.random,
+                force_preprocess_cfg=preprocessing_of_tag(source.name, source.preprocessing_of)
+                if source.preprocessing_of
+                else None,
             )
     except Exception as error:
-        raise SourceError(f"the encoder {source.label} cannot be loaded: {first_line(error)}") from error
+        raise SourceError(why_not_loaded(source, error)) from error
     config = PreprocessCfg(**model.visual.preprocess_cfg)
     size = config.size if isinstance(config.size, int) else config.size[0]
     if not isinstance(config.size, int) and len(set(config.size)) != 1:
@@ -213,29 +260,107 @@ def load_encoder(source: EncoderSource) -> Encoder:
     )
 
 
+def why_not_loaded(source: EncoderSource, error: Exception) -> str:
+    """One sentence: which weights are wanted and where to put them, which file is not theirs, or what is damaged."""
+    import open_clip
+
+    told = str(error)
+    if source.pretrained and not Path(source.pretrained).is_file() and "ownload" in told:
+        published = open_clip.get_pretrained_cfg(source.name, source.pretrained)
+        repository, _, file = published.get("hf_hub", "").rpartition("/")
+        file = file or "open_clip_model.safetensors or open_clip_pytorch_model.bin"
+        wanted = f"{file} of huggingface.co/{repository}" if repository else published.get("url", "the file")
+        return (
+            f"the weights {source.pretrained} of {source.label} cannot be fetched: get {wanted} elsewhere "
+            f"and give it with --pretrained {source.pretrained} --checkpoint FILE"
+        )
+    weights = source.pretrained or source.folder or source.label
+    if "Error(s) in loading state_dict" in told:
+        told = " ".join(told.splitlines()[1].split())
+    elif not (source.pretrained and is_checkpoint(source.pretrained)):
+        return f"the encoder {source.label} cannot be loaded from {weights}: {first_line(error)}"
+    return f"{weights} holds weights of another architecture than {source.label}: {told[:160]}"
+
+
+def is_checkpoint(file: str) -> bool:
+    """Whether open_clip reads tensors from it.
+
+    Where it does, a failure comes from fitting them to the model: position tables of another form, for example.
+    """
+    from open_clip.factory import load_state_dict
+
+    try:
+        return bool(load_state_dict(file, device="cpu"))
+    except Exception:  # pickle, zip and safetensors all fail in their own ways
+        return False
+
+
 def load_tokenizer(source: EncoderSource) -> Any:
     """open_clip's tokenizer; a vocabulary named in a folder's configuration, or ``bpe.txt.gz``, is in the folder.
 
     open_clip itself looks for a relative ``bpe_path`` in the current directory.
     """
     import open_clip
+    from open_clip.tokenizer import HFTokenizer
 
-    def load(**options: str) -> Any:
-        try:
-            return open_clip.get_tokenizer(source.name, **options)
-        except (ImportError, OSError, ValueError) as error:
-            raise SourceError(f"the tokenizer of {source.label} cannot be loaded: {first_line(error)}") from error
+    text = text_config(source)
+    hub = text.get("hf_tokenizer_name")
+    options: dict[str, Any] = dict(text.get("tokenizer_kwargs", {}))
+
+    def load() -> Any:
+        if source.tokenizer:
+            mode = text.get("tokenizer_mode")
+            length = text.get("context_length", 77)
+            return HFTokenizer(source.tokenizer, context_length=length, tokenizer_mode=mode, **options)
+        if source.folder is None or hub:
+            return open_clip.get_tokenizer(source.name)
+        bpe = source.folder / Path(options.get("bpe_path", "bpe.txt.gz")).name
+        if bpe.is_file():
+            return open_clip.get_tokenizer(source.name, bpe_path=str(bpe))
+        if "bpe_path" in options:
+            raise SourceError(f"no such file: {bpe} (the vocabulary that open_clip_config.json names)")
+        return open_clip.get_tokenizer(source.name)
+
+    if source.tokenizer and not hub:
+        raise UsageError(f"{source.label} has CLIP's own tokenizer: --tokenizer is for models that take another")
+    if source.folder and hub and not (source.folder / "tokenizer.json").is_file():
+        raise SourceError(f"no such file: {source.folder / 'tokenizer.json'} (the tokenizer of {source.label})")
+    try:
+        with quiet_exporters():
+            tokenizer = load()
+    except SourceError:
+        raise
+    except Exception as error:  # a damaged file fails in every way that a parser can
+        if hub and not source.folder and not source.tokenizer:
+            raise SourceError(
+                f"the tokenizer of {source.label} cannot be fetched: put tokenizer.json and tokenizer_config.json "
+                f"of huggingface.co/{hub} into a folder and give it with --tokenizer FOLDER"
+            ) from error
+        raise SourceError(f"the tokenizer of {source.label} cannot be loaded: {first_line(error)}") from error
+    if hub and "vocab_size" in text:
+        require_vocabulary(source.label, tokenizer, text["vocab_size"])
+    return tokenizer
+
+
+def require_vocabulary(label: str, tokenizer: Any, size: int) -> None:
+    """Refuses a tokenizer whose tokens the text tower does not have; those that no text can hold do not count."""
+    from export.tokenizer import build_tokenizer
+
+    tokens = build_tokenizer(tokenizer).get_vocab_size()
+    if tokens > size:
+        raise SourceError(f"the tokenizer of {label} has {tokens} tokens, its text tower only {size}")
+
+
+def text_config(source: EncoderSource) -> dict[str, Any]:
+    """open_clip's description of the text tower."""
+    import open_clip
 
     if source.folder is None:
-        return load()
-    text = json.loads((source.folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
-    named = text.get("tokenizer_kwargs", {}).get("bpe_path", "bpe.txt.gz")
-    bpe = source.folder / Path(named).name
-    if bpe.is_file():
-        return load(bpe_path=str(bpe))
-    if "bpe_path" in text.get("tokenizer_kwargs", {}):
-        raise SourceError(f"no such file: {bpe} (the vocabulary that open_clip_config.json names)")
-    return load()
+        config = open_clip.get_model_config(source.name)
+    else:
+        config = json.loads((source.folder / "open_clip_config.json").read_text())["model_cfg"]
+    text: dict[str, Any] = config["text_cfg"]
+    return text
 
 
 @dataclass(frozen=True)

@@ -101,16 +101,21 @@ def clean_kind(tokenizer: Any) -> str:
 
 
 def build_tokenizer(simple: Any) -> Tokenizer:
-    """A ``tokenizers.Tokenizer`` that gives the ids of open_clip's ``SimpleTokenizer`` ``simple``.
+    """A ``tokenizers.Tokenizer`` that gives the ids of open_clip's tokenizer; those of ``transformers`` are built
+    by ``export.hf_tokenizer``.
 
     Raises:
         UnsupportedModel: another kind of tokenizer, or one that drops tokens at random.
     """
-    from open_clip.tokenizer import SimpleTokenizer
+    from open_clip.tokenizer import HFTokenizer, SigLipTokenizer, SimpleTokenizer
     from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors
 
+    if isinstance(simple, (HFTokenizer, SigLipTokenizer)):
+        from export.hf_tokenizer import build_hf_tokenizer
+
+        return build_hf_tokenizer(simple)
     if not isinstance(simple, SimpleTokenizer):
-        raise UnsupportedModel(f"texts tokenized by {type(simple).__name__} cannot be exported yet, only CLIP's BPE")
+        raise UnsupportedModel(f"texts tokenized by {type(simple).__name__} cannot be exported")
     if simple.reduction_fn is not None:
         raise UnsupportedModel("a tokenizer with a reduction mask drops tokens by chance and cannot be exported")
 

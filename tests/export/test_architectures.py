@@ -1,0 +1,280 @@
+"""Every family of open_clip's encoders, with random weights, through the gate: small here, at full size under slow."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from export import repository
+from export.__main__ import main
+from export.build import Settings, example_photos, export_leaf, export_tokenizer, plan_encoders, plan_pixels
+from export.encoders import LARGEST_GRAPH, require_one_file
+from export.errors import SourceError, UnsupportedModel, UsageError
+from export.sources import load_encoder, resolve_encoder
+from tests.export.hf_folders import VOCABULARY, write_tokenizer
+
+SIDE = 64
+CONTEXT = 16
+WIDTH = 64
+CLIP_TEXT = {"context_length": CONTEXT, "vocab_size": 49408, "width": WIDTH, "heads": 2, "layers": 2}
+HF_TEXT = {**CLIP_TEXT, "vocab_size": VOCABULARY + 1, "hf_tokenizer_name": "any"}
+SIGLIP_TEXT = {
+    **HF_TEXT,
+    "tokenizer_kwargs": {"clean": "canonicalize"},
+    "no_causal_mask": True,
+    "proj_bias": True,
+    "pool_type": "last",
+    "norm_kwargs": {"eps": 1e-6},
+    "act_kwargs": {"approximate": "tanh"},
+}
+VIT = {"image_size": SIDE, "patch_size": 16, "width": WIDTH, "head_width": 32, "layers": 2}
+TIMM = {"image_size": SIDE, "timm_model_pretrained": False}
+SQUASH = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash", "interpolation": "bicubic"}
+
+SMALL: dict[str, tuple[dict[str, Any], dict[str, Any], str | None]] = {
+    "vit of openai": ({"vision_cfg": VIT, "text_cfg": CLIP_TEXT, "quick_gelu": True}, {}, None),
+    "vit with attention pooling": (
+        {
+            "vision_cfg": {**VIT, "attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2},
+            "text_cfg": CLIP_TEXT,
+        },
+        {"interpolation": "bilinear", "resize_mode": "longest", "fill_color": 128},
+        None,
+    ),
+    "resnet": (
+        {"vision_cfg": {"image_size": SIDE, "layers": [1, 1, 1, 1], "width": 16}, "text_cfg": CLIP_TEXT},
+        {},
+        None,
+    ),
+    "siglip": (
+        {
+            "vision_cfg": {**TIMM, "timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none"},
+            "text_cfg": SIGLIP_TEXT,
+            "custom_text": True,
+            "init_logit_bias": -10,
+        },
+        SQUASH,
+        "unigram",
+    ),
+    "convnext": (
+        {
+            "vision_cfg": {**TIMM, "timm_model_name": "test_convnext", "timm_pool": "", "timm_proj": "linear"},
+            "text_cfg": CLIP_TEXT,
+        },
+        {},
+        None,
+    ),
+    "coca": (
+        {
+            "vision_cfg": {**VIT, "attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
+            "text_cfg": {**CLIP_TEXT, "embed_cls": True, "output_tokens": True},
+            "multimodal_cfg": {"context_length": CONTEXT, "width": WIDTH, "heads": 2, "layers": 1, "vocab_size": 49408},
+            "custom_text": True,
+        },
+        {},
+        None,
+    ),
+    "words of bert": (
+        {
+            "vision_cfg": VIT,
+            "text_cfg": {**HF_TEXT, "tokenizer_kwargs": {"strip_sep_token": True}, "pool_type": "first"},
+        },
+        {},
+        "wordpiece",
+    ),
+}
+
+
+def write_model(folder: Path, model: dict[str, Any], preprocessing: dict[str, Any], tokenizer: str | None) -> Path:
+    """A folder as open_clip's training leaves it, with random weights."""
+    import open_clip
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if tokenizer:
+        write_tokenizer(tokenizer, folder)
+    config = {"model_cfg": {"embed_dim": WIDTH, **model}, "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    made = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    save_file({k: v.clone().contiguous() for k, v in made.state_dict().items()}, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def export_all(encoder: Any, out: Path, pixels: bool = True) -> dict[str, dict[str, Any]]:
+    """Every leaf that depends on the encoder, through the gate; by name, what the manifest would say."""
+    photos = example_photos(256)
+    described: dict[str, Any] = {"detector": {}, "encoder": {}, "settings": {}}
+    leaves = plan_encoders(encoder, photos)
+    if pixels:
+        leaves += plan_pixels(Settings(0.2, 256), encoder, photos)
+    entries = {"tokenize": export_tokenizer("tokenize", encoder.tokenizer, out / "tokenize")}
+    for leaf in leaves:
+        entries[leaf.name], entries[leaf.name]["symbols"] = export_leaf(leaf, described, out / leaf.name)
+    return entries
+
+
+@pytest.mark.parametrize(("model", "preprocessing", "tokenizer"), SMALL.values(), ids=SMALL)
+def test_small_models_of_every_family(tmp_path, model, preprocessing, tokenizer):
+    encoder = load_encoder(resolve_encoder(str(write_model(tmp_path / "model", model, preprocessing, tokenizer))))
+    assert encoder.preprocessing.resize_mode == preprocessing.get("resize_mode", "shortest")
+    entries = export_all(encoder, tmp_path, pixels=bool(preprocessing))
+    for leaf in ("encode_image", "encode_text"):
+        assert entries[leaf]["parity"]["cosine_min"] > 0.999999
+    assert entries["encode_image"]["symbols"]["R"] == SIDE
+    assert entries["encode_text"]["symbols"]["T"] == CONTEXT
+
+
+FULL = {
+    "ViT-B-32": None,
+    "ViT-L-14": None,
+    "ViT-B-16-SigLIP": "unigram",
+    "convnext_base": None,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "tokenizer"), FULL.items(), ids=FULL)
+def test_full_size(tmp_path, name, tokenizer):
+    folder = str(write_tokenizer(tokenizer, tmp_path / "tokenizer")) if tokenizer else None
+    encoder = load_encoder(resolve_encoder(name, random=True, tokenizer=folder))
+    entries = export_all(encoder, tmp_path)
+    assert entries["encode_image"]["parity"]["cosine_min"] >= 0.99999
+    assert entries["encode_text"]["parity"]["cosine_min"] >= 0.99999
+    onnx.checker.check_model(str(tmp_path / "encode_image" / "model.onnx"), full_check=True)
+
+
+def test_preprocessing_without_published_weights():
+    assert resolve_encoder("ViT-B-16-SigLIP", random=True).preprocessing_of  # every tag says squash
+    assert resolve_encoder("ViT-L-14", random=True).preprocessing_of is None  # the tags disagree
+    named = resolve_encoder("ViT-L-14", random=True, pretrained="laion2b_s32b_b82k")
+    assert named.describe() == {
+        "model": "ViT-L-14",
+        "weights": "random",
+        "preprocessing_of": "laion2b_s32b_b82k",
+    }
+
+
+def test_graphs_over_the_limit_are_refused_before_tracing():
+    weights = torch.nn.Linear(32768, 16384, device="meta").parameters()
+    with pytest.raises(UnsupportedModel, match=r"encode_image has 2\.1 GB of FP32 weights"):
+        require_one_file("encode_image", weights)
+    require_one_file("encode_text", [torch.empty(LARGEST_GRAPH // 4 - 1, device="meta")])
+
+
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory) -> Path:
+    return write_model(tmp_path_factory.mktemp("siglip") / "model", *SMALL["siglip"])
+
+
+def test_a_tokenizer_larger_than_its_tower(tmp_path):
+    model, preprocessing, _ = SMALL["siglip"]
+    small = {**model, "text_cfg": {**SIGLIP_TEXT, "vocab_size": 100}}
+    folder = write_model(tmp_path / "model", small, preprocessing, "unigram")
+    with pytest.raises(SourceError, match=r"has \d+ tokens, its text tower only 100"):
+        load_encoder(resolve_encoder(str(folder)))
+
+
+def test_tokenizer_folders(tmp_path, siglip):
+    with pytest.raises(SourceError, match=r"no such file: .*tokenizer\.json"):
+        resolve_encoder("ViT-B-16-SigLIP", random=True, tokenizer=str(tmp_path))
+    with pytest.raises(UsageError, match="its own tokenizer"):
+        resolve_encoder(str(siglip), tokenizer=str(siglip))
+    with pytest.raises(UsageError, match="CLIP's own tokenizer"):
+        load_encoder(resolve_encoder("ViT-S-32-alt", random=True, tokenizer=str(siglip)))
+
+
+def run_cli(capsys: pytest.CaptureFixture[str], detector: Path, out: Path, *arguments: str) -> str:
+    """The one line that the command ends with."""
+    prompt = ["--prompt-encoder", "mini"]
+    assert main(["--detector", str(detector), *prompt, "--out", str(out), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("export: ")
+    assert error.count("\n") == 1
+    assert not out.exists()
+    return error
+
+
+def damage(folder: Path, name: str, content: bytes | None) -> Path:
+    """Half of the file, or other bytes in its place."""
+    file = folder / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if content is None else content)
+    return folder
+
+
+BROKEN = {
+    "half the weights": ("open_clip_model.safetensors", None, "the encoder model cannot be loaded from"),
+    "weights of noise": ("open_clip_model.safetensors", b"\xff" * 4096, "the encoder model cannot be loaded from"),
+    "half the tokenizer": ("tokenizer.json", None, "the tokenizer of model cannot be loaded"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BROKEN.values(), ids=BROKEN)
+def test_damaged_folders_in_one_line(tmp_path, capsys, detector_file, name, content, message):
+    folder = damage(write_model(tmp_path / "model", *SMALL["siglip"]), name, content)
+    error = run_cli(capsys, detector_file, tmp_path / "out", "--encoder", str(folder))
+    assert message in error
+
+
+def test_a_missing_tokenizer_in_one_line(tmp_path, capsys, detector_file):
+    folder = write_model(tmp_path / "model", *SMALL["siglip"])
+    (folder / "tokenizer.json").unlink()
+    error = run_cli(capsys, detector_file, tmp_path / "out", "--encoder", str(folder))
+    assert f"no such file: {folder / 'tokenizer.json'}" in error
+
+
+def test_a_damaged_checkpoint_in_one_line(tmp_path, capsys, detector_file):
+    checkpoint = tmp_path / "tuned.pt"
+    checkpoint.write_bytes(b"\x00" * 4096)
+    arguments = ["--encoder", "ViT-S-32-alt", "--checkpoint", str(checkpoint)]
+    assert str(checkpoint) in run_cli(capsys, detector_file, tmp_path / "out", *arguments)
+
+
+def test_a_checkpoint_of_another_architecture_in_one_line(tmp_path, capsys, detector_file, siglip):
+    arguments = ["--encoder", "ViT-S-32-alt", "--checkpoint", str(siglip / "open_clip_model.safetensors")]
+    error = run_cli(capsys, detector_file, tmp_path / "out", *arguments)
+    assert "holds weights of another architecture than ViT-S-32-alt" in error
+
+
+def test_a_folder_with_another_configuration_in_one_line(tmp_path, capsys, detector_file):
+    folder = write_model(tmp_path / "model", *SMALL["siglip"])
+    file = folder / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["model_cfg"]["text_cfg"]["layers"] = 3
+    file.write_text(json.dumps(config))
+    error = run_cli(capsys, detector_file, tmp_path / "out", "--encoder", str(folder))
+    assert f"{folder} holds weights of another architecture than model: Missing key(s)" in error
+
+
+OFFLINE = {
+    "weights": (
+        ["--encoder", "ViT-B-32", "--pretrained", "laion2b_s34b_b79k"],
+        ["open_clip_model.safetensors", "huggingface.co/laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "--checkpoint FILE"],
+    ),
+    "tokenizer": (
+        ["--encoder", "ViT-B-16-SigLIP", "--random-weights"],
+        ["tokenizer.json", "huggingface.co/timm/ViT-B-16-SigLIP", "--tokenizer FOLDER"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "wanted"), OFFLINE.values(), ids=OFFLINE)
+def test_without_network_the_wanted_file_is_named(tmp_path, arguments, wanted):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    detector = ["--detector", "yolo-world-n", "--random-weights", "--prompt-encoder", "mini"]
+    if "--random-weights" not in arguments:
+        detector = ["--prompt-encoder", "mini"]
+    command = [sys.executable, "-m", "export", *detector, *arguments, "--out", str(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    assert all(words in ended.stderr for words in wanted), ended.stderr
+    assert repository.read_manifest(tmp_path / "out" / "manifest-1.json") is None

@@ -1,0 +1,114 @@
+"""tokenizer.json gives the very ids of open_clip's wrappers around the tokenizers of ``transformers``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from open_clip.tokenizer import HFTokenizer, SigLipTokenizer
+from tokenizers import Tokenizer
+
+from export.errors import UnsupportedModel
+from export.hf_tokenizer import without_separator
+from export.tokenizer import build_tokenizer
+from tests.export.hf_folders import KINDS, shop_texts, write_tokenizer
+from tests.export.test_tokenizer import generated
+
+CONTEXT = 24
+LONG = ["red shirt " * 5000, "a" * 10000, "🍎" * 3000, "红" * 3000]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("tokenizers")
+    return {kind: write_tokenizer(kind, root / kind) for kind in KINDS}
+
+
+def differing(original, texts: list[str]) -> list[str]:
+    tokenizer = Tokenizer.from_str(build_tokenizer(original).to_str())
+    wanted = original(texts).tolist()
+    came = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    return [text for text, a, b in zip(texts, wanted, came, strict=True) if a != b]
+
+
+@pytest.mark.parametrize("clean", ["canonicalize", "lower", "whitespace"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_generated_and_shop_texts(folders, kind, clean):
+    original = HFTokenizer(str(folders[kind]), context_length=CONTEXT, clean=clean)
+    texts = [*generated(2500), *shop_texts(), *LONG]
+    assert len(texts) > 3500
+    assert differing(original, texts) == []
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "byte bpe"])
+def test_stripped_separators(folders, kind):
+    original = HFTokenizer(str(folders[kind]), context_length=CONTEXT, strip_sep_token=True)
+    separator = original.tokenizer.sep_token_id
+    assert not (original(["a red mug"]) == separator).any()
+    assert differing(original, [*generated(300), *shop_texts()[:300], *LONG]) == []
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_and_truncation_sides(folders, side):
+    original = HFTokenizer(str(folders["wordpiece"]), context_length=CONTEXT, padding_side=side, truncation_side=side)
+    assert differing(original, [*shop_texts()[:300], *LONG, ""]) == []
+
+
+def test_siglip_tokenizers(folders):
+    """open_clip's own class for it loads from a hub; what it does with the inner tokenizer is this."""
+    inner = HFTokenizer(str(folders["unigram"])).tokenizer
+    original = SigLipTokenizer.__new__(SigLipTokenizer)
+    original.tokenizer, original.context_length = inner, CONTEXT
+    assert differing(original, [*generated(300), *shop_texts()[:300]]) == []
+
+
+SPELLED = ["a </s> b", "</s>", "<pad>x</s>", "[CLS] a [SEP]", "[cls]", "a <unk> b", "<extra_id_0> z", "[MASK][PAD]"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "clean"),
+    [("unigram", "canonicalize"), ("wordpiece", "canonicalize"), ("wordpiece", "lower"), ("wordpiece", "whitespace")],
+)
+def test_special_tokens_spelled_out(folders, kind, clean):
+    assert differing(HFTokenizer(str(folders[kind]), context_length=CONTEXT, clean=clean), SPELLED) == []
+
+
+def test_a_language_is_in_the_template(folders):
+    """As NLLB's ``set_src_lang_special_tokens``: it changes the inner template, which the file then has."""
+    from tokenizers.processors import TemplateProcessing
+
+    original = HFTokenizer(str(folders["byte bpe"]), context_length=CONTEXT)
+    original.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<mask> $A </s>", special_tokens=[("<mask>", original.tokenizer.mask_token_id), ("</s>", 2)]
+    )
+    assert differing(original, shop_texts()[:100]) == []
+    assert build_tokenizer(original).encode("mug").tokens[0] == "<mask>"
+
+
+def test_every_kind_of_post_processor_loses_its_separator():
+    template = {"type": "TemplateProcessing", "special_tokens": {"x": {"ids": [5, 3]}, "y": {"ids": [2]}}}
+    bert = {"type": "BertProcessing", "sep": ["s", 3], "cls": ["c", 2]}
+    changed = without_separator({"type": "Sequence", "processors": [template, bert, {"type": "ByteLevel"}]}, 3)
+    assert changed == {
+        "type": "Sequence",
+        "processors": [
+            {"type": "TemplateProcessing", "special_tokens": {"x": {"ids": [5, 0]}, "y": {"ids": [2]}}},
+            {"type": "BertProcessing", "sep": ["s", 0], "cls": ["c", 2]},
+            {"type": "ByteLevel"},
+        ],
+    }
+    assert without_separator(None, 3) is None
+
+
+def test_refused(folders):
+    original = HFTokenizer(str(folders["wordpiece"]), tokenizer_mode="clips")
+    with pytest.raises(UnsupportedModel, match="'clips'"):
+        build_tokenizer(original)
+    original = HFTokenizer(str(folders["wordpiece"]))
+    original.tokenizer = SimpleNamespace(pad_token_id=0)
+    with pytest.raises(UnsupportedModel, match="no fast tokenizer"):
+        build_tokenizer(original)
+    original = HFTokenizer(str(folders["unigram"]), pad_token=None)
+    with pytest.raises(UnsupportedModel, match="padding"):
+        build_tokenizer(original)
