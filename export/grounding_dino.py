@@ -361,8 +361,7 @@ class GroundingDino(nn.Module):
             return_dict=True,
         )
         hidden = decoded.intermediate_hidden_states[:, -1]  # (B, K, C)
-        passed = decoded.intermediate_reference_points
-        reference = passed[:, -2] if passed.shape[1] > 1 else start
+        reference = decoded.intermediate_reference_points[:, -2]  # (B, K, 4): transformers has two layers or more
         boxes = (self.model.bbox_embed[-1](hidden) + torch.special.logit(reference, eps=1e-5)).sigmoid()
         return word_logits(hidden, encoded.text, encoded.present), boxes
 
