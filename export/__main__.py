@@ -24,6 +24,10 @@ Weights to verified ONNX graphs, or TensorRT plans, in a Triton model repository
       your own: an ultralytics YOLO-World checkpoint, and a folder with open_clip_config.json
       and open_clip_model.safetensors
 
+  python -m export --detector grounding-dino-tiny --detector-weights runs/dino --encoder mini
+      Grounding DINO, whose code and weights are Apache-2.0: from the hub, or a folder of transformers'
+      save_pretrained with model and tokenizer; a prompt is one phrase
+
   python -m export --detector yolo-world-s --encoder ViT-B-32 --random-weights --out /tmp/repository
       the true architectures without weights, for trying and for tests
 
@@ -64,8 +68,16 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--force", action="store_true", help="export again what is there already")
 
     models = main.add_argument_group("models")
-    models.add_argument("--detector", default="mini", help="mini, yolo-world-s|m|l|x, or a .pt file (%(default)s)")
-    models.add_argument("--detector-weights", metavar="FILE", help="a checkpoint for a named detector")
+    models.add_argument(
+        "--detector",
+        default="mini",
+        help="mini, yolo-world-s|m|l|x, grounding-dino-tiny|base, or a .pt file (%(default)s)",
+    )
+    models.add_argument(
+        "--detector-weights",
+        metavar="PATH",
+        help="a checkpoint for a named detector: a file, or a folder for Grounding DINO",
+    )
     models.add_argument("--detector-size", type=int, metavar="PIXELS", help="side of its input (as it was trained)")
     models.add_argument("--encoder", default="mini", help="mini, any open_clip model, or a folder (%(default)s)")
     models.add_argument(

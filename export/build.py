@@ -24,7 +24,7 @@ from export.sources import (
     resolve_detector,
     resolve_encoder,
 )
-from export.specs import LEAVES, Status
+from export.specs import LEAVES, ModelSpec, Status, TensorSpec
 from export.tensorrt import PLAN, Compiler, Engine, Limits, compile_graph, find_compiler, limits_of
 
 if TYPE_CHECKING:
@@ -51,14 +51,15 @@ class Request:
 
     detector: DetectorSource
     encoder: EncoderSource
-    prompt_encoder: EncoderSource
+    prompt_encoder: EncoderSource | None
+    """``None`` where the detector brings its own."""
     settings: Settings
 
     def describe(self) -> dict[str, Any]:
         return {
             "detector": self.detector.describe(),
             "encoder": self.encoder.describe(),
-            "prompt_encoder": self.prompt_encoder.describe(),
+            "prompt_encoder": self.prompt_encoder.describe() if self.prompt_encoder else None,
             "settings": asdict(self.settings),
             "code": code_sha256(),
         }
@@ -76,6 +77,17 @@ class LeafExport:
     """PyTorch's truth for ``check``, where it is more than the module's outputs."""
     also: Callable[[gate.Arrays], gate.Figures] | None = None
     """A comparison with something other than PyTorch, given the graph's outputs for all rows."""
+    probes: tuple[TensorSpec, ...] = ()
+    """Outputs that the graph has beside the leaf's own until ``check`` has seen them."""
+
+
+@dataclass(frozen=True)
+class PromptEncoder:
+    """Text to ``PROMPT``: a tokenizer, the ``encode_prompt`` of its ids, and how that is judged."""
+
+    module: nn.Module
+    tokenizer: Any  # open_clip's, or a PhraseTokenizer
+    check: gate.Check
 
 
 def make_request(
@@ -100,7 +112,12 @@ def make_request(
         raise UsageError(f"the canvas must have between 32 and 4096 pixels a side, came {canvas}")
     detector_source = resolve_detector(detector, detector_weights, random_weights)
     encoder_source = resolve_encoder(encoder, pretrained, checkpoint, random_weights, tokenizer)
-    if prompt_encoder:
+    prompt_source: EncoderSource | None
+    if detector_source.is_grounding_dino:
+        if prompt_encoder:
+            raise UsageError(f"{detector} brings its own prompt encoder: leave out --prompt-encoder")
+        prompt_source = None
+    elif prompt_encoder:
         prompt_source = resolve_encoder(prompt_encoder, random=random_weights and prompt_encoder != "mini")
     elif detector == "mini":
         prompt_source = resolve_encoder("mini")
@@ -140,8 +157,7 @@ def build(
     say(f"loading {request.detector.name} and {request.encoder.label}")
     detector = load_detector(request.detector, request.settings.detector_side)
     encoder = load_encoder(request.encoder)
-    same = request.prompt_encoder == request.encoder
-    prompt_encoder = encoder if same else load_encoder(request.prompt_encoder)
+    prompts = load_prompt_encoder(request, detector, encoder)
 
     with repository.staging(out) as staged:
         leaves: dict[str, Any] = {}
@@ -154,9 +170,9 @@ def build(
             say(f"{time.perf_counter() - begun:5.1f} s  {repository.describe_leaf(name, entry)}")
             begun = time.perf_counter()
 
-        for name, tokenizer in (("tokenize", encoder.tokenizer), ("tokenize_prompt", prompt_encoder.tokenizer)):
+        for name, tokenizer in (("tokenize", encoder.tokenizer), ("tokenize_prompt", prompts.tokenizer)):
             done(name, export_tokenizer(name, tokenizer, staged / name))
-        for leaf in plan(request.settings, detector, encoder, prompt_encoder):
+        for leaf in plan(request.settings, detector, encoder, prompts):
             entry, symbols[leaf.name] = export_leaf(leaf, described, staged / leaf.name)
             if compiler and request.settings.format == "tensorrt":
                 limits = limits_of(out, leaf.name, request.settings.canvas)
@@ -212,28 +228,41 @@ def example_photos(canvas: int) -> Photos:
     )
 
 
-def plan(settings: Settings, detector: LoadedDetector, encoder: Encoder, prompt_encoder: Encoder) -> list[LeafExport]:
-    """The six graphs, from the prompt to the embedding."""
-    import torch
+def load_prompt_encoder(request: Request, detector: LoadedDetector, encoder: Encoder) -> PromptEncoder:
+    """The detector's own, or the text tower of a CLIP, which may be the encoder's."""
+    if request.prompt_encoder is None:
+        from export.grounding_dino import EncodeDinoPrompt
+        from export.phrases import PhraseTokenizer
+
+        tokenizer = PhraseTokenizer(detector.tokenizer)
+        return PromptEncoder(EncodeDinoPrompt(detector.model), tokenizer, gate.check_encode_phrase)
 
     from export.encoders import EncodePrompt, require_one_file, text_weights
 
-    require_one_file("encode_prompt", text_weights(prompt_encoder.model))
+    clip = encoder if request.prompt_encoder == request.encoder else load_encoder(request.prompt_encoder)
+    require_one_file("encode_prompt", text_weights(clip.model))
+    return PromptEncoder(EncodePrompt(clip.model, clip.empty_text), clip.tokenizer, gate.check_encode_prompt)
+
+
+def plan(settings: Settings, detector: LoadedDetector, encoder: Encoder, prompts: PromptEncoder) -> list[LeafExport]:
+    """The six graphs, from the prompt to the embedding."""
+    import torch
+
     photos = example_photos(settings.canvas)
-    encode_prompt = EncodePrompt(prompt_encoder.model, prompt_encoder.empty_text)
-    prompts = torch.as_tensor(prompt_encoder.tokenizer(examples.TEXTS[: examples.ROWS]))  # (B, T)
+    tokens = torch.as_tensor(prompts.tokenizer(examples.TEXTS[: examples.ROWS]))  # (B, T)
     with torch.no_grad():
-        prompt, mask = encode_prompt(prompts)
+        prompt, mask = prompts.module.eval()(tokens)
+    plan_detector = plan_detect if detector.tokenizer is None else plan_detect_phrase
     return [
-        LeafExport("encode_prompt", encode_prompt, {"TOKENS": prompts}, gate.check_encode_prompt),
-        plan_detect(detector, photos, prompt, mask),
+        LeafExport("encode_prompt", prompts.module, {"TOKENS": tokens}, prompts.check),
+        plan_detector(detector, photos, prompt, mask),
         *plan_pixels(settings, encoder, photos),
         *plan_encoders(encoder, photos),
     ]
 
 
 def plan_detect(detector: LoadedDetector, photos: Photos, prompt: Tensor, mask: Tensor) -> LeafExport:
-    from export.images import Detect, YoloWorld, letterbox, to_canvas
+    from export.images import Detect, YoloWorld, to_canvas
 
     yolo = YoloWorld(detector.model, detector.side).eval()
     if prompt.shape[2] != yolo.prompt_width:
@@ -243,12 +272,49 @@ def plan_detect(detector: LoadedDetector, photos: Photos, prompt: Tensor, mask: 
         )
 
     def every_box() -> dict[str, np.ndarray]:
-        boxed = letterbox(photos.canvas, photos.size, yolo.side)
-        boxes, scores = yolo(boxed.image, prompt, mask)
+        boxed = yolo.place(photos.canvas, photos.size)
+        boxes, scores = yolo(boxed, prompt, mask)
         return {"BOXES": to_canvas(boxes, boxed, photos.size).numpy(), "SCORES": scores.numpy()}
 
     inputs = {"CANVAS": photos.canvas, "SIZE": photos.size, "PROMPT": prompt, "PROMPT_MASK": mask}
     return LeafExport("detect", Detect(yolo), inputs, gate.check_detect, every_box)
+
+
+def plan_detect_phrase(detector: LoadedDetector, photos: Photos, prompt: Tensor, mask: Tensor) -> LeafExport:
+    """Grounding DINO's ``detect``, judged step by step: see ``DetectWithProbes``."""
+    from dataclasses import fields
+
+    import torch
+
+    from export.grounding_dino import PROBES, DetectWithProbes, Encoded, GroundingDino
+    from export.images import to_canvas
+
+    dino = GroundingDino(detector.model, detector.side).eval()
+    names = [field.name for field in fields(Encoded)]
+
+    def encoded_rows() -> dict[str, np.ndarray]:
+        """One at a time: what any batch must give, and in less memory."""
+        rows = []
+        for row in range(len(mask)):
+            one = slice(row, row + 1)
+            rows.append(dino.encode(dino.place(photos.canvas[one], photos.size[one]), prompt[one], mask[one]))
+        return {name: torch.cat([getattr(row, name) for row in rows]).numpy() for name in names}
+
+    def check(inputs: gate.Arrays, came: gate.Arrays, wanted: gate.Arrays) -> gate.Figures:
+        size = torch.from_numpy(inputs["SIZE"])
+        boxed = dino.place(torch.from_numpy(inputs["CANVAS"]), size)
+        encoded = Encoded(**{name: torch.from_numpy(wanted[name]) for name in names})
+        with torch.no_grad():
+            logits, boxes = dino.decode(encoded, torch.from_numpy(came["CHOSEN"]))
+        ours, scores = dino.rate(boxed, torch.from_numpy(came["LOGITS"]), torch.from_numpy(came["BOXES"]))
+        figures = gate.check_proposals(
+            came, {"FOREGROUND": wanted["foreground"], "LOGITS": logits.numpy(), "BOXES": boxes.numpy()}
+        )
+        found = {"BOXES": to_canvas(ours, boxed, size).numpy(), "SCORES": scores.numpy()}
+        return figures | gate.check_detect(inputs, came, found)
+
+    inputs = {"CANVAS": photos.canvas, "SIZE": photos.size, "PROMPT": prompt, "PROMPT_MASK": mask}
+    return LeafExport("detect", DetectWithProbes(dino), inputs, check, encoded_rows, probes=PROBES)
 
 
 def plan_pixels(settings: Settings, encoder: Encoder, photos: Photos) -> list[LeafExport]:
@@ -298,13 +364,15 @@ def plan_encoders(encoder: Encoder, photos: Photos) -> list[LeafExport]:
 def export_leaf(leaf: LeafExport, described: dict[str, Any], folder: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """One graph, verified, written to ``folder/model.onnx``. Returns its manifest entry and its symbols' numbers."""
     from export.compact import compact
-    from export.graph import OPSET, check_contract, export_graph, set_metadata
+    from export.graph import OPSET, check_contract, drop_outputs, export_graph, set_metadata
 
     spec = LEAVES[leaf.name]
-    model = compact(export_graph(leaf.module, list(leaf.inputs.values()), spec))
+    probed = ModelSpec(spec.inputs, spec.outputs + leaf.probes)
+    model = compact(export_graph(leaf.module, list(leaf.inputs.values()), probed))
     wanted = truth_of(leaf)
     inputs = {name: value.numpy() for name, value in leaf.inputs.items()}
-    figures = gate.verify(model, spec, inputs, wanted, leaf.check, leaf.also)
+    figures = gate.verify(model, probed, inputs, wanted, leaf.check, leaf.also)
+    drop_outputs(model, [probe.name for probe in leaf.probes])
     metadata = {
         "leaf": leaf.name,
         "detector": described["detector"],
@@ -379,9 +447,11 @@ def export_tokenizer(leaf: str, original: Any, folder: Path) -> dict[str, Any]:
     """One tokenizer file, verified, written to ``folder/tokenizer.json``. Returns its manifest entry."""
     from tokenizers import Tokenizer
 
+    from export.phrases import PhraseTokenizer
     from export.tokenizer import build_tokenizer
 
-    written = build_tokenizer(original).to_str()
+    built = original.build() if isinstance(original, PhraseTokenizer) else build_tokenizer(original)
+    written = built.to_str()
     figures = gate.check_tokenizer(leaf, Tokenizer.from_str(written), original, examples.TEXTS)
     folder.mkdir()
     (folder / "tokenizer.json").write_text(written, encoding="utf-8")
@@ -394,7 +464,10 @@ def export_tokenizer(leaf: str, original: Any, folder: Path) -> dict[str, Any]:
 
 
 def libraries() -> dict[str, str]:
-    return {name: version_of(name) for name in ("torch", "onnx", "onnxruntime", "open_clip_torch", "ultralytics")}
+    return {
+        name: version_of(name)
+        for name in ("torch", "onnx", "onnxruntime", "open_clip_torch", "transformers", "ultralytics")
+    }
 
 
 def code_sha256() -> str:

@@ -31,6 +31,7 @@ GREY_MAX = 1.01
 GREY_DIFFERENT = 0.01  # share of values that may fall on the other side of a rounding
 PIL_GREY_MEAN = 0.5
 SCORE = 1e-3
+RELATIVE = 1e-4
 BOX_PIXELS = 0.5
 
 
@@ -113,7 +114,9 @@ def check_equal(leaf: str, name: str, came: np.ndarray, wanted: np.ndarray) -> N
     import numpy as np
 
     if not np.array_equal(came, wanted):
-        raise ParityError(f"{leaf}: {name} is {came.ravel().tolist()}, PyTorch says {wanted.ravel().tolist()}")
+        raise ParityError(
+            f"{leaf}: {name} is {came.ravel()[:32].tolist()}, PyTorch says {wanted.ravel()[:32].tolist()}"
+        )
 
 
 def check_vectors(leaf: str, name: str, came: np.ndarray, wanted: np.ndarray) -> Figures:
@@ -146,6 +149,37 @@ def check_encode_text(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
 def check_encode_prompt(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
     check_equal("encode_prompt", "PROMPT_MASK", came["PROMPT_MASK"], wanted["PROMPT_MASK"])
     return check_vectors("encode_prompt", "PROMPT", came["PROMPT"], wanted["PROMPT"])
+
+
+def check_encode_phrase(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
+    """``PROMPT`` of any length, zero where there is no word. Relative to the largest value."""
+    import numpy as np
+
+    check_equal("encode_prompt", "PROMPT_MASK", came["PROMPT_MASK"], wanted["PROMPT_MASK"])
+    if came["PROMPT"][came["PROMPT_MASK"] == 0].any():
+        raise ParityError("encode_prompt: PROMPT is not zero where PROMPT_MASK is")
+    scale = max(float(np.abs(wanted["PROMPT"]).max()), 1e-12)
+    apart = np.abs(came["PROMPT"] - wanted["PROMPT"]).max() / scale
+    return {"relative_max": require("encode_prompt", "the relative difference of PROMPT", apart, RELATIVE)}
+
+
+def check_proposals(came: Arrays, wanted: Arrays) -> Figures:
+    """Grounding DINO's raw numbers: before the proposals are chosen, and after for the graph's own choice.
+
+    Each array is (B, …) and named as in ``export.grounding_dino.PROBES``; logits are compared relative to the
+    largest one, and must be infinite in the very same places; boxes are fractions of the image.
+    """
+    import numpy as np
+
+    figures: Figures = {}
+    for name in ("FOREGROUND", "LOGITS"):
+        finite = np.isfinite(wanted[name])
+        check_equal("detect", f"where {name} is finite", np.isfinite(came[name]), finite)
+        scale = max(1.0, float(np.abs(wanted[name][finite]).max()))
+        apart = np.abs(came[name][finite] - wanted[name][finite]).max() / scale
+        figures[f"{name.lower()}_relative_max"] = require("detect", f"the relative difference of {name}", apart, SCORE)
+    apart = np.abs(came["BOXES"] - wanted["BOXES"]).max()
+    return figures | {"boxes_difference_max": require("detect", "the difference of BOXES", apart, SCORE)}
 
 
 def pixel_check(leaf: str, std: Sequence[float]) -> Check:

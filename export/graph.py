@@ -116,6 +116,22 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     return ir.to_proto(graph)
 
 
+def drop_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Takes outputs away, and the nodes that served them alone."""
+    graph = model.graph
+    kept = [value for value in graph.output if value.name not in names]
+    del graph.output[:]
+    graph.output.extend(kept)
+    needed = {value.name for value in kept}
+    nodes = []
+    for node in reversed(graph.node):  # in topological order, so every reader comes before what it reads
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(nodes))
+
+
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     """Removes what the exporter notes about itself: stack traces with the paths of the exporting machine."""
     graph = model.graph

@@ -152,9 +152,14 @@ class Detector(Protocol):
     """What ``Detect`` needs of a detector: every box with its score for the prompt of its own image."""
 
     side: int
+    prompt_width: int
 
-    def __call__(self, image: Tensor, prompt: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, D, D) in 0 … 1, (B, L, C), (B, L) → boxes x0 y0 x1 y1 in input pixels (B, A, 4), scores (B, A)"""
+    def place(self, canvas: Tensor, size: Tensor) -> Letterboxed:
+        """The image in the detector's square. (B, S, S, 3), (B, 4)"""
+        ...
+
+    def __call__(self, boxed: Letterboxed, prompt: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, C), (B, L) → boxes x0 y0 x1 y1 in input pixels (B, A, 4), scores (B, A)"""
         ...
 
 
@@ -187,8 +192,11 @@ class YoloWorld(nn.Module):
         head = self.model.model[-1]
         return head.decode_bboxes(head.dfl(raw["boxes"]), self.anchors) * self.strides  # (B, 4, A)
 
-    def forward(self, image: Tensor, prompt: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.model.predict(image, txt_feats=prompt)  # (B, 5, A): centre, width and height, score
+    def place(self, canvas: Tensor, size: Tensor) -> Letterboxed:
+        return letterbox(canvas, size, self.side)
+
+    def forward(self, boxed: Letterboxed, prompt: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.model.predict(boxed.image, txt_feats=prompt)  # (B, 5, A): centre, width and height, score
         center, extent = found[:, 0:2], found[:, 2:4]
         boxes = torch.cat([center - extent / 2.0, center + extent / 2.0], dim=1).transpose(1, 2)
         return boxes, found[:, 4]  # (B, A, 4), (B, A)
@@ -203,6 +211,8 @@ class Letterboxed:
     pad_y: Tensor
     gain_x: Tensor
     gain_y: Tensor
+    resized_w: Tensor
+    resized_h: Tensor
 
 
 def letterbox(canvas: Tensor, size: Tensor, side: int) -> Letterboxed:
@@ -221,7 +231,7 @@ def letterbox(canvas: Tensor, size: Tensor, side: int) -> Letterboxed:
     image = resample(canvas, wy, wx, round_between=False)  # (B, 3, D, D), zero in the padding
     inside = wy.sum(2)[:, None, :, None] * wx.sum(2)[:, None, None, :]  # (B, 1, D, D), 1 or 0
     image = image + grey_levels(LETTERBOX_GREY * (1.0 - inside))
-    return Letterboxed(image / 255.0, pad_x, pad_y, new_w / width, new_h / height)
+    return Letterboxed(image / 255.0, pad_x, pad_y, new_w / width, new_h / height, new_w, new_h)
 
 
 def to_canvas(boxes: Tensor, boxed: Letterboxed, size: Tensor) -> Tensor:
@@ -233,6 +243,17 @@ def to_canvas(boxes: Tensor, boxed: Letterboxed, size: Tensor) -> Tensor:
     return torch.minimum(((boxes - pad[:, None]) / gain[:, None]).clamp(min=0.0), limit[:, None])
 
 
+def best_box(
+    boxes: Tensor, scores: Tensor, boxed: Letterboxed, size: Tensor, prompt_mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``CANVAS_BOX`` and ``SCORE`` of boxes in input pixels. (B, A, 4), (B, A) → (B, 4), (B, 1)"""
+    score, best = scores.max(dim=1, keepdim=True)  # (B, 1)
+    box = boxes.gather(1, best[:, :, None].expand(-1, -1, 4))  # (B, 1, 4)
+    box = to_canvas(box, boxed, size)[:, 0]  # (B, 4)
+    asked = prompt_mask.amax(dim=1, keepdim=True) > 0  # (B, 1)
+    return torch.where(asked, box, whole_image(size)), torch.where(asked, score, torch.zeros_like(score))
+
+
 class Detect(nn.Module):
     """``detect``: the most confident box for the prompt, on the canvas; the whole image for an empty prompt."""
 
@@ -241,10 +262,6 @@ class Detect(nn.Module):
         self.detector = detector
 
     def forward(self, canvas: Tensor, size: Tensor, prompt: Tensor, prompt_mask: Tensor) -> tuple[Tensor, Tensor]:
-        boxed = letterbox(canvas, size, self.detector.side)
-        boxes, scores = self.detector(boxed.image, prompt, prompt_mask)  # (B, A, 4), (B, A)
-        score, best = scores.max(dim=1, keepdim=True)  # (B, 1)
-        box = boxes.gather(1, best[:, :, None].expand(-1, -1, 4))  # (B, 1, 4)
-        box = to_canvas(box, boxed, size)[:, 0]  # (B, 4)
-        asked = prompt_mask.amax(dim=1, keepdim=True) > 0  # (B, 1)
-        return torch.where(asked, box, whole_image(size)), torch.where(asked, score, torch.zeros_like(score))
+        boxed = self.detector.place(canvas, size)
+        boxes, scores = self.detector(boxed, prompt, prompt_mask)  # (B, A, 4), (B, A)
+        return best_box(boxes, scores, boxed, size, prompt_mask)

@@ -26,6 +26,8 @@ YOLO_WORLD_SIDE = 640
 
 YOLO_WORLD_TEXT = ("ViT-B-32-quickgelu", "openai")
 """The text tower that YOLO-World's published weights were trained with."""
+GROUNDING_DINO = {f"grounding-dino-{scale}": f"IDEA-Research/grounding-dino-{scale}" for scale in ("tiny", "base")}
+GROUNDING_DINO_SIDE = 800
 DEFAULT_PRETRAINED = {"ViT-B-32": "laion2b_s34b_b79k", YOLO_WORLD_TEXT[0]: YOLO_WORLD_TEXT[1]}
 
 
@@ -69,18 +71,26 @@ class EncoderSource:
 
 @dataclass(frozen=True)
 class DetectorSource:
-    """A YOLO-World checkpoint, or the name of one that ultralytics fetches; ``resolve_detector`` makes it."""
+    """A checkpoint, or the name of one that its library fetches; ``resolve_detector`` makes it.
+
+    ``file`` is a file of ultralytics for YOLO-World, a folder of transformers for Grounding DINO.
+    """
 
     name: str
     file: Path | None
     random: bool = False
 
+    @property
+    def is_grounding_dino(self) -> bool:
+        return self.name in GROUNDING_DINO
+
     def describe(self) -> dict[str, Any]:
         if self.random:
             return {"model": self.name, "weights": "random"}
         if self.file:
-            return {"model": self.name, "files": {self.file.name: sha256_of(self.file)}}
-        return {"model": self.name, "pretrained": f"{YOLO_WORLD[self.name]}.pt"}
+            files = sorted(self.file.iterdir()) if self.file.is_dir() else [self.file]
+            return {"model": self.name, "files": {file.name: sha256_of(file) for file in files if file.is_file()}}
+        return {"model": self.name, "pretrained": GROUNDING_DINO.get(self.name) or f"{YOLO_WORLD[self.name]}.pt"}
 
 
 @dataclass(frozen=True)
@@ -195,15 +205,17 @@ def resolve_detector(name: str, weights: str | None = None, random: bool = False
     resolve_detector("yolo-world-s", weights="yolov8s-worldv2.pt")  the same from a file
     resolve_detector("runs/detect/train/weights/best.pt")        a YOLO-World checkpoint of any scale
     resolve_detector("yolo-world-s", random=True)                the true architecture, no weights
+    resolve_detector("grounding-dino-tiny")                      transformers' published weights
+    resolve_detector("grounding-dino-tiny", weights="runs/dino") a folder made by save_pretrained
     """
     if name == "mini":
         return _detector_file("mini", MINI / "detector.pt", "the mini detector is trained by `make train-mini`")
     if name.endswith(".pt"):
         return _detector_file(Path(name).stem, Path(name))
-    if name.startswith("grounding-dino"):
-        raise UnsupportedModel("Grounding DINO cannot be exported yet; YOLO-World can")
+    if name in GROUNDING_DINO:
+        return _grounding_dino(name, weights, random)
     if name not in YOLO_WORLD:
-        raise unknown("detector", name, ["mini", *YOLO_WORLD])
+        raise unknown("detector", name, ["mini", *YOLO_WORLD, *GROUNDING_DINO])
     if weights:
         return _detector_file(name, Path(weights))
     if not random and name not in YOLO_WORLD_PUBLISHED:
@@ -215,6 +227,16 @@ def _detector_file(name: str, file: Path, hint: str = "a YOLO-World checkpoint o
     if not file.is_file():
         raise SourceError(f"no such file: {file} ({hint})")
     return DetectorSource(name, file)
+
+
+def _grounding_dino(name: str, weights: str | None, random: bool) -> DetectorSource:
+    if not weights:
+        return DetectorSource(name, None, random)
+    folder = Path(weights)
+    for wanted in ("config.json", "tokenizer_config.json"):
+        if not (folder / wanted).is_file():
+            raise SourceError(f"no such file: {folder / wanted} (save model and tokenizer there by save_pretrained)")
+    return DetectorSource(name, folder)
 
 
 def load_encoder(source: EncoderSource) -> Encoder:
@@ -365,12 +387,17 @@ def text_config(source: EncoderSource) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class LoadedDetector:
-    model: Any  # ultralytics.nn.tasks.WorldModel
+    model: Any  # ultralytics.nn.tasks.WorldModel, transformers.GroundingDinoForObjectDetection
     side: int
+    tokenizer: Any = None  # transformers' BertTokenizer, where the detector brings its own prompt encoder
 
 
 def load_detector(source: DetectorSource, side: int | None = None) -> LoadedDetector:
     """The FP32 model in evaluation mode and the side of its input: asked for, trained with, or 640."""
+    if source.is_grounding_dino:
+        from export.grounding_dino import load_grounding_dino
+
+        return load_grounding_dino(source, side)
     quiet_ultralytics()
     import torch
     from ultralytics.nn.tasks import WorldModel, load_checkpoint

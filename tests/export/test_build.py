@@ -160,7 +160,13 @@ REFUSED = {
     "threshold": ({"threshold": 1.5}, UsageError, "between 0 and 1"),
     "canvas": ({"canvas": 8}, UsageError, "canvas"),
     "no published weights": ({"detector": "yolo-world-n"}, UsageError, "--detector-weights"),
-    "not yet": ({"detector": "grounding-dino-tiny"}, UnsupportedModel, "YOLO-World can"),
+    "a prompt encoder too many": ({"detector": "grounding-dino-tiny"}, UsageError, "leave out --prompt-encoder"),
+    "another grounding dino": ({"detector": "grounding-dino-tny"}, UsageError, "did you mean 'grounding-dino-tiny'"),
+    "missing detector folder": (
+        {"detector": "grounding-dino-tiny", "detector_weights": "nowhere/dino"},
+        SourceError,
+        r"no such file: nowhere/dino/config\.json",
+    ),
 }
 
 

@@ -124,3 +124,32 @@ def test_tokenizer_that_differs():
     assert gate.check_tokenizer("tokenize", Fake([1, 2, 3]), Fake([]), ["mug"]) == {"texts_equal": 1.0}
     with pytest.raises(ParityError, match="'mug' becomes"):
         gate.check_tokenizer("tokenize", Fake([1, 2, 4]), Fake([]), ["mug"])
+
+
+def test_phrases():
+    truth = {"PROMPT": np.float32([[[3, 4], [0, 0]]]), "PROMPT_MASK": np.int32([[1, 0]])}
+    assert gate.check_encode_phrase({}, truth, truth) == {"relative_max": 0.0}
+    for came, message in (
+        ({**truth, "PROMPT": truth["PROMPT"] * 1.01}, "relative difference"),
+        ({**truth, "PROMPT": truth["PROMPT"] + 1}, "not zero"),
+        ({**truth, "PROMPT_MASK": np.int32([[1, 1]])}, "PROMPT_MASK"),
+    ):
+        with pytest.raises(ParityError, match=message):
+            gate.check_encode_phrase({}, came, truth)
+
+
+def test_proposals():
+    truth = {
+        "FOREGROUND": np.float32([[0.5, 2.0]]),
+        "LOGITS": np.float32([[[1.0, -np.inf], [0.2, -np.inf]]]),
+        "BOXES": np.float32([[[0.5, 0.5, 0.1, 0.1]]]),
+    }
+    assert set(gate.check_proposals(truth, truth).values()) == {0.0}
+    for name, value in (
+        ("FOREGROUND", truth["FOREGROUND"] + 0.01),
+        ("LOGITS", np.nan_to_num(truth["LOGITS"], neginf=-1e30)),
+        ("LOGITS", truth["LOGITS"] + 0.01),
+        ("BOXES", truth["BOXES"] * np.nan),
+    ):
+        with pytest.raises(ParityError, match=name):
+            gate.check_proposals({**truth, name: value}, truth)

@@ -7,7 +7,7 @@ import pytest
 from onnx import parser
 
 from export.errors import GraphError
-from export.graph import check_contract, set_metadata, strip
+from export.graph import check_contract, drop_outputs, set_metadata, strip
 from export.specs import CANVAS, EMBEDDING, TOKENS, ModelSpec, TensorSpec
 
 SPEC = ModelSpec((TOKENS,), (EMBEDDING,))
@@ -63,3 +63,14 @@ def test_metadata():
     set_metadata(graph, {"leaf": "encode_text", "opset": 18})
     set_metadata(graph, {"leaf": "encode_text", "opset": 18})
     assert {entry.key: entry.value for entry in graph.metadata_props} == {"leaf": "encode_text", "opset": "18"}
+
+
+def test_dropped_outputs_take_the_nodes_along_that_served_them_alone():
+    graph = model(
+        "(int64[batch,4] TOKENS) => (float[batch,4] EMBEDDING, float[batch,4] PROBE)",
+        "shared = Cast<to=1>(TOKENS) EMBEDDING = Neg(shared) alone = Abs(shared) PROBE = Neg(alone)",
+    )
+    drop_outputs(graph, ["PROBE"])
+    onnx.checker.check_model(graph, full_check=True)
+    assert [node.op_type for node in graph.graph.node] == ["Cast", "Neg"]
+    assert check_contract(graph, SPEC) == {"T": 4, "D": 4}
