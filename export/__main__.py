@@ -95,6 +95,12 @@ def parser() -> argparse.ArgumentParser:
         "--threshold", type=float, default=0.2, help="below this score the whole image is taken (%(default)s)"
     )
     models.add_argument(
+        "--precision",
+        choices=["fp32", "fp16"],
+        default="fp32",
+        help="fp16: for GPUs, twice as fast or better; inputs and outputs stay FP32 (%(default)s)",
+    )
+    models.add_argument(
         "--format", choices=["onnx", "tensorrt"], default="onnx", help="what Triton's backends load (%(default)s)"
     )
     models.add_argument("--canvas", type=int, default=640, help="canvas side of the examples (%(default)s)")
@@ -156,6 +162,7 @@ def models(arguments: argparse.Namespace) -> None:
         random_weights=arguments.random_weights,
         format=arguments.format,
         tokenizer=arguments.tokenizer,
+        precision=arguments.precision,
     )
     build(request, arguments.out, arguments.version, arguments.force, say)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export import examples, gate, repository
 from export.errors import UsageError
+from export.precision import GROUNDING_DINO, OPEN_CLIP, YOLO_WORLD, Policy, with_policy
 from export.quiet import quiet_ultralytics
 from export.sources import (
     YOLO_WORLD_TEXT,
@@ -77,8 +78,14 @@ class LeafExport:
     """PyTorch's truth for ``check``, where it is more than the module's outputs."""
     also: Callable[[gate.Arrays], gate.Figures] | None = None
     """A comparison with something other than PyTorch, given the graph's outputs for all rows."""
+    half: Policy | None = None
+    """What computes in FP16; without it, nothing."""
     probes: tuple[TensorSpec, ...] = ()
     """Outputs that the graph has beside the leaf's own until ``check`` has seen them."""
+
+    @property
+    def tolerance(self) -> gate.Tolerance:
+        return gate.FP16 if self.half else gate.FP32
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,7 @@ def make_request(
     random_weights: bool = False,
     format: str = "onnx",
     tokenizer: str | None = None,
+    precision: str = "fp32",
 ) -> Request:
     """Refuses what cannot work before anything is loaded."""
     if not 0.0 <= threshold <= 1.0:
@@ -124,9 +132,8 @@ def make_request(
     else:
         name, tag = YOLO_WORLD_TEXT
         prompt_source = resolve_encoder(name, tag, random=random_weights)
-    return Request(
-        detector_source, encoder_source, prompt_source, Settings(threshold, canvas, detector_side, format=format)
-    )
+    settings = Settings(threshold, canvas, detector_side, precision, format)
+    return Request(detector_source, encoder_source, prompt_source, settings)
 
 
 def build(
@@ -253,12 +260,16 @@ def plan(settings: Settings, detector: LoadedDetector, encoder: Encoder, prompts
     with torch.no_grad():
         prompt, mask = prompts.module.eval()(tokens)
     plan_detector = plan_detect if detector.tokenizer is None else plan_detect_phrase
-    return [
+    leaves = [
         LeafExport("encode_prompt", prompts.module, {"TOKENS": tokens}, prompts.check),
         plan_detector(detector, photos, prompt, mask),
         *plan_pixels(settings, encoder, photos),
         *plan_encoders(encoder, photos),
     ]
+    if settings.precision == "fp32":
+        return leaves
+    policies = OPEN_CLIP | (YOLO_WORLD if detector.tokenizer is None else GROUNDING_DINO)
+    return [replace(leaf, half=policies.get(leaf.name)) for leaf in leaves]
 
 
 def plan_detect(detector: LoadedDetector, photos: Photos, prompt: Tensor, mask: Tensor) -> LeafExport:
@@ -300,7 +311,7 @@ def plan_detect_phrase(detector: LoadedDetector, photos: Photos, prompt: Tensor,
             rows.append(dino.encode(dino.place(photos.canvas[one], photos.size[one]), prompt[one], mask[one]))
         return {name: torch.cat([getattr(row, name) for row in rows]).numpy() for name in names}
 
-    def check(inputs: gate.Arrays, came: gate.Arrays, wanted: gate.Arrays) -> gate.Figures:
+    def check(inputs: gate.Arrays, came: gate.Arrays, wanted: gate.Arrays, tolerance: gate.Tolerance) -> gate.Figures:
         size = torch.from_numpy(inputs["SIZE"])
         boxed = dino.place(torch.from_numpy(inputs["CANVAS"]), size)
         encoded = Encoded(**{name: torch.from_numpy(wanted[name]) for name in names})
@@ -308,10 +319,10 @@ def plan_detect_phrase(detector: LoadedDetector, photos: Photos, prompt: Tensor,
             logits, boxes = dino.decode(encoded, torch.from_numpy(came["CHOSEN"]))
         ours, scores = dino.rate(boxed, torch.from_numpy(came["LOGITS"]), torch.from_numpy(came["BOXES"]))
         figures = gate.check_proposals(
-            came, {"FOREGROUND": wanted["foreground"], "LOGITS": logits.numpy(), "BOXES": boxes.numpy()}
+            came, {"FOREGROUND": wanted["foreground"], "LOGITS": logits.numpy(), "BOXES": boxes.numpy()}, tolerance
         )
         found = {"BOXES": to_canvas(ours, boxed, size).numpy(), "SCORES": scores.numpy()}
-        return figures | gate.check_detect(inputs, came, found)
+        return figures | gate.check_detect(inputs, came, found, tolerance)
 
     inputs = {"CANVAS": photos.canvas, "SIZE": photos.size, "PROMPT": prompt, "PROMPT_MASK": mask}
     return LeafExport("detect", DetectWithProbes(dino), inputs, check, encoded_rows, probes=PROBES)
@@ -368,10 +379,11 @@ def export_leaf(leaf: LeafExport, described: dict[str, Any], folder: Path) -> tu
 
     spec = LEAVES[leaf.name]
     probed = ModelSpec(spec.inputs, spec.outputs + leaf.probes)
-    model = compact(export_graph(leaf.module, list(leaf.inputs.values()), probed))
-    wanted = truth_of(leaf)
+    module = with_policy(leaf.module, leaf.half) if leaf.half else leaf.module
+    model = compact(export_graph(module, list(leaf.inputs.values()), probed))
+    del module
     inputs = {name: value.numpy() for name, value in leaf.inputs.items()}
-    figures = gate.verify(model, probed, inputs, wanted, leaf.check, leaf.also)
+    figures = gate.verify(model, probed, inputs, truth_of(leaf), leaf.check, leaf.also, leaf.tolerance)
     drop_outputs(model, [probe.name for probe in leaf.probes])
     metadata = {
         "leaf": leaf.name,
@@ -424,7 +436,7 @@ def compile_leaf(leaf: LeafExport, folder: Path, limits: Limits, compiler: Compi
         def run(rows: Sequence[int]) -> dict[str, Any]:
             return engine({name: value[list(rows)] for name, value in inputs.items()})
 
-        entry["parity"] = gate.compare(run, inputs, truth_of(leaf), leaf.check, leaf.also)
+        entry["parity"] = gate.compare(run, inputs, truth_of(leaf), leaf.check, leaf.also, leaf.tolerance)
     (folder / PLAN).write_bytes(plan.content)
     graph.unlink()
     return entry

@@ -19,7 +19,8 @@ LARGEST_GRAPH = 2 * 1024**3
 
 
 def unit_length(x: Tensor) -> Tensor:
-    """Safe at zero. (B, D) → (B, D)"""
+    """In FP32, safe at zero. (B, D) → (B, D)"""
+    x = x.float()
     return x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12)
 
 

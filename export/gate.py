@@ -7,6 +7,7 @@ raises ``ParityError`` with one sentence.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from export.errors import ParityError
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     import onnx
 
     Arrays = Mapping[str, np.ndarray]
-    Check = Callable[["Arrays", "Arrays", "Arrays"], "Figures"]
-    """(inputs, what the graph gave, what PyTorch gave) → figures"""
+    Check = Callable[["Arrays", "Arrays", "Arrays", "Tolerance"], "Figures"]
+    """(inputs, what the graph gave, what PyTorch gave, how near it must be) → figures"""
     Run = Callable[[Sequence[int]], dict[str, Any]]
     """(numbers of rows) → what the graph gives for them"""
 
@@ -26,13 +27,25 @@ Figures = dict[str, float]
 
 BATCHES = (1, 3, 7)
 
-COSINE_MIN = 0.99999
 GREY_MAX = 1.01
 GREY_DIFFERENT = 0.01  # share of values that may fall on the other side of a rounding
 PIL_GREY_MEAN = 0.5
-SCORE = 1e-3
 RELATIVE = 1e-4
-BOX_PIXELS = 0.5
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How near a graph must come to PyTorch in FP32."""
+
+    cosine_min: float
+    cosine_mean: float
+    score: float
+    box_pixels: float
+    """In the square that the detector sees a pixel may be several of the photo's."""
+
+
+FP32 = Tolerance(cosine_min=0.99999, cosine_mean=0.99999, score=1e-3, box_pixels=0.5)
+FP16 = Tolerance(cosine_min=0.995, cosine_mean=0.9995, score=1e-2, box_pixels=4.0)
 
 
 def require(leaf: str, what: str, value: float, limit: float, at_least: bool = False) -> float:
@@ -44,12 +57,23 @@ def require(leaf: str, what: str, value: float, limit: float, at_least: bool = F
 
 
 def run_graph(model: onnx.ModelProto, spec: ModelSpec, inputs: Arrays) -> Run:
-    """A function that runs the graph on the given rows of ``inputs``, on the CPU."""
+    """A function that runs the graph on the given rows of ``inputs``.
+
+    FP32 on the CPU. FP16 on the GPU, or with every tensor rounded on the CPU, see ``export.precision.rounded``.
+    """
     import onnxruntime
+
+    from export.precision import is_half, rounded
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    if is_half(model):
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            providers.insert(0, "CUDAExecutionProvider")
+        else:
+            model = rounded(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     names = [tensor.name for tensor in spec.outputs]
 
     def run(rows: Sequence[int]) -> dict[str, Any]:
@@ -66,38 +90,39 @@ def verify(
     wanted: Arrays,
     check: Check,
     also: Callable[[Arrays], Figures] | None = None,
+    tolerance: Tolerance = FP32,
 ) -> Figures:
-    """Checks what the graph gives on the CPU, see ``compare``."""
-    return compare(run_graph(model, spec, inputs), inputs, wanted, check, also)
+    """Checks what the graph gives here, see ``compare``."""
+    return compare(run_graph(model, spec, inputs), inputs, wanted, check, also, tolerance)
 
 
 def compare(
-    run: Run, inputs: Arrays, wanted: Arrays, check: Check, also: Callable[[Arrays], Figures] | None = None
+    run: Run,
+    inputs: Arrays,
+    wanted: Arrays,
+    check: Check,
+    also: Callable[[Arrays], Figures] | None = None,
+    tolerance: Tolerance = FP32,
 ) -> Figures:
     """Checks every row of ``inputs`` in batches of several sizes, so that a row is the same in any company.
 
     Args:
-        wanted: the truth for all rows, which ``check`` sees in the same batches.
-        also: a further check, of the graph's outputs for all rows at once.
+        wanted: the truth for all rows.
+        also: a further check, of the graph's outputs alone.
 
     Returns:
-        the worst figure of all batches, by name
+        the worst figure of all sizes of a batch, by name
     """
+    import numpy as np
+
     rows = len(next(iter(inputs.values())))
     figures: Figures = {}
     for batch in BATCHES:
-        for begin in range(0, rows, batch):
-            chosen = list(range(begin, min(begin + batch, rows)))
-            part = check(
-                {name: value[chosen] for name, value in inputs.items()},
-                run(chosen),
-                {name: value[chosen] for name, value in wanted.items()},
-            )
-            for name, value in part.items():
-                worst = min if name.endswith("_min") else max
-                figures[name] = worst(figures.get(name, value), value)
-    if also:
-        figures |= also(run(range(rows)))
+        parts = [run(range(begin, min(begin + batch, rows))) for begin in range(0, rows, batch)]
+        came = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for name, value in (check(inputs, came, wanted, tolerance) | (also(came) if also else {})).items():
+            worst = min if name.startswith("cosine") else max
+            figures[name] = worst(figures.get(name, value), value)
     return figures
 
 
@@ -119,39 +144,41 @@ def check_equal(leaf: str, name: str, came: np.ndarray, wanted: np.ndarray) -> N
         )
 
 
-def check_vectors(leaf: str, name: str, came: np.ndarray, wanted: np.ndarray) -> Figures:
+def check_vectors(leaf: str, name: str, came: np.ndarray, wanted: np.ndarray, tolerance: Tolerance) -> Figures:
     """Unit vectors (B, …, D) by cosine."""
     import numpy as np
 
     flat, truth = came.reshape(-1, came.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
     lengths = np.linalg.norm(flat, axis=-1)
+    near = cosines(flat, truth)
     return {
-        "cosine_min": require(leaf, f"the cosine of {name}", cosines(flat, truth).min(), COSINE_MIN, at_least=True),
+        "cosine_min": require(leaf, f"the cosine of {name}", near.min(), tolerance.cosine_min, at_least=True),
+        "cosine_mean": require(leaf, f"the mean cosine of {name}", near.mean(), tolerance.cosine_mean, at_least=True),
         "difference_max": float(np.abs(flat - truth).max()),
         "length_error_max": require(leaf, f"the distance of {name} from unit length", abs(lengths - 1).max(), 1e-4),
     }
 
 
-def check_encode_image(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
+def check_encode_image(inputs: Arrays, came: Arrays, wanted: Arrays, tolerance: Tolerance = FP32) -> Figures:
     shown = inputs["STATUS"][:, 0] < Status.NOT_AN_IMAGE
     blank = came["EMBEDDING"][~shown]
     if blank.any():
         raise ParityError("encode_image: a row without an image is not zero")
     if not shown.any():
         return {}
-    return check_vectors("encode_image", "EMBEDDING", came["EMBEDDING"][shown], wanted["EMBEDDING"][shown])
+    return check_vectors("encode_image", "EMBEDDING", came["EMBEDDING"][shown], wanted["EMBEDDING"][shown], tolerance)
 
 
-def check_encode_text(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
-    return check_vectors("encode_text", "EMBEDDING", came["EMBEDDING"], wanted["EMBEDDING"])
+def check_encode_text(inputs: Arrays, came: Arrays, wanted: Arrays, tolerance: Tolerance = FP32) -> Figures:
+    return check_vectors("encode_text", "EMBEDDING", came["EMBEDDING"], wanted["EMBEDDING"], tolerance)
 
 
-def check_encode_prompt(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
+def check_encode_prompt(inputs: Arrays, came: Arrays, wanted: Arrays, tolerance: Tolerance = FP32) -> Figures:
     check_equal("encode_prompt", "PROMPT_MASK", came["PROMPT_MASK"], wanted["PROMPT_MASK"])
-    return check_vectors("encode_prompt", "PROMPT", came["PROMPT"], wanted["PROMPT"])
+    return check_vectors("encode_prompt", "PROMPT", came["PROMPT"], wanted["PROMPT"], tolerance)
 
 
-def check_encode_phrase(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
+def check_encode_phrase(inputs: Arrays, came: Arrays, wanted: Arrays, tolerance: Tolerance = FP32) -> Figures:
     """``PROMPT`` of any length, zero where there is no word. Relative to the largest value."""
     import numpy as np
 
@@ -163,7 +190,7 @@ def check_encode_phrase(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures
     return {"relative_max": require("encode_prompt", "the relative difference of PROMPT", apart, RELATIVE)}
 
 
-def check_proposals(came: Arrays, wanted: Arrays) -> Figures:
+def check_proposals(came: Arrays, wanted: Arrays, tolerance: Tolerance = FP32) -> Figures:
     """Grounding DINO's raw numbers: before the proposals are chosen, and after for the graph's own choice.
 
     Each array is (B, …) and named as in ``export.grounding_dino.PROBES``; logits are compared relative to the
@@ -177,9 +204,11 @@ def check_proposals(came: Arrays, wanted: Arrays) -> Figures:
         check_equal("detect", f"where {name} is finite", np.isfinite(came[name]), finite)
         scale = max(1.0, float(np.abs(wanted[name][finite]).max()))
         apart = np.abs(came[name][finite] - wanted[name][finite]).max() / scale
-        figures[f"{name.lower()}_relative_max"] = require("detect", f"the relative difference of {name}", apart, SCORE)
+        figures[f"{name.lower()}_relative_max"] = require(
+            "detect", f"the relative difference of {name}", apart, tolerance.score
+        )
     apart = np.abs(came["BOXES"] - wanted["BOXES"]).max()
-    return figures | {"boxes_difference_max": require("detect", "the difference of BOXES", apart, SCORE)}
+    return figures | {"boxes_difference_max": require("detect", "the difference of BOXES", apart, tolerance.score)}
 
 
 def pixel_check(leaf: str, std: Sequence[float]) -> Check:
@@ -188,7 +217,7 @@ def pixel_check(leaf: str, std: Sequence[float]) -> Check:
 
     to_grey = 255.0 * np.asarray(std, np.float32).reshape(1, 3, 1, 1)
 
-    def check(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
+    def check(inputs: Arrays, came: Arrays, wanted: Arrays, tolerance: Tolerance = FP32) -> Figures:
         check_equal(leaf, "STATUS", came["STATUS"], wanted["STATUS"])
         grey = np.abs(came["PIXELS"] - wanted["PIXELS"]) * to_grey
         figures = {
@@ -203,7 +232,7 @@ def pixel_check(leaf: str, std: Sequence[float]) -> Check:
     return check
 
 
-def check_detect(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
+def check_detect(inputs: Arrays, came: Arrays, wanted: Arrays, tolerance: Tolerance = FP32) -> Figures:
     """``detect``: the score, and a box that PyTorch rates as high.
 
     ``wanted`` holds every candidate of PyTorch: ``BOXES`` (B, A, 4) on the canvas, ``SCORES`` (B, A). Two boxes of
@@ -215,14 +244,17 @@ def check_detect(inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
     best = np.where(asked, wanted["SCORES"].max(axis=1), 0.0)  # (B,)
     figures = {
         "score_difference_max": require(
-            "detect", "the difference of SCORE", np.abs(came["SCORE"][:, 0] - best).max(), SCORE
+            "detect", "the difference of SCORE", np.abs(came["SCORE"][:, 0] - best).max(), tolerance.score
         )
     }
     apart = np.abs(came["CANVAS_BOX"][:, None] - wanted["BOXES"]).max(axis=2)  # (B, A)
-    apart = np.where(wanted["SCORES"] >= best[:, None] - SCORE, apart, np.inf).min(axis=1)  # (B,)
+    apart = np.where(wanted["SCORES"] >= best[:, None] - tolerance.score, apart, np.inf).min(axis=1)  # (B,)
     if asked.any():
         figures["box_pixels"] = require(
-            "detect", "the distance of CANVAS_BOX from PyTorch's best box in pixels", apart[asked].max(), BOX_PIXELS
+            "detect",
+            "the distance of CANVAS_BOX from PyTorch's best box in pixels",
+            apart[asked].max(),
+            tolerance.box_pixels,
         )
     heights, widths = inputs["SIZE"][:, 0:1], inputs["SIZE"][:, 1:2]
     whole = np.concatenate([np.zeros_like(widths), np.zeros_like(widths), widths, heights], axis=1)

@@ -182,21 +182,24 @@ class YoloWorld(nn.Module):
         head.export, head.format, head.nc = True, "onnx", 1
         with torch.no_grad():
             width = head.cv3[0][-1].out_channels  # C
-            self.model.predict(torch.zeros(1, 3, side, side), txt_feats=torch.zeros(1, 1, width))
+            self.model(torch.zeros(1, 3, side, side), txt_feats=torch.zeros(1, 1, width))
         self.prompt_width = width
         self.register_buffer("anchors", head.anchors[None].clone(), persistent=False)  # (1, 2, A)
         self.register_buffer("strides", head.strides.clone(), persistent=False)  # (1, A)
+        self.distances = head.dfl
+        head.dfl = nn.Identity()  # boxes are decoded here, in FP32 also where the rest is not
         head._get_decode_boxes = self._decode_boxes
 
     def _decode_boxes(self, raw: dict[str, Tensor]) -> Tensor:
         head = self.model.model[-1]
-        return head.decode_bboxes(head.dfl(raw["boxes"]), self.anchors) * self.strides  # (B, 4, A)
+        distances = self.distances(raw["boxes"].float())  # (B, 4, A)
+        return head.decode_bboxes(distances, self.anchors) * self.strides  # (B, 4, A)
 
     def place(self, canvas: Tensor, size: Tensor) -> Letterboxed:
         return letterbox(canvas, size, self.side)
 
     def forward(self, boxed: Letterboxed, prompt: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.model.predict(boxed.image, txt_feats=prompt)  # (B, 5, A): centre, width and height, score
+        found = self.model(boxed.image, txt_feats=prompt)  # (B, 5, A): centre, width and height, score
         center, extent = found[:, 0:2], found[:, 2:4]
         boxes = torch.cat([center - extent / 2.0, center + extent / 2.0], dim=1).transpose(1, 2)
         return boxes, found[:, 4]  # (B, A, 4), (B, A)

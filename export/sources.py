@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from export import examples
 from export.errors import SourceError, UnsupportedModel, UsageError, first_line, unknown
 from export.quiet import quiet_exporters, quiet_logging, quiet_ultralytics
 
@@ -385,6 +386,26 @@ def text_config(source: EncoderSource) -> dict[str, Any]:
     return text
 
 
+def enliven(model: Any) -> None:
+    """Gives an untrained YOLO-World outputs that depend on its inputs, or comparing two of them would show nothing.
+
+    As made, its signals fade from layer to layer, and its scores are all 5e-5. One batch of pictures sets the
+    statistics that normalize the layers, and scores spread around one half.
+    """
+    import torch
+
+    normalizations = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    for part in normalizations:
+        part.momentum = 1.0
+    head = model.model[-1]
+    for contrast in head.cv4:
+        torch.nn.init.zeros_(contrast.bias)
+    with torch.no_grad():
+        images = torch.from_numpy(examples.canvases(examples.pictures(), 320)[0]).permute(0, 3, 1, 2) / 255.0
+        prompts = torch.randn(len(images), head.nc, head.cv3[0][-1].out_channels)
+        model.train().predict(images, txt_feats=prompts)
+
+
 @dataclass(frozen=True)
 class LoadedDetector:
     model: Any  # ultralytics.nn.tasks.WorldModel, transformers.GroundingDinoForObjectDetection
@@ -404,8 +425,9 @@ def load_detector(source: DetectorSource, side: int | None = None) -> LoadedDete
 
     if source.random:
         torch.manual_seed(0)
-        model = WorldModel(f"{YOLO_WORLD[source.name]}.yaml", verbose=False).eval()
-        return LoadedDetector(model, side or YOLO_WORLD_SIDE)
+        model = WorldModel(f"{YOLO_WORLD[source.name]}.yaml", verbose=False)
+        enliven(model)
+        return LoadedDetector(model.eval(), side or YOLO_WORLD_SIDE)
     file = source.file or CACHE / f"{YOLO_WORLD[source.name]}.pt"
     try:
         model, checkpoint = load_checkpoint(str(file))
