@@ -38,7 +38,11 @@ Weights to verified ONNX graphs, or TensorRT plans, in a Triton model repository
   python -m export --detector best.pt --encoder ViT-B-32 --version 2
       beside version 1, for a running server to load
 
-  python -m export --detector best.pt --encoder ViT-B-32 --format tensorrt
+  python -m export --detector best.pt --encoder ViT-B-32 --precision fp16
+      computes in FP16 where that is safe, for GPUs: the cosine with FP32 is 0.9995 in the mean and 0.995 at least,
+      with every tensor rounded, or nothing is put into place
+
+  python -m export --detector best.pt --encoder ViT-B-32 --precision fp16 --format tensorrt
       TensorRT plans instead of ONNX graphs: on the GPU and with the TensorRT version that will serve them, as in
       nvcr.io/nvidia/tensorrt:YY.MM-py3 of the release of your tritonserver; each passes the same comparisons
 
@@ -114,7 +118,8 @@ def show(out: Path) -> str:
     for manifest in filter(None, manifests):
         settings = manifest["request"]["settings"]
         lines.append(
-            f"version {manifest['version']}: {repository.models_of(manifest)}, {settings.get('format', 'onnx')}, "
+            f"version {manifest['version']}: {repository.models_of(manifest)}, {settings.get('precision', 'fp32')}, "
+            f"{settings.get('format', 'onnx')}, "
             f"detector at {manifest['detector_side']} px, threshold {settings['threshold']}"
         )
         lines.extend(f"  {repository.describe_leaf(leaf, entry)}" for leaf, entry in manifest["leaves"].items())
