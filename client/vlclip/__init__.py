@@ -8,6 +8,9 @@ with vlclip.Client("localhost:8001") as client:
     similarity = texts.embedding @ photos.embedding.T  # [1, 2], cosines
 """
 
+from vlclip._connection import TLS
+from vlclip._retry import Retry, Timeout
+from vlclip.aio import AsyncClient
 from vlclip.client import Client
 from vlclip.errors import (
     AccessError,
@@ -16,6 +19,7 @@ from vlclip.errors import (
     ContractError,
     DeadlineError,
     InvalidInputError,
+    ItemError,
     OverloadedError,
     PipelineNotFoundError,
     RejectedError,
@@ -24,25 +28,42 @@ from vlclip.errors import (
     UnavailableError,
     VlclipError,
 )
-from vlclip.results import Grounding, ImageEmbeddings, Status, TextEmbeddings, WholeImageEmbeddings
+from vlclip.results import (
+    EnrichedTexts,
+    Grounding,
+    Health,
+    ImageEmbeddings,
+    Model,
+    Status,
+    TextEmbeddings,
+    WholeImageEmbeddings,
+)
 
 __all__ = [
+    "TLS",
     "AccessError",
+    "AsyncClient",
     "CancelledError",
     "Client",
     "ClosedError",
     "ContractError",
     "DeadlineError",
+    "EnrichedTexts",
     "Grounding",
+    "Health",
     "ImageEmbeddings",
     "InvalidInputError",
+    "ItemError",
+    "Model",
     "OverloadedError",
     "PipelineNotFoundError",
     "RejectedError",
     "RequestError",
+    "Retry",
     "ServerError",
     "Status",
     "TextEmbeddings",
+    "Timeout",
     "UnavailableError",
     "VlclipError",
     "WholeImageEmbeddings",

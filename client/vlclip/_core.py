@@ -1,18 +1,31 @@
-"""The client without I/O: what is sent, and what the answers mean. A shell around it only sends and waits."""
+"""The client without I/O: what is sent, and what the answers mean. The two shells around it only send and wait."""
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from vlclip.errors import ContractError, InvalidInputError
-from vlclip.results import Grounding, ImageEmbeddings, Result, TextEmbeddings, WholeImageEmbeddings
+from vlclip._connection import Endpoint, Headers, metadata
+from vlclip._retry import Budget, Call, Retry, Timeout
+from vlclip.errors import ClosedError, ContractError, InvalidInputError, ItemError
+from vlclip.results import (
+    EnrichedTexts,
+    Grounding,
+    Health,
+    ImageEmbeddings,
+    Model,
+    Result,
+    Status,
+    TextEmbeddings,
+    WholeImageEmbeddings,
+)
 
 Row = tuple[bytes, ...]
 """One item: the bytes of each input of its pipeline."""
@@ -20,18 +33,6 @@ R = TypeVar("R", bound=Result)
 
 MAX_REQUEST_BYTES = 64 << 20
 """Batches are cut here too, so that memory stays bounded; an item that is larger travels alone."""
-
-CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # Triton hangs up on a client that pings more often than every 300 s; and only with keepalive switched on
-    # does the kernel give up a connection whose peer acknowledges nothing (after keepalive_timeout).
-    ("grpc.keepalive_time_ms", 330_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    # Find a restarted server soon: gRPC's own waits grow from 1 to 120 s.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Output:
 
     name: str
     datatype: str
-    dtype: type[np.generic]
+    dtype: type[np.generic] | type[object]
     wire: tuple[int, ...]
     shape: tuple[int, ...]
 
@@ -58,28 +59,17 @@ PRODUCT_IMAGE = Pipeline("product_image", ("IMAGE", "PRODUCT_TYPE"), ImageEmbedd
 WHOLE_IMAGE = Pipeline("whole_image", ("IMAGE",), WholeImageEmbeddings)
 GROUND = Pipeline("ground", ("IMAGE", "PRODUCT_TYPE"), Grounding)
 PRODUCT_TEXT = Pipeline("product_text", ("TEXT",), TextEmbeddings)
+ENRICHED_TEXT = Pipeline("enriched_text", ("PRODUCT", "IMAGE"), EnrichedTexts)
 
 OUTPUTS = {
     "embedding": Output("EMBEDDING", "FP32", np.float32, (-1,), (-1,)),
     "box_xyxy": Output("BOX", "FP32", np.float32, (4,), (4,)),
     "score": Output("SCORE", "FP32", np.float32, (1,), ()),
     "status": Output("STATUS", "INT32", np.int32, (1,), ()),
+    "text": Output("TEXT", "BYTES", object, (1,), ()),
+    "rounds": Output("ROUNDS", "INT32", np.int32, (1,), ()),
 }
 """The tensor behind each field of a result."""
-
-
-def check_address(address: str) -> str:
-    if "://" in address and address.split("://")[0] in ("http", "https", "grpc"):
-        raise InvalidInputError(
-            f'address: expected "host:port" of the gRPC endpoint, got "{address}". Leave out the scheme'
-        )
-    return address
-
-
-def check_timeout(timeout: float) -> float:
-    if not (0 < timeout < math.inf):
-        raise InvalidInputError(f"timeout: expected seconds above 0, and not infinite, got {timeout!r}")
-    return timeout
 
 
 def max_batch_size(pipeline: Pipeline[Any], response: Any) -> int:
@@ -93,23 +83,30 @@ def max_batch_size(pipeline: Pipeline[Any], response: Any) -> int:
     return size
 
 
-def batches(rows: Iterable[Row], max_items: int, max_bytes: int = MAX_REQUEST_BYTES) -> Iterator[list[Row]]:
-    """Cut rows into batches, in order; only the batch at hand is kept."""
-    batch: list[Row] = []
-    held = 0
-    for row in rows:
+class Batches:
+    """Cuts rows into batches, in order; only the batch at hand is kept."""
+
+    def __init__(self, max_items: int, max_bytes: int = MAX_REQUEST_BYTES) -> None:
+        self._max_items, self._max_bytes = max_items, max_bytes
+        self._rows: list[Row] = []
+        self._held = 0
+
+    def add(self, row: Row) -> list[Row] | None:
+        """A batch, if it is full without ``row``."""
         size = sum(map(len, row))
-        if batch and (len(batch) == max_items or held + size > max_bytes):
-            yield batch
-            batch, held = [], 0
-        batch.append(row)
-        held += size
-    if batch:
-        yield batch
+        full = len(self._rows) == self._max_items or self._held + size > self._max_bytes
+        batch = self.rest() if self._rows and full else None
+        self._rows.append(row)
+        self._held += size
+        return batch
+
+    def rest(self) -> list[Row]:
+        batch, self._rows, self._held = self._rows, [], 0
+        return batch
 
 
-def infer_request(pipeline: Pipeline[Any], batch: Sequence[Row], timeout: float) -> Any:
-    """The ModelInferRequest of a batch, which Triton drops from its queues after ``timeout`` seconds."""
+def infer_request(pipeline: Pipeline[Any], batch: Sequence[Row]) -> Any:
+    """The ModelInferRequest of a batch."""
     request = service_pb2.ModelInferRequest(model_name=pipeline.name)
     for name, column in zip(pipeline.inputs, zip(*batch, strict=True), strict=True):
         request.inputs.add(name=name, datatype="BYTES", shape=[len(batch), 1])
@@ -117,8 +114,12 @@ def infer_request(pipeline: Pipeline[Any], batch: Sequence[Row], timeout: float)
         request.raw_input_contents.append(b"".join(part for x in column for part in (struct.pack("<I", len(x)), x)))
     for field in fields(pipeline.result):
         request.outputs.add(name=OUTPUTS[field.name].name)
-    request.parameters["timeout"].int64_param = max(1, round(timeout * 1e6))
     return request
+
+
+def drop_after(request: Any, seconds: float) -> None:
+    """Triton drops the request from its queues when nobody waits for it any more."""
+    request.parameters["timeout"].int64_param = max(1, round(seconds * 1e6))
 
 
 def read_response(pipeline: Pipeline[R], n: int, response: Any) -> R:
@@ -132,15 +133,34 @@ def read_response(pipeline: Pipeline[R], n: int, response: Any) -> R:
         output = OUTPUTS[field.name]
         datatype, shape, content = came.get(output.name, ("nothing", (), b""))
         expected = (n, *(shape[1:2] if output.wire == (-1,) else output.wire))
-        size = math.prod(shape) * np.dtype(output.dtype).itemsize
-        if datatype != output.datatype or shape != expected or len(content) != size:
+        array = _array(output, content) if datatype == output.datatype and shape == expected else None
+        if array is None or array.size != math.prod(shape):
             wanted = [n, *("D" if d == -1 else d for d in output.wire)]
             raise ContractError(
                 f"{pipeline.name}: expected {output.name} {output.datatype} {wanted}, "
                 f"got {datatype} {list(shape)} in {len(content)} bytes. Are the client and the server of one version?"
             )
-        arrays[field.name] = np.frombuffer(content, output.dtype).reshape(n, *shape[1:][: len(output.shape)])
+        arrays[field.name] = array.reshape(n, *shape[1:][: len(output.shape)])
     return pipeline.result(**arrays)
+
+
+def _array(output: Output, content: bytes) -> np.ndarray | None:
+    """The values in a tensor's content; ``None`` where it holds no whole number of them."""
+    if output.dtype is object:
+        texts = _texts(content)
+        return None if texts is None else np.array(texts, object)
+    return None if len(content) % np.dtype(output.dtype).itemsize else np.frombuffer(content, output.dtype)
+
+
+def _texts(content: bytes) -> list[str] | None:
+    texts, at = [], 0
+    while at < len(content):
+        if at + 4 > len(content):
+            return None
+        (size,) = struct.unpack_from("<I", content, at)
+        at += 4 + size
+        texts.append(content[at - size : at].decode("utf-8", "replace"))
+    return texts if at == len(content) else None
 
 
 def merged(pipeline: Pipeline[R], parts: Sequence[R], dim: int = 0) -> R:
@@ -151,3 +171,78 @@ def merged(pipeline: Pipeline[R], parts: Sequence[R], dim: int = 0) -> R:
         empty = np.empty((0, *(dim if d == -1 else d for d in output.shape)), output.dtype)
         arrays[field.name] = np.concatenate([getattr(part, field.name) for part in parts] or [empty])
     return pipeline.result(**arrays)
+
+
+def check_items(pipeline: Pipeline[R], part: R, before: int) -> None:
+    """Raises for the first image of a batch that could not be decoded; ``before`` items came before the batch."""
+    if not hasattr(part, "status") or pipeline is ENRICHED_TEXT:
+        return
+    for row, status in enumerate(part.status):
+        if status >= Status.NOT_AN_IMAGE:
+            reason = Status(status).name.lower().replace("_", " ")
+            error = ItemError(f"{pipeline.name}: image {before + row} is {reason}", before + row, Status(status))
+            error.partial = part
+            raise error
+
+
+def read_health(live: Any, ready: Any, metadata: Any) -> Health:
+    return Health(live=live.live, ready=ready.ready, server=metadata.name, version=metadata.version)
+
+
+def read_models(response: Any) -> tuple[Model, ...]:
+    """From a RepositoryIndexResponse, in the order of names."""
+    models = (Model(one.name, one.version, one.state == "READY", one.reason) for one in response.models)
+    return tuple(sorted(models, key=lambda model: (model.name, model.version)))
+
+
+class Session:
+    """What a client knows and may do; its shell asks before everything that it sends."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        timeout: float | Timeout | None,
+        retry: Retry | None,
+        headers: Headers | None,
+        max_in_flight: int,
+    ) -> None:
+        if max_in_flight < 1:
+            raise InvalidInputError(f"max_in_flight: expected 1 or more, got {max_in_flight}")
+        self.endpoint = endpoint
+        self.timeout = Timeout.of(timeout, Timeout())
+        self.budget = Budget(retry)
+        self.headers = headers
+        self.max_in_flight = max_in_flight
+        self.max_batch_size: dict[str, int] = {}
+        self.dim: int | None = None
+        self.closing = threading.Event()
+
+    @property
+    def closed(self) -> bool:
+        return self.closing.is_set()
+
+    @property
+    def label(self) -> str:
+        return self.endpoint.label
+
+    def call(self, timeout: float | Timeout | None) -> Call:
+        self.check_open()
+        return Call(Timeout.of(timeout, self.timeout), self.budget)
+
+    def single_call(self, seconds: float) -> Call:
+        """One whose requests are not tried again."""
+        self.check_open()
+        return Call(Timeout(seconds, seconds, seconds), Budget(None))
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise ClosedError(f"this client of {self.label} is closed: make a new one")
+
+    def metadata(self) -> list[tuple[str, str]]:
+        return metadata(self.headers)
+
+    def read(self, pipeline: Pipeline[R], n: int, response: Any) -> R:
+        part = read_response(pipeline, n, response)
+        if hasattr(part, "embedding"):
+            self.dim = part.embedding.shape[1]
+        return part

@@ -2,82 +2,217 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
-from collections.abc import Iterable, Iterator, Sized
-from itertools import zip_longest
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Union
+
+import numpy as np
+import numpy.typing as npt
 
 from vlclip._core import Row
 from vlclip.errors import InvalidInputError
 
-Image = bytes | bytearray | memoryview | str | os.PathLike[str]
-"""An encoded file (JPEG, PNG, WebP…), or the path of one."""
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+Image = Union[bytes, bytearray, memoryview, str, os.PathLike[str], BinaryIO, npt.NDArray[np.uint8], "PILImage"]
+"""An encoded file (JPEG, PNG, WebP…): its bytes, its path, or open for reading. Or pixels: of PIL, or [H, W, 3] or
+[H, W] of uint8, which travel as PNG."""
 Images = Image | Iterable[Image]
 Texts = str | Iterable[str]
+Product = Mapping[str, Any]
+"""``product_type``, ``title``, ``description`` and further attributes: whatever JSON can hold."""
+Products = Product | Iterable[Product]
 
-_BYTES = (bytes, bytearray, memoryview)
-_PATH = (str, os.PathLike)
-_END = object()
+AsyncImages = Images | AsyncIterable[Image]
+AsyncTexts = Texts | AsyncIterable[str]
+AsyncProducts = Products | AsyncIterable[Product]
+
+_END: Any = object()
 
 
-def image_rows(images: Images) -> Iterator[Row]:
-    """One row (image,) for each image."""
-    return ((_file(image, n),) for n, image in enumerate(_many(images, (*_BYTES, *_PATH), "images")))
+@dataclass(frozen=True)
+class Items:
+    """The items of a call: one source for each input of the pipeline, and how an item becomes a row."""
+
+    sources: tuple[Any, ...]
+    row: Callable[..., Row]
+    """(number of the item, one value of each source) → its row; reads files."""
+    names: tuple[str, ...]
+    reads_files: bool = True
+
+    def __post_init__(self) -> None:
+        counts = [len(source) if isinstance(source, Sized) else None for source in self.sources]
+        if len({count for count in counts if count is not None}) > 1:
+            raise InvalidInputError(self._mismatch(counts))
+
+    @property
+    def count(self) -> int | None:
+        """How many there are, where that is known before they are read."""
+        return next((len(source) for source in self.sources if isinstance(source, Sized)), None)
+
+    def rows(self) -> Iterator[Row]:
+        sources = [iter(source) for source in self.sources]
+        number = 0
+        while True:
+            values = [next(source, _END) for source in sources]
+            if not self._more(values, number):
+                return
+            yield self.row(number, *values)
+            number += 1
+
+    async def values(self) -> AsyncIterator[tuple[Any, ...]]:
+        """The arguments of ``row``, item by item: sources may be asynchronous."""
+        sources = [source if isinstance(source, AsyncIterable) else _async(source) for source in self.sources]
+        iterators = [aiter(source) for source in sources]
+        number = 0
+        while True:
+            values = [await anext(iterator, _END) for iterator in iterators]
+            if not self._more(values, number):
+                return
+            yield number, *values
+            number += 1
+
+    def _more(self, values: list[Any], number: int) -> bool:
+        ended = [value is _END for value in values]
+        if any(ended) and not all(ended):
+            raise InvalidInputError(self._mismatch([number if end else f"more than {number}" for end in ended]))
+        return not any(ended)
+
+    def _mismatch(self, counts: list[Any]) -> str:
+        got = " and ".join(f"{count} {name}" for count, name in zip(counts, self.names, strict=True))
+        return (
+            f"expected one {self.names[-1].removesuffix('s')} for all {self.names[0]}, or one for each; got {got}. "
+            f"Pass a single one, or as many {self.names[-1]} as {self.names[0]}"
+        )
 
 
-def grounded_rows(images: Images, product_type: Texts) -> Iterator[Row]:
-    """One row (image, product type) for each image; a single product type serves all of them."""
-    files = _many(images, (*_BYTES, *_PATH), "images")
+async def _async(source: Iterable[Any]) -> AsyncIterator[Any]:
+    for item in source:
+        yield item
+
+
+def image_items(images: Any) -> Items:
+    return Items((_many(images, _is_image, "images"),), lambda n, image: (_file(image, n),), ("images",))
+
+
+def grounded_items(images: Any, product_type: Any) -> Items:
+    """A single product type serves all images."""
+    files = _many(images, _is_image, "images")
     if isinstance(product_type, str):
         prompt = _utf8(product_type, "the product type")
-        return ((_file(image, n), prompt) for n, image in enumerate(files))
-    types = _many(product_type, (str,), "product types")
-    if isinstance(files, Sized) and isinstance(types, Sized) and len(files) != len(types):
-        raise InvalidInputError(_mismatch(len(files), len(types)))
-    return _zipped(files, types)
-
-
-def text_rows(texts: Texts) -> Iterator[Row]:
-    """One row (text,) for each text."""
-    return ((_utf8(text, f"text {n}"),) for n, text in enumerate(_many(texts, (str,), "texts")))
-
-
-def _zipped(files: Iterable[object], types: Iterable[object]) -> Iterator[Row]:
-    for n, (image, product_type) in enumerate(zip_longest(files, types, fillvalue=_END)):
-        if image is _END:
-            raise InvalidInputError(_mismatch(n, f"more than {n}"))
-        if product_type is _END:
-            raise InvalidInputError(_mismatch(f"more than {n}", n))
-        yield _file(image, n), _utf8(product_type, f"product type {n}")
-
-
-def _mismatch(images: object, types: object) -> str:
-    return (
-        f"expected one product type for all images, or one for each; got {images} images and {types} product types. "
-        "Pass a single str, or as many product types as images"
+        return Items((files,), lambda n, image: (_file(image, n), prompt), ("images",))
+    return Items(
+        (files, _many(product_type, _is_text, "product types")),
+        lambda n, image, kind: (_file(image, n), _utf8(kind, f"product type {n}")),
+        ("images", "product types"),
     )
 
 
-def _many(given: object, single: tuple[type, ...], what: str) -> Iterable[object]:
-    if isinstance(given, single):
+def text_items(texts: Any) -> Items:
+    return Items((_many(texts, _is_text, "texts"),), lambda n, text: (_utf8(text, f"text {n}"),), ("texts",), False)
+
+
+def product_items(products: Any, images: Any) -> Items:
+    """Without images, or with ``None`` for a product that has none."""
+    given = _many(products, lambda value: isinstance(value, Mapping), "products")
+    if images is None:
+        return Items((given,), lambda n, product: (_json(product, n), b""), ("products",))
+    return Items(
+        (given, _many(images, _is_image, "images")),
+        lambda n, product, image: (_json(product, n), b"" if image is None else _file(image, n)),
+        ("products", "images"),
+    )
+
+
+def _many(given: Any, is_one: Callable[[Any], bool], what: str) -> Any:
+    if is_one(given):
         return [given]
-    if isinstance(given, Iterable):
+    if isinstance(given, Iterable | AsyncIterable):
         return given
     raise InvalidInputError(f"{what}: expected one item or an iterable of them, got {type(given).__name__}")
 
 
-def _file(image: object, n: int) -> bytes:
-    if isinstance(image, _BYTES):
-        return bytes(image)
-    if isinstance(image, _PATH):
-        return Path(image).read_bytes()
-    raise InvalidInputError(
-        f"image {n}: expected the bytes of an image file or its path, got {type(image).__name__}. "
-        "Encode arrays first, as JPEG or PNG"
+def _is_text(given: Any) -> bool:
+    return isinstance(given, str)
+
+
+def _is_image(given: Any) -> bool:
+    if isinstance(given, np.ndarray):
+        return given.ndim < 4
+    return (
+        isinstance(given, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(given, "read") or _pil(given)
     )
 
 
-def _utf8(text: object, what: str) -> bytes:
+def _pil(given: Any) -> bool:
+    """Whether it is PIL's, without importing PIL for it."""
+    return any(kind.__module__ == "PIL.Image" and kind.__name__ == "Image" for kind in type(given).__mro__)
+
+
+def _file(image: Any, n: int) -> bytes:
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, str | os.PathLike):
+        return Path(image).read_bytes()
+    if isinstance(image, np.ndarray):
+        return _encoded(_of_pixels(image, n))
+    if _pil(image):
+        return _encoded(image)
+    if hasattr(image, "read"):
+        content = image.read()
+        if isinstance(content, bytes):
+            return content
+        raise InvalidInputError(f"image {n}: expected a file opened with mode 'rb', got one that reads text")
+    raise InvalidInputError(
+        f"image {n}: expected an image file (bytes, path or open file), a PIL image or an array of uint8, "
+        f"got {type(image).__name__}"
+    )
+
+
+def _of_pixels(pixels: npt.NDArray[Any], n: int) -> Any:
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
+        raise InvalidInputError(
+            f"image {n}: expected pixels as uint8 [H, W], [H, W, 3] or [H, W, 4], "
+            f"got {pixels.dtype} {list(pixels.shape)}"
+        )
+    return _pillow().fromarray(np.ascontiguousarray(pixels))
+
+
+def _encoded(image: Any) -> bytes:
+    """As PNG, which loses nothing, turned as it is displayed."""
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        upright = upright.convert("RGB")
+    file = io.BytesIO()
+    upright.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as exc:
+        raise InvalidInputError("arrays are sent as PNG, which needs Pillow: `pip install pillow`") from exc
+    return Image
+
+
+def _json(product: Any, n: int) -> bytes:
+    if not isinstance(product, Mapping):
+        raise InvalidInputError(f"product {n}: expected a mapping, got {type(product).__name__}")
+    try:
+        return json.dumps(dict(product), ensure_ascii=False).encode()
+    except (TypeError, ValueError) as exc:
+        raise InvalidInputError(f"product {n}: expected what JSON can hold ({exc})") from exc
+
+
+def _utf8(text: Any, what: str) -> bytes:
     if not isinstance(text, str):
         raise InvalidInputError(f"{what}: expected a str, got {type(text).__name__}")
     try:

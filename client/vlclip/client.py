@@ -2,142 +2,379 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from vlclip import _core
-from vlclip._core import Pipeline, R, Row
-from vlclip._inputs import Images, Texts, grounded_rows, image_rows, text_rows
-from vlclip.errors import ClosedError, DeadlineError, InvalidInputError, UnavailableError, translated
-from vlclip.results import Grounding, ImageEmbeddings, TextEmbeddings, WholeImageEmbeddings
+from vlclip._connection import TLS, Headers, endpoint
+from vlclip._core import Batches, Pipeline, R, Row, Session
+from vlclip._inputs import Images, Items, Products, Texts, grounded_items, image_items, product_items, text_items
+from vlclip._retry import DEFAULT_RETRY, Call, Retry, Timeout, Tries
+from vlclip._tracing import Span
+from vlclip.errors import (
+    CancelledError,
+    ClosedError,
+    DeadlineError,
+    RequestError,
+    UnavailableError,
+    translated,
+)
+from vlclip.results import (
+    EnrichedTexts,
+    Grounding,
+    Health,
+    ImageEmbeddings,
+    Model,
+    TextEmbeddings,
+    WholeImageEmbeddings,
+)
+
+Errors = Literal["status", "raise"]
 
 
 class Client:
-    """A connection to a VL-CLIP server, by its gRPC endpoint. Threads may share it.
+    """A connection to VL-CLIP servers, by their gRPC endpoint. Threads may share it.
 
     Client("localhost:8001")                   plain
-    Client("localhost:8001", timeout=5)        no request waits longer than 5 s, unless its call says otherwise
-    Client("localhost:8001", max_in_flight=1)  one batch after the other; by default a call keeps 4 on their way
+    Client("dns:///vlclip.shop.svc:8001")      every address of a name, in turn (a headless service of Kubernetes)
+    Client(["10.0.0.1:8001", "10.0.0.2:8001"]) every address of a list, in turn
+    Client(…, timeout=5)                       a request has 5 s, its retries included; see `Timeout` for more
+    Client(…, tls=True)                        encrypted; see `TLS` for authorities and certificates of your own
+    Client(…, headers={"authorization": "Bearer …"})   or a function that returns them, asked before each request
+    Client(…, compression=True)                gzip: for texts over slow lines; photos are compressed already
+    Client(…, retry=None)                      no second try; see `Retry` for what is tried again, and how often
+    Client(…, max_in_flight=1)                 one batch after the other; by default a call keeps 4 on their way
 
     images        "a.jpg"                      a path: str or Path
-                  b"\\xff\\xd8…"                 an encoded file
+                  b"\\xff\\xd8…"                 an encoded file, or one that is open for reading
+                  array, PIL image             pixels: uint8 [H, W, 3] or [H, W]; they travel as PNG
                   ["a.jpg", b"\\xff\\xd8…"]      or an iterable of any length, read as it is sent
     product_type  "mug"                        for every image
                   ["mug", "lamp"]              for each image its own
 
     Items are sent in batches as large as the server takes, and the results have their order. An image that cannot
-    be decoded raises nothing: its row has the status that says why. A request that fails raises a ``RequestError``,
-    and what its call still had on the way is cancelled. No items, no rows: [0, D], [0, 4], [0].
+    be decoded has a status that says why in its row; with ``errors="raise"`` it raises an ``ItemError``. A request
+    that fails for good raises a ``RequestError``, and what its call still had on the way is cancelled; what had come
+    before is its ``partial``. No items, no rows: [0, D], [0, 4], [0].
+
+    ``client.stream`` has the same methods, which give the result of each batch as it comes: for more items than
+    memory should hold.
     """
 
-    def __init__(self, address: str = "localhost:8001", *, timeout: float = 30.0, max_in_flight: int = 4) -> None:
-        if max_in_flight < 1:
-            raise InvalidInputError(f"max_in_flight: expected 1 or more, got {max_in_flight}")
-        self._address = _core.check_address(address)
-        self._timeout = _core.check_timeout(timeout)
-        self._max_in_flight = max_in_flight
-        self._channel = grpc.insecure_channel(address, options=_core.CHANNEL_OPTIONS)
+    def __init__(
+        self,
+        address: str | Sequence[str] = "localhost:8001",
+        *,
+        timeout: float | Timeout | None = None,
+        retry: Retry | None = DEFAULT_RETRY,
+        tls: bool | TLS = False,
+        headers: Headers | None = None,
+        compression: bool = False,
+        max_in_flight: int = 4,
+    ) -> None:
+        self._session = Session(endpoint(address, tls, compression), timeout, retry, headers, max_in_flight)
+        to = self._session.endpoint
+        if to.credentials:
+            self._channel = grpc.secure_channel(to.target, to.credentials, to.options, to.compression)
+        else:
+            self._channel = grpc.insecure_channel(to.target, to.options, to.compression)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._max_batch_size: dict[str, int] = {}
-        self._dim: int | None = None
-        self._closed = False
+        self.stream = Stream(self)
 
-    def embed_images(self, images: Images, product_type: Texts, *, timeout: float | None = None) -> ImageEmbeddings:
+    def embed_images(
+        self,
+        images: Images,
+        product_type: Texts,
+        *,
+        errors: Errors = "status",
+        timeout: float | Timeout | None = None,
+    ) -> ImageEmbeddings:
         """Find the product in each image and embed its crop; where it is not found, the whole image."""
-        return self._run(_core.PRODUCT_IMAGE, grounded_rows(images, product_type), timeout)
+        return self._collect(_core.PRODUCT_IMAGE, grounded_items(images, product_type), errors, timeout)
 
-    def embed_whole_images(self, images: Images, *, timeout: float | None = None) -> WholeImageEmbeddings:
+    def embed_whole_images(
+        self, images: Images, *, errors: Errors = "status", timeout: float | Timeout | None = None
+    ) -> WholeImageEmbeddings:
         """Embed each image as it is: plain CLIP."""
-        return self._run(_core.WHOLE_IMAGE, image_rows(images), timeout)
+        return self._collect(_core.WHOLE_IMAGE, image_items(images), errors, timeout)
 
-    def embed_texts(self, texts: Texts, *, timeout: float | None = None) -> TextEmbeddings:
-        """Embed texts in the space of the images: the product of two embeddings is their cosine."""
-        return self._run(_core.PRODUCT_TEXT, text_rows(texts), timeout)
-
-    def ground(self, images: Images, product_type: Texts, *, timeout: float | None = None) -> Grounding:
+    def ground(
+        self,
+        images: Images,
+        product_type: Texts,
+        *,
+        errors: Errors = "status",
+        timeout: float | Timeout | None = None,
+    ) -> Grounding:
         """Find the product in each image, without embedding it."""
-        return self._run(_core.GROUND, grounded_rows(images, product_type), timeout)
+        return self._collect(_core.GROUND, grounded_items(images, product_type), errors, timeout)
 
-    def ready(self, *, timeout: float = 5.0) -> bool:
-        """Whether a server is there and says that it is ready; never waits longer than ``timeout`` seconds."""
-        request = service_pb2.ServerReadyRequest()
+    def embed_texts(self, texts: Texts, *, timeout: float | Timeout | None = None) -> TextEmbeddings:
+        """Embed texts in the space of the images: the product of two embeddings is their cosine."""
+        return self._collect(_core.PRODUCT_TEXT, text_items(texts), "status", timeout)
+
+    def enrich(
+        self, products: Products, images: Images | None = None, *, timeout: float | Timeout | None = None
+    ) -> EnrichedTexts:
+        """Have an agent write a clear text about each product, and embed it.
+
+        products  {"product_type": "mug", "title": …, "description": …, …}, or an iterable of them
+        images    one for each product, ``None`` where there is none
+        """
+        return self._collect(_core.ENRICHED_TEXT, product_items(products, images), "status", timeout)
+
+    def health(self, *, timeout: float = 5.0) -> Health:
+        """What the server says of itself; never waits longer than ``timeout`` seconds, and never for a server."""
+        call = self._session.single_call(timeout)
         try:
-            return bool(self._call(self._stub.ServerReady, request, "ready", timeout).ready)
+            live = self._ask(self._stub.ServerLive, service_pb2.ServerLiveRequest(), "health", call)
+            ready = self._ask(self._stub.ServerReady, service_pb2.ServerReadyRequest(), "health", call)
+            said = self._ask(self._stub.ServerMetadata, service_pb2.ServerMetadataRequest(), "health", call)
         except (UnavailableError, DeadlineError):
-            return False
+            return Health(live=False, ready=False)
+        return _core.read_health(live, ready, said)
+
+    def models(self, *, timeout: float | Timeout | None = None) -> tuple[Model, ...]:
+        """Every model and pipeline in the server's repositories, with its versions."""
+        call = self._session.call(timeout)
+        return _core.read_models(
+            self._ask(self._stub.RepositoryIndex, service_pb2.RepositoryIndexRequest(), "models", call)
+        )
 
     def close(self) -> None:
-        """Close the connection and cancel what is on its way; a second time does nothing."""
-        self._closed = True
+        """Close the connection and end what is on its way; a second time does nothing."""
+        self._session.closing.set()
         self._channel.close()
 
     def __enter__(self) -> Client:
-        self._check_open()
+        self._session.check_open()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<vlclip.Client {self._address}{' (closed)' if self._closed else ''}>"
+        return f"<vlclip.Client {self._session.label}{' (closed)' if self._session.closed else ''}>"
 
-    def _run(self, pipeline: Pipeline[R], rows: Iterator[Row], timeout: float | None) -> R:
-        self._check_open()
-        timeout = self._timeout if timeout is None else _core.check_timeout(timeout)
+    def _collect(self, pipeline: Pipeline[R], items: Items, errors: Errors, timeout: float | Timeout | None) -> R:
+        parts: list[R] = []
+        try:
+            parts.extend(self._parts(pipeline, items, errors, timeout))
+        except Exception as error:
+            received = [*parts, *filter(None, [getattr(error, "partial", None)])]
+            error.partial = _core.merged(pipeline, received) if received else None  # type: ignore[attr-defined]
+            raise
+        return _core.merged(pipeline, parts, 0 if parts else self._embedding_dim(pipeline, timeout))
+
+    def _parts(
+        self, pipeline: Pipeline[R], items: Items, errors: Errors, timeout: float | Timeout | None
+    ) -> Iterator[R]:
+        """The result of each batch, in order."""
+        call, span = self._session.call(timeout), Span(pipeline.name, self._session.label)
+        received, failure = 0, None
+        try:
+            for part in self._answers(pipeline, items, call, span):
+                if errors == "raise":
+                    _core.check_items(pipeline, part, received)
+                received += len(part)
+                yield part
+        except Exception as error:
+            failure = error
+            raise
+        finally:
+            span.end(received, failure)
+
+    def _answers(self, pipeline: Pipeline[R], items: Items, call: Call, span: Span) -> Iterator[R]:
+        rows = items.rows()
         first = next(rows, None)
         if first is None:
-            return _core.merged(pipeline, [], self._embedding_dim(pipeline, timeout))
-        return _core.merged(pipeline, list(self._parts(pipeline, chain([first], rows), timeout)))
+            return
+        max_items = self._max_batch_size(pipeline, call)
+        batches = _cut([first], rows, max_items)
+        if items.count is not None and items.count <= max_items:
+            for batch in batches:  # one, unless it is cut by bytes
+                yield self._answer(pipeline, batch, call, span, None)
+        else:
+            yield from self._in_flight(pipeline, batches, call, span)
 
-    def _parts(self, pipeline: Pipeline[R], rows: Iterable[Row], timeout: float) -> Iterator[R]:
-        """The result of each batch, in order; at most ``max_in_flight`` batches are on their way."""
-        calls: deque[tuple[int, Any]] = deque()
+    def _in_flight(self, pipeline: Pipeline[R], batches: Iterator[list[Row]], call: Call, span: Span) -> Iterator[R]:
+        """At most ``max_in_flight`` batches are on their way, a thread for each."""
+        flight = _Flight()
+        waiting: deque[Future[R]] = deque()
+        with ThreadPoolExecutor(self._session.max_in_flight, "vlclip") as pool:
+            try:
+                for batch in batches:
+                    if len(waiting) == self._session.max_in_flight:
+                        yield waiting.popleft().result()
+                    waiting.append(pool.submit(self._answer, pipeline, batch, call, span, flight))
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                flight.cancel()
+
+    def _answer(self, pipeline: Pipeline[R], batch: list[Row], call: Call, span: Span, flight: _Flight | None) -> R:
+        """Sends a batch until there is an answer, or no reason to send it again."""
+        request = _core.infer_request(pipeline, batch)
+        response = self._send(self._stub.ModelInfer, request, pipeline.name, call, span, flight)
+        return self._session.read(pipeline, len(batch), response)
+
+    def _ask(self, method: Any, request: Any, what: str, call: Call) -> Any:
+        return self._send(method, request, what, call, None, None)
+
+    def _send(self, method: Any, request: Any, what: str, call: Call, span: Span | None, flight: _Flight | None) -> Any:
+        session, tries = self._session, call.request()
+        while True:
+            session.check_open()
+            tries.count += 1
+            if isinstance(request, service_pb2.ModelInferRequest):
+                _core.drop_after(request, tries.left)
+            headers = session.metadata() + (span.headers if span else [])
+            try:
+                with translated(what, session.label, tries.allowed, tries.count):
+                    if flight is None:
+                        response = method(request, timeout=tries.left, metadata=headers)
+                    else:
+                        response = flight.result(method.future(request, timeout=tries.left, metadata=headers))
+            except ValueError as error:  # gRPC's, of a channel that was closed in the meantime
+                session.check_open()
+                raise error
+            except RequestError as error:
+                self._prepare_next(error, tries, call, flight)
+                if span:
+                    span.tried(error)
+            else:
+                call.budget.answered()
+                return response
+
+    def _prepare_next(self, error: RequestError, tries: Tries, call: Call, flight: _Flight | None) -> None:
+        """Waits until the request may be sent again; raises where it may not."""
+        session = self._session
+        if session.closed:
+            raise ClosedError(f"this client of {session.label} was closed during the call") from error
+        wait = tries.wait_before_next(error)
+        if wait is None:
+            raise error
+        (flight.ended if flight else session.closing).wait(wait)
+        if flight and flight.ended.is_set():
+            raise CancelledError("the call ended before this request did") from error
+        if not self._connected(min(call.timeout.connect, tries.left)):
+            raise error
+
+    def _connected(self, seconds: float) -> bool:
+        ready = grpc.channel_ready_future(self._channel)
         try:
-            for batch in _core.batches(rows, self._server_max_batch_size(pipeline, timeout)):
-                if len(calls) == self._max_in_flight:
-                    yield self._wait(pipeline, *calls[0], timeout)
-                    calls.popleft()
-                request = _core.infer_request(pipeline, batch, timeout)
-                calls.append((len(batch), self._call(self._stub.ModelInfer.future, request, pipeline.name, timeout)))
-            while calls:
-                yield self._wait(pipeline, *calls[0], timeout)
-                calls.popleft()
-        finally:
-            for _, call in calls:
-                call.cancel()
+            ready.result(timeout=seconds)
+        except grpc.FutureTimeoutError:
+            ready.cancel()
+            return False
+        except ValueError:  # closed in the meantime, which the next try says
+            return True
+        return True
 
-    def _wait(self, pipeline: Pipeline[R], n: int, call: Any, timeout: float) -> R:
-        with translated(pipeline.name, self._address, timeout):
-            response = call.result()
-        part = _core.read_response(pipeline, n, response)
-        if isinstance(part, ImageEmbeddings | WholeImageEmbeddings | TextEmbeddings):
-            self._dim = part.embedding.shape[1]
-        return part
-
-    def _server_max_batch_size(self, pipeline: Pipeline[Any], timeout: float) -> int:
-        if pipeline.name not in self._max_batch_size:
+    def _max_batch_size(self, pipeline: Pipeline[Any], call: Call) -> int:
+        known = self._session.max_batch_size
+        if pipeline.name not in known:
             request = service_pb2.ModelConfigRequest(name=pipeline.name)
-            response = self._call(self._stub.ModelConfig, request, pipeline.name, timeout)
-            self._max_batch_size[pipeline.name] = _core.max_batch_size(pipeline, response)
-        return self._max_batch_size[pipeline.name]
+            known[pipeline.name] = _core.max_batch_size(
+                pipeline, self._ask(self._stub.ModelConfig, request, pipeline.name, call)
+            )
+        return known[pipeline.name]
 
-    def _embedding_dim(self, pipeline: Pipeline[Any], timeout: float) -> int:
+    def _embedding_dim(self, pipeline: Pipeline[Any], timeout: float | Timeout | None) -> int:
         """D, one for all pipelines. Only an answer tells it: the answer to an empty item, if there was none before."""
-        if self._dim is None and pipeline is not _core.GROUND:
-            list(self._parts(pipeline, [(b"",) * len(pipeline.inputs)], timeout))
-        return self._dim or 0
+        session = self._session
+        if session.dim is None and pipeline is not _core.GROUND:
+            call = session.call(timeout)
+            self._max_batch_size(pipeline, call)
+            empty = (b"",) * len(pipeline.inputs)
+            self._answer(pipeline, [empty], call, Span(pipeline.name, session.label), None)
+        return session.dim or 0
 
-    def _call(self, method: Any, request: Any, what: str, timeout: float) -> Any:
-        self._check_open()
-        with translated(what, self._address, timeout):
-            return method(request, timeout=timeout)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError(f"this client of {self._address} is closed: make a new vlclip.Client")
+class Stream:
+    """`Client`'s methods as iterators: the result of each batch, in order, as soon as it is there.
+
+    for part in client.stream.embed_images(paths, "mug"):
+        index.add(part.embedding)
+
+    At most ``max_in_flight`` batches are in memory. Ending the loop early cancels them.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def embed_images(
+        self,
+        images: Images,
+        product_type: Texts,
+        *,
+        errors: Errors = "status",
+        timeout: float | Timeout | None = None,
+    ) -> Iterator[ImageEmbeddings]:
+        return self._client._parts(_core.PRODUCT_IMAGE, grounded_items(images, product_type), errors, timeout)
+
+    def embed_whole_images(
+        self, images: Images, *, errors: Errors = "status", timeout: float | Timeout | None = None
+    ) -> Iterator[WholeImageEmbeddings]:
+        return self._client._parts(_core.WHOLE_IMAGE, image_items(images), errors, timeout)
+
+    def ground(
+        self,
+        images: Images,
+        product_type: Texts,
+        *,
+        errors: Errors = "status",
+        timeout: float | Timeout | None = None,
+    ) -> Iterator[Grounding]:
+        return self._client._parts(_core.GROUND, grounded_items(images, product_type), errors, timeout)
+
+    def embed_texts(self, texts: Texts, *, timeout: float | Timeout | None = None) -> Iterator[TextEmbeddings]:
+        return self._client._parts(_core.PRODUCT_TEXT, text_items(texts), "status", timeout)
+
+    def enrich(
+        self, products: Products, images: Images | None = None, *, timeout: float | Timeout | None = None
+    ) -> Iterator[EnrichedTexts]:
+        return self._client._parts(_core.ENRICHED_TEXT, product_items(products, images), "status", timeout)
+
+
+class _Flight:
+    """The requests that one call has on their way, to be cancelled together."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self._calls: set[Any] = set()
+        self._lock = threading.Lock()
+
+    def result(self, call: Any) -> Any:
+        with self._lock:
+            if self.ended.is_set():
+                call.cancel()
+            self._calls.add(call)
+        try:
+            return call.result()
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+
+    def cancel(self) -> None:
+        with self._lock:
+            self.ended.set()
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+
+
+def _cut(first: list[Row], rows: Iterable[Row], max_items: int) -> Iterator[list[Row]]:
+    batches = Batches(max_items)
+    for source in (first, rows):
+        for row in source:
+            if batch := batches.add(row):
+                yield batch
+    yield batches.rest()

@@ -4,29 +4,35 @@ VlclipError
  ├─ InvalidInputError      an argument is not what was expected; also a ValueError
  ├─ ClosedError            the client was used after close()
  ├─ ContractError          the server's answer is not what the pipeline's contract says
+ ├─ ItemError              an image was not decoded, and the call said errors="raise"; `index` and `status` say which
  └─ RequestError           a request failed; `code` is its gRPC status code
-     ├─ UnavailableError       no server there, or one that is loading, stopping or overloaded
+     ├─ UnavailableError       no server there, or one that is loading, stopping or overloaded: was tried again
      ├─ DeadlineError          no answer within `timeout`; also a TimeoutError
      ├─ CancelledError         cancelled, by this side or by the server
-     ├─ OverloadedError        a quota or a size limit is exhausted
+     ├─ OverloadedError        a quota is exhausted: was tried again
      ├─ AccessError            not authenticated, or not permitted
      ├─ PipelineNotFoundError  the server does not serve this pipeline
      ├─ RejectedError          the server refuses the request as it is: sending it again will not help
      └─ ServerError            the server failed
 
-A file that cannot be read raises Python's own OSError.
+A file that cannot be read raises Python's own OSError. Whatever ends a call, `error.partial` is the result of the
+items before, as many as had come in order; it is None where there are none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import grpc
 
 
 class VlclipError(Exception):
     """Root of the tree."""
+
+    partial: Any = None
+    """The result of the items that had come before, if any."""
 
 
 class InvalidInputError(VlclipError, ValueError):
@@ -39,6 +45,14 @@ class ClosedError(VlclipError):
 
 class ContractError(VlclipError):
     """The server's answer is not what the pipeline's contract says."""
+
+
+class ItemError(VlclipError):
+    """An image was not decoded, and the call was to raise then."""
+
+    def __init__(self, message: str, index: int | None = None, status: int | None = None) -> None:
+        super().__init__(message)
+        self.index, self.status = index, status
 
 
 class RequestError(VlclipError):
@@ -62,7 +76,7 @@ class CancelledError(RequestError):
 
 
 class OverloadedError(RequestError):
-    """A quota or a size limit is exhausted."""
+    """A quota is exhausted."""
 
 
 class AccessError(RequestError):
@@ -114,17 +128,31 @@ _ERRORS: dict[grpc.StatusCode, type[RequestError]] = {
 
 
 @contextmanager
-def translated(what: str, address: str, timeout: float) -> Iterator[None]:
-    """Raise gRPC's errors as ours; ``what`` was asked of ``address``, with ``timeout`` seconds to answer."""
+def translated(what: str, address: str, allowed: float, tries: int = 1) -> Iterator[None]:
+    """Raise gRPC's errors as ours; ``what`` was asked of ``address``, with ``allowed`` seconds to answer."""
     try:
         yield
     except grpc.FutureCancelledError as exc:
-        raise _error(grpc.StatusCode.CANCELLED, "cancelled by this side", what, address, timeout) from exc
+        raise _error(grpc.StatusCode.CANCELLED, "cancelled by this side", what, address, allowed, tries) from exc
     except grpc.RpcError as exc:
-        raise _error(exc.code(), exc.details(), what, address, timeout) from exc
+        raise _error(exc.code(), exc.details(), what, address, allowed, tries) from exc
 
 
-def _error(code: grpc.StatusCode, details: str | None, what: str, address: str, timeout: float) -> RequestError:
-    kind = _ERRORS[code]
-    came = f"{what} from {address}, allowed {timeout:g} s: {code.name} ({details or 'no details'})"
+def _kind(code: grpc.StatusCode, details: str) -> type[RequestError]:
+    """As the code says, but where servers and gRPC itself say it otherwise."""
+    if code is grpc.StatusCode.NOT_FOUND and "no available versions" in details:
+        return UnavailableError  # Triton, while it loads a model or after it lost one
+    if code is grpc.StatusCode.UNKNOWN and "Stream removed" in details:
+        return UnavailableError  # gRPC, of a connection that was cut
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return RejectedError
+    return _ERRORS[code]
+
+
+def _error(
+    code: grpc.StatusCode, details: str | None, what: str, address: str, allowed: float, tries: int
+) -> RequestError:
+    kind = _kind(code, details or "")
+    often = f", tried {tries} times" if tries > 1 else ""
+    came = f"{what} from {address}, allowed {allowed:.3g} s{often}: {code.name} ({details or 'no details'})"
     return kind(f"{came}. {_ADVICE[kind]}.", code)

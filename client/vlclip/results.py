@@ -24,6 +24,28 @@ class Status(IntEnum):
     """In bytes or in pixels, by the server's limits."""
 
 
+@dataclass(frozen=True)
+class Health:
+    """What the server says of itself; all false and empty where none answers."""
+
+    live: bool
+    ready: bool
+    """Every model and pipeline can be asked."""
+    server: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A version of a model or pipeline in the server's repositories."""
+
+    name: str
+    version: str
+    ready: bool
+    reason: str
+    """Why it is not ready, in the server's words."""
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """Rows of arrays; ``len()`` is the number of items."""
@@ -79,3 +101,19 @@ class TextEmbeddings(Result):
     """
 
     embedding: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class EnrichedTexts(Result):
+    """Texts that an agent wrote about products, and their embeddings.
+
+    text       [N]     str
+    embedding  [N, D]  unit length
+    rounds     [N]     how often the text was written
+    status     [N]     0 where the agent wrote it; else the server's reason why it was composed from the metadata
+    """
+
+    text: npt.NDArray[np.object_]
+    embedding: FloatArray
+    rounds: IntArray
+    status: IntArray

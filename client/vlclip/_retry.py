@@ -1,0 +1,124 @@
+"""Time and second chances, without I/O: deadlines, what is tried again and when, and how much of it."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from dataclasses import dataclass
+
+from vlclip.errors import InvalidInputError, OverloadedError, RequestError, UnavailableError
+
+
+@dataclass(frozen=True)
+class Timeout:
+    """Seconds.
+
+    Timeout(request=5)             a batch has its answer after 5 s, all its tries together
+    Timeout(request=5, total=60)   a call, however many batches it has, ends after 60 s
+    Timeout(connect=1)             a server that is not there, or went away, is waited for 1 s
+    """
+
+    request: float = 30.0
+    connect: float = 5.0
+    total: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("request", "connect", "total"):
+            seconds = getattr(self, name)
+            if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
+                raise InvalidInputError(f"timeout: expected {name} seconds above 0, and not infinite, got {seconds!r}")
+
+    @classmethod
+    def of(cls, given: float | Timeout | None, default: Timeout) -> Timeout:
+        """What a call was given; a number is the time for a request."""
+        if given is None:
+            return default
+        if isinstance(given, Timeout):
+            return given
+        return cls(given, default.connect, default.total)
+
+
+@dataclass(frozen=True)
+class Retry:
+    """When a request that failed is sent again: never past its deadline, and only if the server was unavailable or
+    overloaded. All pipelines are pure functions, so a second try cannot do harm.
+
+    The wait before try n + 1 is random, up to ``first`` · 2ⁿ⁻¹ seconds and never above ``longest``.
+
+    A failure takes one token of the client's ``tokens``, an answer gives ``refund`` back. Without tokens nothing is
+    tried again: when every request fails, the servers soon get no more than their callers send.
+    """
+
+    first: float = 0.05
+    longest: float = 2.0
+    tokens: float = 100.0
+    refund: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("first", "longest", "tokens", "refund"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InvalidInputError(f"retry: expected {name} of 0 or more, got {getattr(self, name)!r}")
+
+
+DEFAULT_RETRY = Retry()
+
+
+class Budget:
+    """The tokens of one client; its threads share them."""
+
+    def __init__(self, retry: Retry | None) -> None:
+        self.retry = retry
+        self._tokens = retry.tokens if retry else 0.0
+        self._lock = threading.Lock()
+
+    def answered(self) -> None:
+        if self.retry:
+            with self._lock:
+                self._tokens = min(self.retry.tokens, self._tokens + self.retry.refund)
+
+    def failed(self) -> bool:
+        """Takes a token; whether there was one."""
+        with self._lock:
+            had = self._tokens >= 1
+            self._tokens = max(0.0, self._tokens - 1)
+        return had
+
+
+class Call:
+    """The clock of one call: its batches begin and end within it."""
+
+    def __init__(self, timeout: Timeout, budget: Budget) -> None:
+        self.timeout = timeout
+        self.budget = budget
+        self.end = time.monotonic() + timeout.total if timeout.total else math.inf
+
+    def request(self) -> Tries:
+        begun = time.monotonic()
+        return Tries(self.budget, begun, min(begun + self.timeout.request, self.end))
+
+
+class Tries:
+    """The tries of one request."""
+
+    def __init__(self, budget: Budget, begun: float, end: float) -> None:
+        self.budget = budget
+        self.allowed = end - begun
+        self.count = 0
+        self._end = end
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline; at least a little, since gRPC answers a passed deadline by itself."""
+        return max(self._end - time.monotonic(), 1e-3)
+
+    def wait_before_next(self, error: RequestError) -> float | None:
+        """Seconds until the next try, or ``None`` if there is none."""
+        if not isinstance(error, UnavailableError | OverloadedError):
+            return None
+        retry = self.budget.retry
+        if retry is None or not self.budget.failed():
+            return None
+        wait = random.uniform(0.0, min(retry.longest, retry.first * 2.0 ** min(self.count - 1, 30)))
+        return wait if wait < self.left else None
