@@ -67,6 +67,18 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         """The items of each request, in the order in which they came."""
         return [unpacked(request.raw_input_contents[0]) for request in self.infer_requests]
 
+    def ServerLive(self, request, context):
+        return service_pb2.ServerLiveResponse(live=True)
+
+    def ServerMetadata(self, request, context):
+        return service_pb2.ServerMetadataResponse(name="fake", version="1.0")
+
+    def RepositoryIndex(self, request, context):
+        response = service_pb2.RepositoryIndexResponse()
+        response.models.add(name="product_text", version="1", state="UNAVAILABLE", reason="unloaded")
+        response.models.add(name="ground", version="1", state="READY")
+        return response
+
     def ServerReady(self, request, context):
         if self.fail is not None:
             context.abort(self.fail, "as the test wants it")

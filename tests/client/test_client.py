@@ -187,7 +187,7 @@ def test_the_deadline_travels_to_grpc_and_to_triton(triton, client):
     client.embed_texts("1")
     client.embed_texts("1", timeout=2.5)
     micros = [request.parameters["timeout"].int64_param for request in triton.infer_requests]
-    assert micros == [10_000_000, 2_500_000]
+    assert micros == pytest.approx([10_000_000, 2_500_000], rel=0.01)
     assert triton.time_left[0] == pytest.approx(10, abs=1)
     assert triton.time_left[1] == pytest.approx(2.5, abs=1)
 
@@ -222,12 +222,21 @@ def test_threads_share_a_client(client):
     assert got == {k: [k * 100 + i for i in range(20)] for k in range(8)}
 
 
-def test_ready(triton, client):
-    assert client.ready() is True
+def test_health(triton, client):
+    assert client.health() == vlclip.Health(live=True, ready=True, server="fake", version="1.0")
     triton.is_ready = False
-    assert client.ready() is False
+    assert client.health() == vlclip.Health(live=True, ready=False, server="fake", version="1.0")
     triton.fail = grpc.StatusCode.PERMISSION_DENIED
     with pytest.raises(vlclip.AccessError):
-        client.ready()
+        client.health()
     triton.stop()
-    assert client.ready(timeout=1) is False
+    start = time.monotonic()
+    assert client.health(timeout=1) == vlclip.Health(live=False, ready=False)
+    assert time.monotonic() - start < 1.5
+
+
+def test_models(client):
+    assert client.models() == (
+        vlclip.Model("ground", "1", True, ""),
+        vlclip.Model("product_text", "1", False, "unloaded"),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import socket
+import time
 
 import grpc
 import numpy as np
@@ -21,9 +22,9 @@ def client(triton):
 
 
 @pytest.mark.parametrize("code", FAILURES, ids=lambda code: code.name)
-def test_every_grpc_code_is_mapped(triton, client, code):
+def test_every_grpc_code_is_mapped(triton, code):
     triton.fail = code
-    with pytest.raises(vlclip.RequestError) as caught:
+    with vlclip.Client(triton.address, retry=None) as client, pytest.raises(vlclip.RequestError) as caught:
         client.embed_texts(["1"])
     error = caught.value
     assert type(error) is not vlclip.RequestError
@@ -47,10 +48,12 @@ def test_no_server():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
-        with vlclip.Client(address) as client:
+        with vlclip.Client(address, timeout=vlclip.Timeout(connect=0.5)) as client:
+            start = time.monotonic()
             with pytest.raises(vlclip.UnavailableError, match=rf"product_text from {address}.*`make serve`"):
                 client.embed_texts(["red mug"])
-            assert client.ready() is False
+            assert 0.4 < time.monotonic() - start < 2
+            assert client.health() == vlclip.Health(live=False, ready=False)
 
 
 def test_a_server_without_the_pipeline(triton, client):
@@ -72,7 +75,7 @@ def never(*_):
         pytest.param(lambda c: c.ground(b"1", ["mug", "cup"]), "got 1 images and 2 product types", id="too many types"),
         pytest.param(
             lambda c: c.ground(iter([b"1", b"2"]), ["mug"]),
-            "got more than 1 images and 1 product types. Pass a single str",
+            "got more than 1 images and 1 product types. Pass a single one",
             id="too few types for an iterator",
         ),
         pytest.param(
@@ -83,14 +86,16 @@ def never(*_):
         pytest.param(lambda c: c.embed_whole_images(5), "images: expected one item or an iterable", id="a number"),
         pytest.param(
             lambda c: c.embed_whole_images([b"1", np.zeros((2, 2, 3))]),
-            "image 1: expected the bytes of an image file or its path, got ndarray",
+            "image 1: expected pixels as uint8 [H, W], [H, W, 3] or [H, W, 4], got float64 [2, 2, 3]",
             id="an array among images",
         ),
         pytest.param(lambda c: c.embed_texts([b"mug"]), "text 0: expected a str, got bytes", id="bytes as text"),
         pytest.param(lambda c: c.embed_texts(["\ud800"]), "text 0: expected text that UTF-8", id="lone surrogate"),
         pytest.param(lambda c: c.ground([b"1"], [None]), "product type 0: expected a str, got None", id="None as type"),
         pytest.param(lambda c: c.ground([b"1"], None), "product types: expected one item or", id="no product type"),
-        pytest.param(lambda c: c.embed_texts(never(), timeout=0), "timeout: expected seconds above 0", id="timeout 0"),
+        pytest.param(
+            lambda c: c.embed_texts(never(), timeout=0), "timeout: expected request seconds above 0", id="timeout 0"
+        ),
         pytest.param(
             lambda c: c.embed_texts(never(), timeout=float("inf")), "timeout: expected", id="infinite timeout"
         ),
@@ -108,8 +113,10 @@ def test_invalid_input_is_refused_before_anything_is_sent(triton, client, call, 
     ("arguments", "message"),
     [
         pytest.param({"address": "http://localhost:8000"}, 'expected "host:port"', id="an URL"),
-        pytest.param({"timeout": -1}, "timeout: expected seconds above 0", id="negative timeout"),
-        pytest.param({"timeout": float("nan")}, "timeout: expected seconds above 0", id="timeout is not a number"),
+        pytest.param({"timeout": -1}, "timeout: expected request seconds above 0", id="negative timeout"),
+        pytest.param(
+            {"timeout": float("nan")}, "timeout: expected request seconds above 0", id="timeout is not a number"
+        ),
         pytest.param({"max_in_flight": 0}, "max_in_flight: expected 1 or more, got 0", id="nothing in flight"),
     ],
 )
@@ -168,6 +175,6 @@ def test_use_after_close(triton):
     client.embed_texts("1")
     client.close()
     client.close()
-    for use in (lambda: client.embed_texts("1"), lambda: client.embed_texts([]), client.ready, client.__enter__):
-        with pytest.raises(vlclip.ClosedError, match="make a new"):
+    for use in (lambda: client.embed_texts("1"), lambda: client.embed_texts([]), client.health, client.__enter__):
+        with pytest.raises(vlclip.ClosedError, match="make a new one"):
             use()
