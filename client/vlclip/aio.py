@@ -250,10 +250,15 @@ class AsyncClient:
         await asyncio.sleep(wait)
         if self._session.closed:
             raise self._closed_during() from error
-        try:
-            await asyncio.wait_for(self._channel.channel_ready(), min(call.timeout.connect, tries.left))
-        except asyncio.TimeoutError:
-            raise error from None
+        try:  # to connect: gRPC would rather fail the next try at once
+            seconds = min(call.timeout.connect, tries.left)
+            await self._stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=seconds, wait_for_ready=True)
+        except grpc.RpcError as failure:
+            if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise error from None
+        except (asyncio.CancelledError, grpc.aio.UsageError):
+            if not self._session.closed:
+                raise
 
     def _closed_during(self) -> ClosedError:
         return ClosedError(f"this client of {self._session.label} was closed during the call")

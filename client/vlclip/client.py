@@ -264,19 +264,14 @@ class Client:
         (flight.ended if flight else session.closing).wait(wait)
         if flight and flight.ended.is_set():
             raise CancelledError("the call ended before this request did") from error
-        if not self._connected(min(call.timeout.connect, tries.left)):
-            raise error
-
-    def _connected(self, seconds: float) -> bool:
-        ready = grpc.channel_ready_future(self._channel)
-        try:
-            ready.result(timeout=seconds)
-        except grpc.FutureTimeoutError:
-            ready.cancel()
-            return False
+        try:  # to connect: gRPC would rather fail the next try at once
+            seconds = min(call.timeout.connect, tries.left)
+            self._stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=seconds, wait_for_ready=True)
+        except grpc.RpcError as failure:
+            if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise error from None
         except ValueError:  # closed in the meantime, which the next try says
-            return True
-        return True
+            pass
 
     def _max_batch_size(self, pipeline: Pipeline[Any], call: Call) -> int:
         known = self._session.max_batch_size

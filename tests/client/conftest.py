@@ -18,6 +18,7 @@ PIPELINES = {
     "whole_image": ("EMBEDDING", "STATUS"),
     "ground": ("BOX", "SCORE", "STATUS"),
     "product_text": ("EMBEDDING",),
+    "enriched_text": ("TEXT", "EMBEDDING", "ROUNDS", "STATUS"),
 }
 
 
@@ -42,11 +43,14 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.dim = 3
         self.is_ready = True
         self.fail: grpc.StatusCode | None = None
+        self.details = "as the test wants it"
         self.fail_on = b""  # only a batch with this item fails
+        self.fail_times = 1 << 30
         self.delay: dict[bytes, float] = {}  # seconds, by the first item of a batch
         self.tamper = lambda response: None
         self.infer_requests: list[service_pb2.ModelInferRequest] = []
         self.time_left: list[float] = []
+        self.metadata: list[dict[str, str]] = []
         self.config_requests = 0
         self.cancelled = threading.Event()
         self.most_at_once = 0
@@ -97,14 +101,16 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         with self._lock:
             self.infer_requests.append(request)
             self.time_left.append(context.time_remaining())
+            self.metadata.append(dict(context.invocation_metadata()))
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
         items, *prompts = map(unpacked, request.raw_input_contents)
         self._sleep(self.delay.get(items[0], 0) if items else 0, context)
         with self._lock:
             self._at_once -= 1
-        if self.fail is not None and (not self.fail_on or self.fail_on in items):
-            context.abort(self.fail, "as the test wants it")
+        if self.fail is not None and (not self.fail_on or self.fail_on in items) and self.fail_times > 0:
+            self.fail_times -= 1
+            context.abort(self.fail, self.details)
         assert len(items) <= self.max_batch_size, "a batch larger than the server takes"
         response = self._answer(request, items, prompts[0] if prompts else [b""] * len(items))
         self.tamper(response)
@@ -128,13 +134,15 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             "BOX": ("FP32", number[:, None] + np.arange(4, dtype=np.float32)),
             "SCORE": ("FP32", np.full((n, 1), 0.5, np.float32)),
             "STATUS": ("INT32", np.where(number < 0, 2, 0).astype(np.int32)[:, None]),
+            "ROUNDS": ("INT32", np.ones((n, 1), np.int32)),
+            "TEXT": ("BYTES", np.array([len(item).to_bytes(4, "little") + item for item in items], object)[:, None]),
         }
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         assert {output.name for output in request.outputs} <= set(PIPELINES[request.model_name])
         for output in request.outputs:
             datatype, array = tensors[output.name]
             response.outputs.add(name=output.name, datatype=datatype, shape=array.shape)
-            response.raw_output_contents.append(array.tobytes())
+            response.raw_output_contents.append(b"".join(array.flat) if datatype == "BYTES" else array.tobytes())
         return response
 
 
