@@ -107,6 +107,14 @@ _ADVICE: dict[type[RequestError], str] = {
     ServerError: "The reason is in the server's log",
 }
 
+_SIGNS = {
+    "certificate": "The server's certificate is not trusted: pass the authority that signed it as `ca` of vlclip.TLS",
+    "hostname verification": "The server's certificate is for another name than the address: pass that name as "
+    "`server_name` of vlclip.TLS",
+    "socket closed": "The server hung up: it stopped, or expects an encrypted connection (tls=True)",
+}
+"""What gRPC says of connections that fail for other reasons than their code tells."""
+
 _ERRORS: dict[grpc.StatusCode, type[RequestError]] = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
@@ -153,6 +161,7 @@ def _error(
     code: grpc.StatusCode, details: str | None, what: str, address: str, allowed: float, tries: int
 ) -> RequestError:
     kind = _kind(code, details or "")
+    advice = next((advice for sign, advice in _SIGNS.items() if sign in (details or "").lower()), _ADVICE[kind])
     often = f", tried {tries} times" if tries > 1 else ""
     came = f"{what} from {address}, allowed {allowed:.3g} s{often}: {code.name} ({details or 'no details'})"
-    return kind(f"{came}. {_ADVICE[kind]}.", code)
+    return kind(f"{came}. {advice}.", code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import threading
 import time
@@ -38,7 +39,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     Items are decimal numbers; anything else is no image: zeros, and STATUS 2. Change the attributes to misbehave.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *encrypted: grpc.ServerCredentials) -> None:
         self.max_batch_size = 4
         self.dim = 3
         self.is_ready = True
@@ -46,6 +47,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.details = "as the test wants it"
         self.fail_on = b""  # only a batch with this item fails
         self.fail_times = 1 << 30
+        self.unavailable = 0.0  # share of the requests
+        self.answered = self.refused = 0
+        self.keep_requests = True
+        self._random = random.Random(0)
         self.delay: dict[bytes, float] = {}  # seconds, by the first item of a batch
         self.tamper = lambda response: None
         self.infer_requests: list[service_pb2.ModelInferRequest] = []
@@ -60,6 +65,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self._server = grpc.server(self.pool, options=[("grpc.max_receive_message_length", -1)])
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self.encrypted_ports = [self._server.add_secure_port("localhost:0", each) for each in encrypted]
         self._server.start()
 
     def stop(self) -> None:
@@ -99,7 +105,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelInfer(self, request, context):
         with self._lock:
-            self.infer_requests.append(request)
+            if self.keep_requests:
+                self.infer_requests.append(request)
             self.time_left.append(context.time_remaining())
             self.metadata.append(dict(context.invocation_metadata()))
             self._at_once += 1
@@ -111,6 +118,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         if self.fail is not None and (not self.fail_on or self.fail_on in items) and self.fail_times > 0:
             self.fail_times -= 1
             context.abort(self.fail, self.details)
+        with self._lock:
+            refused = self._random.random() < self.unavailable
+            self.refused += refused
+            self.answered += not refused
+        if refused:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "in a mood")
         assert len(items) <= self.max_batch_size, "a batch larger than the server takes"
         response = self._answer(request, items, prompts[0] if prompts else [b""] * len(items))
         self.tamper(response)

@@ -392,5 +392,7 @@ def test_leaving_a_stream_cancels_what_is_on_its_way(triton):
     with vlclip.Client(triton.address) as client:
         stream = client.stream.embed_texts(numbers(3))
         assert first_column(next(stream)) == [0]
+        while [b"1"] not in triton.batches:
+            time.sleep(0.01)
         stream.close()
         assert triton.cancelled.wait(2)
