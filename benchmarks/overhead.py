@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +39,25 @@ Loop = Callable[[float], int]
 """(seconds) → items that were embedded in them"""
 
 
-def bare_texts(client: triton.InferenceServerClient, texts: Sequence[str]) -> Any:
-    data = np.array([[text.encode()] for text in texts], object)
-    tensor = triton.InferInput("TEXT", data.shape, "BYTES")
-    tensor.set_data_from_numpy(data)
-    wanted = [triton.InferRequestedOutput("EMBEDDING")]
-    return client.infer("product_text", [tensor], outputs=wanted).as_numpy("EMBEDDING")
-
-
-def bare_images(client: triton.InferenceServerClient, images: Sequence[bytes], product_type: str) -> Any:
-    columns = {"IMAGE": list(images), "PRODUCT_TYPE": [product_type.encode()] * len(images)}
+def bare_call(client: triton.InferenceServerClient, items: Sequence[str] | Sequence[bytes]) -> Any:
+    """Texts by ``product_text``, images by ``product_image``."""
+    if isinstance(items[0], str):
+        pipeline, outputs = "product_text", ("EMBEDDING",)
+        columns = {"TEXT": [text.encode() for text in items]}
+    else:
+        pipeline, outputs = "product_image", ("EMBEDDING", "BOX", "SCORE", "STATUS")  # type: ignore[assignment]
+        columns = {"IMAGE": list(items), "PRODUCT_TYPE": [b"mug"] * len(items)}  # type: ignore[arg-type]
     tensors = []
     for name, column in columns.items():
         data = np.array(column, object)[:, None]
         tensors.append(triton.InferInput(name, data.shape, "BYTES"))
         tensors[-1].set_data_from_numpy(data)
-    names = ("EMBEDDING", "BOX", "SCORE", "STATUS")
-    outputs = [triton.InferRequestedOutput(name) for name in names]
-    answer = client.infer("product_image", tensors, outputs=outputs)
-    return [answer.as_numpy(name) for name in names]
+    answer = client.infer(pipeline, tensors, outputs=[triton.InferRequestedOutput(name) for name in outputs])
+    return [answer.as_numpy(name) for name in outputs]
+
+
+def our_call(client: Any, items: Sequence[str] | Sequence[bytes]) -> Any:
+    return client.embed_texts(items) if isinstance(items[0], str) else client.embed_images(items, "mug")
 
 
 def in_threads(call: Callable[[], Any], batch: int) -> Loop:
@@ -123,20 +124,10 @@ def run(url: str, turns: int, seconds: float) -> dict[str, Any]:
         stack.callback(bare.close)
         for what, batch in (("texts", 1), ("texts", 32), ("images", 1), ("images", 32)):
             items: Any = (texts if what == "texts" else photos)[:batch]
-            calls: dict[str, Callable[[], Any]] = {
-                "tritonclient": lambda items=items: bare_texts(bare, items),
-                "Client": lambda items=items: client.embed_texts(items),
-                "AsyncClient": lambda items=items: looped.client.embed_texts(items),
-            }
-            if what == "images":
-                calls = {
-                    "tritonclient": lambda items=items: bare_images(bare, items, "mug"),
-                    "Client": lambda items=items: client.embed_images(items, "mug"),
-                    "AsyncClient": lambda items=items: looped.client.embed_images(items, "mug"),
-                }
             loops = {
-                name: looped.repeat(call, batch) if name == "AsyncClient" else in_threads(call, batch)
-                for name, call in calls.items()
+                "tritonclient": in_threads(partial(bare_call, bare, items), batch),
+                "Client": in_threads(partial(our_call, client, items), batch),
+                "AsyncClient": looped.repeat(partial(our_call, looped.client, items), batch),
             }
             report[f"{what} by {batch}"] = compare(loops, turns, seconds)
     return report
@@ -186,12 +177,15 @@ def instant() -> tuple[Any, str]:
 
 def show(report: dict[str, Any]) -> None:
     table = Table(title=f"{report['concurrency']} requests in flight, medians of {report['turns']} turns")
-    rows = {name: figures for name, figures in report.items() if isinstance(figures, dict)}
     table.add_column("")
-    for name in next(iter(rows.values())):
-        table.add_column(name, justify="right")
-    for name, figures in rows.items():
-        table.add_row(name, *(f"{value:.0f}" if "items/s" in key else f"{value:.2f}" for key, value in figures.items()))
+    for column in ("tritonclient", "Client", "ratio", "AsyncClient", "ratio"):
+        table.add_column(column, justify="right")
+    for name, found in report.items():
+        if isinstance(found, dict):
+            cells = [f"{found['tritonclient, items/s']:.0f}/s"]
+            for kind in ("Client", "AsyncClient"):
+                cells += [f"{found[f'{kind}, items/s']:.0f}/s", f"{found[f'{kind} / tritonclient']:.2f}"]
+            table.add_row(name, *cells)
     Console().print(table)
 
 

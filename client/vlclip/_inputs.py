@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from itertools import count, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
@@ -43,7 +44,6 @@ class Items:
     row: Callable[..., Row]
     """(number of the item, one value of each source) → its row; reads files."""
     names: tuple[str, ...]
-    reads_files: bool = True
 
     def __post_init__(self) -> None:
         counts = [len(source) if isinstance(source, Sized) else None for source in self.sources]
@@ -51,19 +51,17 @@ class Items:
             raise InvalidInputError(self._mismatch(counts))
 
     @property
-    def count(self) -> int | None:
+    def known(self) -> int | None:
         """How many there are, where that is known before they are read."""
         return next((len(source) for source in self.sources if isinstance(source, Sized)), None)
 
     def rows(self) -> Iterator[Row]:
-        sources = [iter(source) for source in self.sources]
-        number = 0
-        while True:
-            values = [next(source, _END) for source in sources]
-            if not self._more(values, number):
-                return
+        if len(self.sources) == 1:
+            yield from map(self.row, count(), self.sources[0])
+            return
+        for number, values in enumerate(zip_longest(*self.sources, fillvalue=_END)):
+            self._check_none_ended(values, number)
             yield self.row(number, *values)
-            number += 1
 
     async def values(self) -> AsyncIterator[tuple[Any, ...]]:
         """The arguments of ``row``, item by item: sources may be asynchronous."""
@@ -72,16 +70,20 @@ class Items:
         number = 0
         while True:
             values = [await anext(iterator, _END) for iterator in iterators]
-            if not self._more(values, number):
+            if all(value is _END for value in values):
                 return
+            self._check_none_ended(values, number)
             yield number, *values
             number += 1
 
-    def _more(self, values: list[Any], number: int) -> bool:
-        ended = [value is _END for value in values]
-        if any(ended) and not all(ended):
-            raise InvalidInputError(self._mismatch([number if end else f"more than {number}" for end in ended]))
-        return not any(ended)
+    def blocks(self, values: tuple[Any, ...]) -> bool:
+        """Whether making a row of these takes long: a file is read, or pixels are encoded."""
+        return self.names[0] == "images" and not isinstance(values[1], bytes)
+
+    def _check_none_ended(self, values: Sequence[Any], number: int) -> None:
+        if any(value is _END for value in values):
+            counts = [number if value is _END else f"more than {number}" for value in values]
+            raise InvalidInputError(self._mismatch(counts))
 
     def _mismatch(self, counts: list[Any]) -> str:
         got = " and ".join(f"{count} {name}" for count, name in zip(counts, self.names, strict=True))
@@ -114,7 +116,7 @@ def grounded_items(images: Any, product_type: Any) -> Items:
 
 
 def text_items(texts: Any) -> Items:
-    return Items((_many(texts, _is_text, "texts"),), lambda n, text: (_utf8(text, f"text {n}"),), ("texts",), False)
+    return Items((_many(texts, _is_text, "texts"),), lambda n, text: (_utf8(text, f"text {n}"),), ("texts",))
 
 
 def product_items(products: Any, images: Any) -> Items:

@@ -202,8 +202,7 @@ class AsyncClient:
     async def _batches(self, pipeline: Pipeline[Any], items: Items, call: Call) -> AsyncIterator[list[Row]]:
         batches: Batches | None = None
         async for values in items.values():
-            # Files are read in a thread; what is in memory already is not worth one.
-            row = await asyncio.to_thread(items.row, *values) if items.reads_files else items.row(*values)
+            row = await asyncio.to_thread(items.row, *values) if items.blocks(values) else items.row(*values)
             if batches is None:
                 batches = Batches(await self._max_batch_size(pipeline, call))
             if batch := batches.add(row):

@@ -198,7 +198,7 @@ class Client:
             return
         max_items = self._max_batch_size(pipeline, call)
         batches = _cut([first], rows, max_items)
-        if items.count is not None and items.count <= max_items:
+        if items.known is not None and items.known <= max_items:
             for batch in batches:  # one, unless it is cut by bytes
                 yield self._answer(pipeline, batch, call, span, None)
         else:
