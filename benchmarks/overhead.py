@@ -35,18 +35,18 @@ from training.catalogue.items import TRAINED_TYPES
 from vlclip import AsyncClient, Client
 
 CONCURRENCY = 4
+IMAGE_OUTPUTS = ["EMBEDDING", "BOX", "SCORE", "STATUS"]
 Loop = Callable[[float], int]
 """(seconds) → items that were embedded in them"""
 
 
 def bare_call(client: triton.InferenceServerClient, items: Sequence[str] | Sequence[bytes]) -> Any:
     """Texts by ``product_text``, images by ``product_image``."""
-    if isinstance(items[0], str):
-        pipeline, outputs = "product_text", ("EMBEDDING",)
-        columns = {"TEXT": [text.encode() for text in items]}
-    else:
-        pipeline, outputs = "product_image", ("EMBEDDING", "BOX", "SCORE", "STATUS")  # type: ignore[assignment]
-        columns = {"IMAGE": list(items), "PRODUCT_TYPE": [b"mug"] * len(items)}  # type: ignore[arg-type]
+    texts = [item.encode() for item in items if isinstance(item, str)]
+    pipeline, outputs = ("product_text", ["EMBEDDING"]) if texts else ("product_image", IMAGE_OUTPUTS)
+    columns: dict[str, list[Any]] = {"IMAGE": [*items], "PRODUCT_TYPE": [b"mug"] * len(items)}
+    if texts:
+        columns = {"TEXT": texts}
     tensors = []
     for name, column in columns.items():
         data = np.array(column, object)[:, None]

@@ -70,9 +70,11 @@ class Endpoint:
 
     label: str
     target: str
+    tls: TLS | None
     credentials: grpc.ChannelCredentials | None
     options: tuple[tuple[str, Any], ...]
     compression: grpc.Compression
+    several: bool
 
 
 def endpoint(address: str | Sequence[str], tls: bool | TLS, compression: bool) -> Endpoint:
@@ -93,9 +95,11 @@ def endpoint(address: str | Sequence[str], tls: bool | TLS, compression: bool) -
     return Endpoint(
         label=", ".join(addresses),
         target=target,
+        tls=tls or None,
         credentials=tls.credentials() if tls else None,
         options=options,
         compression=grpc.Compression.Gzip if compression else grpc.Compression.NoCompression,
+        several=len(addresses) > 1,
     )
 
 

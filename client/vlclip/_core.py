@@ -13,8 +13,9 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from vlclip._connection import Endpoint, Headers, metadata
+from vlclip._memory import Kind, SharedMemory, Slot
 from vlclip._retry import Budget, Call, Retry, Timeout
-from vlclip.errors import ClosedError, ContractError, InvalidInputError, ItemError
+from vlclip.errors import ClosedError, ContractError, InvalidInputError, ItemError, RequestError
 from vlclip.results import (
     EnrichedTexts,
     Grounding,
@@ -105,16 +106,28 @@ class Batches:
         return batch
 
 
-def infer_request(pipeline: Pipeline[Any], batch: Sequence[Row]) -> Any:
-    """The ModelInferRequest of a batch."""
+def infer_request(
+    pipeline: Pipeline[Any], batch: Sequence[Row], memory: SharedMemory | None = None
+) -> tuple[Any, Slot | None]:
+    """The ModelInferRequest of a batch, and where its items lie if they are in shared memory."""
     request = service_pb2.ModelInferRequest(model_name=pipeline.name)
-    for name, column in zip(pipeline.inputs, zip(*batch, strict=True), strict=True):
-        request.inputs.add(name=name, datatype="BYTES", shape=[len(batch), 1])
-        # KServe v2: the elements of BYTES one after the other, each behind its length (uint32, little-endian).
-        request.raw_input_contents.append(b"".join(part for x in column for part in (struct.pack("<I", len(x)), x)))
+    # KServe v2: the elements of BYTES one after the other, each behind its length (uint32, little-endian).
+    columns = [[part for x in column for part in (struct.pack("<I", len(x)), x)] for column in zip(*batch, strict=True)]
+    slot = memory.put([part for column in columns for part in column]) if memory else None
+    at = slot.offset if slot else 0
+    for name, column in zip(pipeline.inputs, columns, strict=True):
+        tensor = request.inputs.add(name=name, datatype="BYTES", shape=[len(batch), 1])
+        if memory and slot:
+            size = sum(map(len, column))
+            tensor.parameters["shared_memory_region"].string_param = memory.name
+            tensor.parameters["shared_memory_byte_size"].int64_param = size
+            tensor.parameters["shared_memory_offset"].int64_param = at
+            at += size
+        else:
+            request.raw_input_contents.append(b"".join(column))
     for field in fields(pipeline.result):
         request.outputs.add(name=OUTPUTS[field.name].name)
-    return request
+    return request, slot
 
 
 def drop_after(request: Any, seconds: float) -> None:
@@ -205,9 +218,12 @@ class Session:
         retry: Retry | None,
         headers: Headers | None,
         max_in_flight: int,
+        shared_memory: Kind | None,
     ) -> None:
         if max_in_flight < 1:
             raise InvalidInputError(f"max_in_flight: expected 1 or more, got {max_in_flight}")
+        if shared_memory and endpoint.several:
+            raise InvalidInputError("shared_memory: expected the address of one server, on this host")
         self.endpoint = endpoint
         self.timeout = Timeout.of(timeout, Timeout())
         self.budget = Budget(retry)
@@ -216,6 +232,7 @@ class Session:
         self.max_batch_size: dict[str, int] = {}
         self.dim: int | None = None
         self.closing = threading.Event()
+        self.memory = SharedMemory(shared_memory) if shared_memory else None
 
     @property
     def closed(self) -> bool:
@@ -240,6 +257,10 @@ class Session:
 
     def metadata(self) -> list[tuple[str, str]]:
         return metadata(self.headers)
+
+    def lost_memory(self, error: RequestError) -> bool:
+        """Whether a server refused a request because it was started again and knows nothing of the region."""
+        return self.memory is not None and "shared memory region" in str(error)
 
     def read(self, pipeline: Pipeline[R], n: int, response: Any) -> R:
         part = read_response(pipeline, n, response)

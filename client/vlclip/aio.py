@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +25,7 @@ from vlclip._inputs import (
     product_items,
     text_items,
 )
+from vlclip._memory import Kind
 from vlclip._retry import DEFAULT_RETRY, Call, Retry, Timeout, Tries
 from vlclip._tracing import Span
 from vlclip.client import Errors
@@ -60,8 +62,10 @@ class AsyncClient:
         headers: Headers | None = None,
         compression: bool = False,
         max_in_flight: int = 4,
+        shared_memory: Kind | None = None,
     ) -> None:
-        self._session = Session(endpoint(address, tls, compression), timeout, retry, headers, max_in_flight)
+        to = endpoint(address, tls, compression)
+        self._session = Session(to, timeout, retry, headers, max_in_flight, shared_memory)
         self._channel: Any = None
         self._stub: Any = None
         self.stream = AsyncStream(self)
@@ -112,21 +116,32 @@ class AsyncClient:
         """What the server says of itself; never waits longer than ``timeout`` seconds, and never for a server."""
         call = self._session.single_call(timeout)
         try:
-            live = await self._send("ServerLive", service_pb2.ServerLiveRequest(), "health", call)
-            ready = await self._send("ServerReady", service_pb2.ServerReadyRequest(), "health", call)
-            said = await self._send("ServerMetadata", service_pb2.ServerMetadataRequest(), "health", call)
+            live = await self._send(self._connect().ServerLive, service_pb2.ServerLiveRequest(), "health", call)
+            ready = await self._send(self._connect().ServerReady, service_pb2.ServerReadyRequest(), "health", call)
+            said = await self._send(self._connect().ServerMetadata, service_pb2.ServerMetadataRequest(), "health", call)
         except (UnavailableError, DeadlineError):
             return Health(live=False, ready=False)
         return _core.read_health(live, ready, said)
 
     async def models(self, *, timeout: float | Timeout | None = None) -> tuple[Model, ...]:
         """Every model and pipeline in the server's repositories, with its versions."""
-        request = service_pb2.RepositoryIndexRequest()
-        return _core.read_models(await self._send("RepositoryIndex", request, "models", self._session.call(timeout)))
+        request, call = service_pb2.RepositoryIndexRequest(), self._session.call(timeout)
+        return _core.read_models(await self._send(self._connect().RepositoryIndex, request, "models", call))
 
     async def close(self) -> None:
         """Close the connection and end what is on its way; a second time does nothing."""
-        self._session.closing.set()
+        session = self._session
+        if session.closed:
+            return
+        session.closing.set()
+        if session.memory:
+            unregistered = not session.memory.registered
+            if session.memory.registered and session.memory.idle:
+                method, request = session.memory.unregister(self._stub)
+                with suppress(grpc.RpcError):
+                    await method(request, timeout=1, metadata=session.metadata())
+                    unregistered = True
+            session.memory.close(unregistered)
         if self._channel is not None:
             await self._channel.close()
 
@@ -142,7 +157,7 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"<vlclip.AsyncClient {self._session.label}{' (closed)' if self._session.closed else ''}>"
 
-    def _method(self, name: str) -> Any:
+    def _connect(self) -> Any:
         """gRPC's channels belong to the loop in which they are made: this one's to that of the first request."""
         if self._channel is None:
             to = self._session.endpoint
@@ -151,7 +166,7 @@ class AsyncClient:
             else:
                 self._channel = grpc.aio.insecure_channel(to.target, to.options, to.compression)
             self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        return getattr(self._stub, name)
+        return self._stub
 
     async def _collect(self, pipeline: Pipeline[R], items: Items, errors: Errors, timeout: float | Timeout | None) -> R:
         parts: list[R] = []
@@ -212,11 +227,38 @@ class AsyncClient:
 
     async def _answer(self, pipeline: Pipeline[R], batch: list[Row], call: Call, span: Span) -> R:
         """Sends a batch until there is an answer, or no reason to send it again."""
-        request = _core.infer_request(pipeline, batch)
-        response = await self._send("ModelInfer", request, pipeline.name, call, span)
-        return self._session.read(pipeline, len(batch), response)
+        session = self._session
+        if session.memory and not session.memory.registered:
+            await self._share(call)
+        request, slot = _core.infer_request(pipeline, batch, session.memory)
+        response = None
+        try:
+            try:
+                response = await self._send(self._connect().ModelInfer, request, pipeline.name, call, span)
+            except RequestError as error:
+                if not session.lost_memory(error):
+                    raise
+                await self._share(call)
+                response = await self._send(self._connect().ModelInfer, request, pipeline.name, call, span)
+        finally:
+            if session.memory and slot:
+                session.memory.release(slot, answered=response is not None)
+        return session.read(pipeline, len(batch), response)
 
-    async def _send(self, method: str, request: Any, what: str, call: Call, span: Span | None = None) -> Any:
+    async def _share(self, call: Call) -> None:
+        """Tells the server of the shared memory."""
+        memory = self._session.memory
+        assert memory
+        memory.watch(self._session.endpoint, self._session.metadata())
+        method, request = memory.register(self._connect())
+        try:
+            await self._send(method, request, "shared memory", call)
+        except RequestError as error:
+            if error.code is not grpc.StatusCode.ALREADY_EXISTS:  # by another task
+                raise
+        memory.registered = True
+
+    async def _send(self, method: Any, request: Any, what: str, call: Call, span: Span | None = None) -> Any:
         session, tries = self._session, call.request()
         while True:
             session.check_open()
@@ -226,7 +268,7 @@ class AsyncClient:
             headers = session.metadata() + (span.headers if span else [])
             try:
                 with translated(what, session.label, tries.allowed, tries.count):
-                    response = await self._method(method)(request, timeout=tries.left, metadata=headers)
+                    response = await method(request, timeout=tries.left, metadata=headers)
             except (asyncio.CancelledError, grpc.aio.UsageError) as error:
                 if session.closed:  # gRPC cancels what a closed channel has on its way
                     raise self._closed_during() from error
@@ -267,7 +309,7 @@ class AsyncClient:
         if pipeline.name not in known:
             request = service_pb2.ModelConfigRequest(name=pipeline.name)
             known[pipeline.name] = _core.max_batch_size(
-                pipeline, await self._send("ModelConfig", request, pipeline.name, call)
+                pipeline, await self._send(self._connect().ModelConfig, request, pipeline.name, call)
             )
         return known[pipeline.name]
 

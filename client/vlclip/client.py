@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from vlclip import _core
 from vlclip._connection import TLS, Headers, endpoint
 from vlclip._core import Batches, Pipeline, R, Row, Session
 from vlclip._inputs import Images, Items, Products, Texts, grounded_items, image_items, product_items, text_items
+from vlclip._memory import Kind
 from vlclip._retry import DEFAULT_RETRY, Call, Retry, Timeout, Tries
 from vlclip._tracing import Span
 from vlclip.errors import (
@@ -50,6 +52,7 @@ class Client:
     Client(…, headers={"authorization": "Bearer …"})   or a function that returns them, asked before each request
     Client(…, compression=True)                gzip: for texts over slow lines; photos are compressed already
     Client(…, retry=None)                      no second try; see `Retry` for what is tried again, and how often
+    Client(…, shared_memory="system")          for a server on this host: items lie in /dev/shm; or "cuda", on its GPU
     Client(…, max_in_flight=1)                 one batch after the other; by default a call keeps 4 on their way
 
     images        "a.jpg"                      a path: str or Path
@@ -78,9 +81,10 @@ class Client:
         headers: Headers | None = None,
         compression: bool = False,
         max_in_flight: int = 4,
+        shared_memory: Kind | None = None,
     ) -> None:
-        self._session = Session(endpoint(address, tls, compression), timeout, retry, headers, max_in_flight)
-        to = self._session.endpoint
+        to = endpoint(address, tls, compression)
+        self._session = Session(to, timeout, retry, headers, max_in_flight, shared_memory)
         if to.credentials:
             self._channel = grpc.secure_channel(to.target, to.credentials, to.options, to.compression)
         else:
@@ -150,7 +154,18 @@ class Client:
 
     def close(self) -> None:
         """Close the connection and end what is on its way; a second time does nothing."""
-        self._session.closing.set()
+        session = self._session
+        if session.closed:
+            return
+        session.closing.set()
+        if session.memory:
+            unregistered = not session.memory.registered
+            if session.memory.registered and session.memory.idle:
+                method, request = session.memory.unregister(self._stub)
+                with suppress(grpc.RpcError):
+                    method(request, timeout=1, metadata=session.metadata())
+                    unregistered = True
+            session.memory.close(unregistered)
         self._channel.close()
 
     def __enter__(self) -> Client:
@@ -221,9 +236,35 @@ class Client:
 
     def _answer(self, pipeline: Pipeline[R], batch: list[Row], call: Call, span: Span, flight: _Flight | None) -> R:
         """Sends a batch until there is an answer, or no reason to send it again."""
-        request = _core.infer_request(pipeline, batch)
-        response = self._send(self._stub.ModelInfer, request, pipeline.name, call, span, flight)
-        return self._session.read(pipeline, len(batch), response)
+        session = self._session
+        if session.memory and not session.memory.registered:
+            self._share(call)
+        request, slot = _core.infer_request(pipeline, batch, session.memory)
+        response = None
+        try:
+            try:
+                response = self._send(self._stub.ModelInfer, request, pipeline.name, call, span, flight)
+            except RequestError as error:
+                if not session.lost_memory(error):
+                    raise
+                self._share(call)
+                response = self._send(self._stub.ModelInfer, request, pipeline.name, call, span, flight)
+        finally:
+            if session.memory and slot:
+                session.memory.release(slot, answered=response is not None)
+        return session.read(pipeline, len(batch), response)
+
+    def _share(self, call: Call) -> None:
+        """Tells the server of the shared memory."""
+        memory = self._session.memory
+        assert memory
+        memory.watch(self._session.endpoint, self._session.metadata())
+        try:
+            self._ask(*memory.register(self._stub), "shared memory", call)
+        except RequestError as error:
+            if error.code is not grpc.StatusCode.ALREADY_EXISTS:  # by another thread
+                raise
+        memory.registered = True
 
     def _ask(self, method: Any, request: Any, what: str, call: Call) -> Any:
         return self._send(method, request, what, call, None, None)
