@@ -150,6 +150,8 @@ def _kind(code: grpc.StatusCode, details: str) -> type[RequestError]:
     """As the code says, but where servers and gRPC itself say it otherwise."""
     if code is grpc.StatusCode.NOT_FOUND and "no available versions" in details:
         return UnavailableError  # Triton, while it loads a model or after it lost one
+    if "protocol is restricted" in details:
+        return AccessError  # Triton 2.51 says UNAVAILABLE
     if code is grpc.StatusCode.UNKNOWN and "Stream removed" in details:
         return UnavailableError  # gRPC, of a connection that was cut
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
