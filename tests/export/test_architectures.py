@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from export import repository
 from export.__main__ import main
 from export.build import Settings, example_photos, export_leaf, export_tokenizer, plan_encoders, plan_pixels
-from export.encoders import LARGEST_GRAPH, require_one_file
+from export.encoders import FP32_BYTES, LARGEST_GRAPH, image_weights, require_one_file, text_weights
 from export.errors import SourceError, UnsupportedModel, UsageError
 from export.sources import load_encoder, resolve_encoder
 from tests.export.hf_folders import VOCABULARY, write_tokenizer
@@ -96,8 +97,6 @@ SMALL: dict[str, tuple[dict[str, Any], dict[str, Any], str | None]] = {
 
 def write_model(folder: Path, model: dict[str, Any], preprocessing: dict[str, Any], tokenizer: str | None) -> Path:
     """A folder as open_clip's training leaves it, with random weights."""
-    import open_clip
-
     folder.mkdir(parents=True, exist_ok=True)
     if tokenizer:
         write_tokenizer(tokenizer, folder)
@@ -164,10 +163,14 @@ def test_preprocessing_without_published_weights():
 
 
 def test_graphs_over_the_limit_are_refused_before_tracing():
-    weights = torch.nn.Linear(32768, 16384, device="meta").parameters()
-    with pytest.raises(UnsupportedModel, match=r"encode_image has 2\.1 GB of FP32 weights"):
-        require_one_file("encode_image", weights)
-    require_one_file("encode_text", [torch.empty(LARGEST_GRAPH // 4 - 1, device="meta")])
+    with torch.device("meta"):
+        tower = open_clip.create_model("ViT-H-14", load_weights=False, device="meta")
+    wanted = "encode_image has 632 million weights, and one ONNX file holds 537 million in FP32: choose a smaller"
+    with pytest.raises(UnsupportedModel, match=wanted) as caught:
+        require_one_file("encode_image", image_weights(tower))
+    assert "\n" not in str(caught.value)
+    require_one_file("encode_text", text_weights(tower))
+    require_one_file("encode_text", [torch.empty(LARGEST_GRAPH // FP32_BYTES - 1, device="meta")])
 
 
 @pytest.fixture(scope="module")
