@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from export.build import Settings, example_photos, export_leaf, export_tokenizer
 from export.encoders import FP32_BYTES, LARGEST_GRAPH, image_weights, require_one_file, text_weights
 from export.errors import SourceError, UnsupportedModel, UsageError
 from export.sources import load_encoder, resolve_encoder
+from export.specs import LEAVES
+from export.tensorrt import Compiler, Limits, compile_graph
 from tests.export.hf_folders import VOCABULARY, write_tokenizer
 
 SIDE = 64
@@ -121,11 +124,20 @@ def export_all(encoder: Any, out: Path, pixels: bool = True) -> dict[str, dict[s
     return entries
 
 
+def compile_all(entries: Mapping[str, Any], out: Path, limits: Limits, compiler: Compiler) -> None:
+    """TensorRT takes every graph, and each computes in FP32."""
+    for leaf in entries.keys() - {"tokenize"}:
+        plan = compile_graph((out / leaf / "model.onnx").read_bytes(), leaf, LEAVES[leaf], limits, compiler)
+        assert len(plan.content) > 10_000
+        assert "HALF" not in plan.layers
+
+
 @pytest.mark.parametrize(("model", "preprocessing", "tokenizer"), SMALL.values(), ids=SMALL)
-def test_small_models_of_every_family(tmp_path, model, preprocessing, tokenizer):
+def test_small_models_of_every_family(tmp_path, ahead, model, preprocessing, tokenizer):
     encoder = load_encoder(resolve_encoder(str(write_model(tmp_path / "model", model, preprocessing, tokenizer))))
     assert encoder.preprocessing.resize_mode == preprocessing.get("resize_mode", "shortest")
     entries = export_all(encoder, tmp_path, pixels=bool(preprocessing))
+    compile_all(entries, tmp_path, Limits(batch=(1, 4, 16), canvas=(64, 256, 448)), ahead)
     for leaf in ("encode_image", "encode_text"):
         assert entries[leaf]["parity"]["cosine_min"] > 0.999999
     assert entries["encode_image"]["symbols"]["R"] == SIDE
@@ -142,13 +154,15 @@ FULL = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "tokenizer"), FULL.items(), ids=FULL)
-def test_full_size(tmp_path, name, tokenizer):
+def test_full_size(tmp_path, ahead, name, tokenizer):
     folder = str(write_tokenizer(tokenizer, tmp_path / "tokenizer")) if tokenizer else None
     encoder = load_encoder(resolve_encoder(name, random=True, tokenizer=folder))
     entries = export_all(encoder, tmp_path)
     assert entries["encode_image"]["parity"]["cosine_min"] >= 0.99999
     assert entries["encode_text"]["parity"]["cosine_min"] >= 0.99999
     onnx.checker.check_model(str(tmp_path / "encode_image" / "model.onnx"), full_check=True)
+    del encoder
+    compile_all(entries, tmp_path, Limits(), ahead)
 
 
 def test_preprocessing_without_published_weights():
