@@ -117,7 +117,7 @@ def require_equal(ours: Found, theirs: Found) -> None:
     assert np.abs(ours.box_xyxy - theirs.box_xyxy).max() < 0.3
     for name in ("boxes_xyxy", "scores"):
         wanted = getattr(theirs, name)
-        assert np.abs(getattr(ours, name) - wanted).max() < 1e-3 * np.abs(wanted).max(), name
+        assert np.linalg.norm(getattr(ours, name) - wanted) < 1e-3 * np.linalg.norm(wanted), name
 
 
 @pytest.fixture(scope="module")

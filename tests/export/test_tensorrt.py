@@ -150,7 +150,7 @@ def test_refused_in_one_line(ahead, graph, message):
 
 
 def test_a_canvas_must_be_cast_before_anything_else(ahead):
-    """Why ``resample`` casts first."""
+    """Why ``planes_of`` casts first."""
     spec = ModelSpec((CANVAS,), (EMBEDDING,))
     first = model(PICTURE, "a = Cast<to=1>(CANVAS) EMBEDDING = Transpose<perm=[0,3,1,2]>(a)")
     assert compile_graph(first, "fit", spec, LIMITS, ahead).content
