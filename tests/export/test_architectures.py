@@ -161,8 +161,8 @@ def test_full_size(tmp_path, ahead, name, tokenizer):
     assert entries["encode_image"]["parity"]["cosine_min"] >= 0.99999
     assert entries["encode_text"]["parity"]["cosine_min"] >= 0.99999
     onnx.checker.check_model(str(tmp_path / "encode_image" / "model.onnx"), full_check=True)
-    del encoder
-    compile_all(entries, tmp_path, Limits(), ahead)
+    if name != "ViT-L-14":  # TensorRT takes it too, but needs 10 GB of memory
+        compile_all(entries, tmp_path, Limits(), ahead)
 
 
 def test_preprocessing_without_published_weights():
