@@ -9,7 +9,7 @@ Three things follow PIL to the letter, so that the served pixels are those the m
 - the clipping of taps at the box: a crop that is resized sees nothing of what lies around it;
 - the rounding to whole grey levels after each pass, rows first. PIL itself begins with the columns since version 13,
   to save time, where ``height - new height > 2 (width - new width)``: single pixels of tall images are then some grey
-  levels apart, a fifth of one on average. Models were trained before that, and both orders in one graph would make
+  levels apart, a tenth of one on average. Models were trained before that, and both orders in one graph would make
   ``crop`` half as slow again.
 
 Shapes: B images, S canvas side, R output side.

@@ -200,3 +200,10 @@ def test_letterbox_is_ultralytics(wh):
     difference = np.abs((boxed.image[0] * 255).permute(1, 2, 0).numpy() - expected.astype(np.float32))
     assert difference.max() <= 1.01
     assert (difference > 0.01).mean() < 1e-4
+
+
+def test_a_size_that_is_not_the_canvas_s_reads_nothing_outside_of_it():
+    canvas = torch.full((2, 64, 64, 3), 7, dtype=torch.uint8)
+    size = torch.tensor([[64, 64, 64, 64], [9000, 300, 9000, 300]], dtype=torch.int32)
+    seen = (letterbox(canvas, size, 32).image * 255).round().unique()
+    assert set(seen.tolist()) <= {0.0, 7.0, 114.0}
