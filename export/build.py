@@ -430,7 +430,7 @@ def compile_leaf(leaf: LeafExport, folder: Path, limits: Limits, compiler: Compi
         },
     }
     if not compiler.capability:
-        engine = Engine(compiler.trt, leaf.name, spec, plan.content)
+        engine = Engine(compiler.trt, leaf.name, spec, plan)
         inputs = {name: value.numpy() for name, value in leaf.inputs.items()}
 
         def run(rows: Sequence[int]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ raises ``ParityError`` with one sentence.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.errors import ParityError
@@ -60,6 +62,7 @@ def run_graph(model: onnx.ModelProto, spec: ModelSpec, inputs: Arrays) -> Run:
     """A function that runs the graph on the given rows of ``inputs``.
 
     FP32 on the CPU. FP16 on the GPU, or with every tensor rounded on the CPU, see ``export.precision.rounded``.
+    By way of a file: a session that is given bytes holds on to them, a gigabyte of a large model.
     """
     import onnxruntime
 
@@ -73,7 +76,10 @@ def run_graph(model: onnx.ModelProto, spec: ModelSpec, inputs: Arrays) -> Run:
             providers.insert(0, "CUDAExecutionProvider")
         else:
             model = rounded(model)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        file.write_bytes(model.SerializeToString())
+        session = onnxruntime.InferenceSession(str(file), options, providers=providers)
     names = [tensor.name for tensor in spec.outputs]
 
     def run(rows: Sequence[int]) -> dict[str, Any]:
