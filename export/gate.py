@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Figures = dict[str, float]
 
 BATCHES = (1, 3, 7)
+"""Rows that run at once, unless a leaf has its own."""
 
 COSINE_MIN = 0.99999
 GREY_MAX = 1.01
@@ -66,26 +67,36 @@ def verify(
     wanted: Arrays,
     check: Check,
     also: Callable[[Arrays], Figures] | None = None,
+    batches: Sequence[int] = BATCHES,
+    news: Callable[[str], None] | None = None,
 ) -> Figures:
     """Checks what the graph gives on the CPU, see ``compare``."""
-    return compare(run_graph(model, spec, inputs), inputs, wanted, check, also)
+    return compare(run_graph(model, spec, inputs), inputs, wanted, check, also, batches, news)
 
 
 def compare(
-    run: Run, inputs: Arrays, wanted: Arrays, check: Check, also: Callable[[Arrays], Figures] | None = None
+    run: Run,
+    inputs: Arrays,
+    wanted: Arrays,
+    check: Check,
+    also: Callable[[Arrays], Figures] | None = None,
+    batches: Sequence[int] = BATCHES,
+    news: Callable[[str], None] | None = None,
 ) -> Figures:
     """Checks every row of ``inputs`` in batches of several sizes, so that a row is the same in any company.
 
     Args:
         wanted: the truth for all rows, which ``check`` sees in the same batches.
         also: a further check, of the graph's outputs for all rows at once.
+        batches: the sizes.
+        news: is told of each batch.
 
     Returns:
         the worst figure of all batches, by name
     """
     rows = len(next(iter(inputs.values())))
     figures: Figures = {}
-    for batch in BATCHES:
+    for batch in batches:
         for begin in range(0, rows, batch):
             chosen = list(range(begin, min(begin + batch, rows)))
             part = check(
@@ -96,6 +107,8 @@ def compare(
             for name, value in part.items():
                 worst = min if name.endswith("_min") else max
                 figures[name] = worst(figures.get(name, value), value)
+            if news:
+                news(f"compared {chosen[-1] + 1} of {rows}, {batch} at once")
     if also:
         figures |= also(run(range(rows)))
     return figures
