@@ -114,9 +114,11 @@ def enliven(model: Any) -> None:
     """
     spread = model.config.d_model**-0.5
     for name, parameter in model.named_parameters():
-        if "bbox_embed.layers.0" in name:
+        if "encoder_output_bbox_embed.layers.0" in name:  # sees what enc_output_norm, below, makes small
             parameter.add_(torch.randn_like(parameter))
-        elif "bbox_embed" in name or "sampling_offsets" in name or "attention_weights" in name:
+        elif "bbox_embed" in name:  # every layer of the decoder moves its boxes with the same weights: not far
+            parameter.add_(torch.randn_like(parameter) * spread / 2)
+        elif "sampling_offsets" in name or "attention_weights" in name:
             parameter.add_(torch.randn_like(parameter) * spread)
         elif name.endswith(("vision_param", "text_param")):
             parameter.fill_(0.5)

@@ -96,7 +96,10 @@ class Upstream:
     """
 
     def __init__(self, model: Any, tokenizer: Any, side: int):
-        square = {"size": {"shortest_edge": side, "longest_edge": side}, "pad_size": {"height": side, "width": side}}
+        square: Any = {
+            "size": {"shortest_edge": side, "longest_edge": side},
+            "pad_size": {"height": side, "width": side},
+        }
         self.processor = GroundingDinoProcessor(GroundingDinoImageProcessorPil(**square), tokenizer)
         self.model = model.eval()
 
