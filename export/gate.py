@@ -108,7 +108,7 @@ def compare(
                 worst = min if name.endswith("_min") else max
                 figures[name] = worst(figures.get(name, value), value)
             if news:
-                news(f"compared {chosen[-1] + 1} of {rows}, {batch} at once")
+                news(f"{chosen[-1] + 1} of {rows} rows compared, {batch} at once")
     if also:
         figures |= also(run(range(rows)))
     return figures

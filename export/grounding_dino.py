@@ -181,7 +181,8 @@ class GatherSampling(nn.Module):
             share = (1.0 - (x - column).abs()) * (1.0 - (y - line).abs()) * inside.to(value.dtype) * attention_weights
             place = start + (near_line * wide + near_column).long()  # whole numbers below 2²⁴: exact
             number = (row + place) * heads + head  # (B, Q, H, levels, P)
-            for level in range(len(value_spatial_shapes_list)):  # all at once, a batch of 64 has over 2³¹ numbers
+            # Piece by piece: TensorRT's tensors end at 2³¹ numbers, which all levels or neighbours of 40 images pass.
+            for level in range(len(value_spatial_shapes_list)):
                 neighbours = functional.embedding(number[:, :, :, level], table)  # (B, Q, H, P, C/H)
                 total = total + (share[:, :, :, level, None] @ neighbours)[:, :, :, 0]  # (B, Q, H, C/H)
         return total.flatten(2)  # (B, Q, C)

@@ -165,7 +165,7 @@ def test_the_true_size(true_size):
     parity = manifest["leaves"]["detect"]["parity"]
     assert parity["foreground_relative_max"] < 1e-3
     assert parity["logits_relative_max"] < 1e-3
-    assert any("detect: compared 3 of 5, 3 at once" in line for line in lines)
+    assert any("detect: 3 of 5 rows compared, 3 at once" in line for line in lines)
 
 
 @pytest.mark.slow

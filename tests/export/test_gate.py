@@ -123,7 +123,7 @@ def test_every_row_runs_in_batches_of_each_size_and_each_batch_is_told():
     )
     assert seen == [[0], [1], [2], [3], [4], [0, 1, 2], [3, 4]]
     assert figures == {"rows_max": 3}
-    assert told[-2:] == ["compared 3 of 5, 3 at once", "compared 5 of 5, 3 at once"]
+    assert told[-2:] == ["3 of 5 rows compared, 3 at once", "5 of 5 rows compared, 3 at once"]
 
 
 def test_tokenizer_that_differs():
