@@ -84,7 +84,7 @@ def exported(folder, encoder_folder, tmp_path_factory) -> tuple[Path, dict[str, 
 
 
 def test_both_graphs_pass_the_gate(exported):
-    """Batches of 1 and 3 with prompts of other lengths, an empty one among them: see ``gate.compare``."""
+    """Batches of 1 and 2 with prompts of other lengths, an empty one among them: see ``gate.compare``."""
     folder, entries = exported
     entry, symbols = entries["detect"]
     assert symbols == {"L": LONGEST, "C": 64}
@@ -165,7 +165,7 @@ def test_the_true_size(true_size):
     parity = manifest["leaves"]["detect"]["parity"]
     assert parity["foreground_relative_max"] < 1e-3
     assert parity["logits_relative_max"] < 1e-3
-    assert any("detect: 3 of 5 rows compared, 3 at once" in line for line in lines)
+    assert any("detect: 4 of 4 rows compared, 2 at once" in line for line in lines)
 
 
 @pytest.mark.slow
