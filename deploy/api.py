@@ -18,7 +18,10 @@ FAILURES = (OSError, http.client.HTTPException, ValueError)
 """What a call may raise: no connection, no HTTP, or not the expected answer."""
 
 ANSWER_SECONDS = 10.0
-LOAD_SECONDS = 120.0
+START_SECONDS = 30.0
+"""Until Triton listens; it loads nothing by then."""
+LOAD_SECONDS = 300.0
+"""For a model of a gigabyte or two on a busy machine."""
 
 
 class Api:
@@ -28,19 +31,21 @@ class Api:
         self._address = host, port
         self._admin = {"admin-key": admin_key}
 
-    def is_ready(self) -> bool:
-        """Whether every model is loaded; False, too, where nothing listens yet."""
+    def is_live(self) -> bool:
+        """Whether Triton takes requests."""
         try:
-            self._call("GET", "/v2/health/ready", timeout=1.0)
+            self._call("GET", "/v2/health/live", timeout=1.0)
         except FAILURES:
             return False
         return True
 
-    def reload(self, model: str) -> None:
-        """Load a model again, with the pipelines that use it. Raises one of FAILURES."""
-        # A load alone does nothing as long as no file of the model has changed.
-        self.unload(model)
-        self._call("POST", f"/v2/repository/models/{model}/load", timeout=LOAD_SECONDS)
+    def load(self, model: str, config: dict[str, Any]) -> None:
+        """Load a model with this config, with the pipelines that use it. Raises one of FAILURES.
+
+        What is loaded already stays as it is until the new is ready, and where nothing of it has changed.
+        """
+        body = json.dumps({"parameters": {"config": json.dumps(config)}}).encode()
+        self._call("POST", f"/v2/repository/models/{model}/load", body, timeout=LOAD_SECONDS)
 
     def unload(self, model: str) -> None:
         """Let a model accept nothing more; what it has accepted it still answers. Raises one of FAILURES."""
@@ -49,16 +54,6 @@ class Api:
     def is_unloading(self, models: Container[str]) -> bool:
         """Whether any of these still has something to answer before it is gone. Raises one of FAILURES."""
         return any(model["name"] in models and model.get("state") == "UNLOADING" for model in self._index())
-
-    def find_pipelines(self) -> dict[str, list[str]]:
-        """Names of all ensembles, with the names of their inputs. Raises one of FAILURES."""
-        names = [model["name"] for model in self._index()]
-        configs = [self._call("GET", f"/v2/models/{name}/config") for name in names]
-        return {
-            config["name"]: [tensor["name"] for tensor in config["input"]]
-            for config in configs
-            if config.get("platform") == "ensemble"
-        }
 
     def find_problem(self, pipelines: dict[str, list[str]]) -> str | None:
         """Ask every pipeline that takes inputs we know; say in words what is wrong with the first wrong answer."""

@@ -148,7 +148,11 @@ def build(
     described = request.describe()
     present = repository.read_manifest(repository.manifest_path(out, version))
     if present and not force and present.get("request") == described and repository.is_complete(out, present):
-        say(f"{out} already holds this export as version {version}; nothing to do (--force exports again)")
+        if repository.read_served(out) == present:
+            say(f"{out} already holds this export as version {version}; nothing to do (--force exports again)")
+        else:
+            repository.serve_version(out, version)
+            say(f"{out} already holds this export as version {version}, which is now the one that is served")
         return present
 
     if request.settings.format == "tensorrt":

@@ -250,9 +250,9 @@ def copy_with(toy_repositories: list[Path], to: Path, change: Callable[[Path], o
             lambda models: (models / "decode/1/model.py").write_text("import nowhere"),
             "failed to load 'decode'.*nowhere",
         ),
-        (lambda models: (models / "crop/config.pbtxt").write_text("max_batch_size: x"), "crop"),
+        (lambda models: (models / "crop/config.pbtxt").write_text("max_batch_size: 1"), "crop"),
     ],
-    ids=["no ONNX", "failing import", "no config"],
+    ids=["no ONNX", "failing import", "config without tensors"],
 )
 def test_failed_start_shows_the_lines_that_matter(
     toy_repositories: list[Path], tmp_path: Path, change: Callable[[Path], object], message: str
@@ -261,6 +261,14 @@ def test_failed_start_shows_the_lines_that_matter(
         Server.start(copy_with(toy_repositories, tmp_path, change))
     assert len(str(caught.value).splitlines()) < 35
     assert not list(SHARED_MEMORY.glob(f"vlclip_{os.getpid()}_*_none"))
+
+
+def test_config_that_is_none_is_named(toy_repositories: list[Path], tmp_path: Path) -> None:
+    def spoil(models: Path) -> None:
+        (models / "crop/config.pbtxt").write_text("max_batch_size: x")
+
+    with pytest.raises(SetupError, match=r"crop/config\.pbtxt is no model config.*integer"):
+        Server.start(copy_with(toy_repositories, tmp_path, spoil))
 
 
 def test_server_that_answers_wrongly_does_not_count_as_started(toy_repositories: list[Path], tmp_path: Path) -> None:
