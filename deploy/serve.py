@@ -3,7 +3,7 @@
     python -m deploy.serve                              on ports 8000 (HTTP), 8001 (gRPC) and 8002 (metrics)
     python -m deploy.serve --grpc-port 0 --http-port 0 --metrics-port 0     on free ports, which are printed
     python -m deploy.serve --host 0.0.0.0               for other machines too
-    python -m deploy.serve --model-repository A --model-repository B        instead of ours
+    python -m deploy.serve --model-repository DIR       what `python -m export --out DIR` made, instead of ours
     python -m deploy.serve -- --log-verbose=1           what follows -- goes to tritonserver as it is
 
 Ctrl-C or SIGTERM stops it: accepted requests finish, then ports, processes and shared memory are given back.
@@ -451,6 +451,9 @@ def require_artefacts(repositories: Sequence[Path | str]) -> None:
     served = read_served(home) if home else None
     if home and served is None:
         raise SetupError(f"{home / SERVED} leads nowhere, an export was interrupted: run it again")
+    for folder in folders:
+        if not any(folder.glob("*/config.pbtxt")):
+            raise SetupError(f"{folder} holds no models: `python -m export --out {folder}` makes them")
     for config in sorted(path for folder in folders for path in folder.glob("*/config.pbtxt")):
         leaf, version = config.parent.name, config.parent / "1"
         wanted = ["tokenizer.json"] if leaf.startswith("tokenize") else []
@@ -505,7 +508,9 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m deploy.serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--model-repository", action="append", metavar="DIR", help="where models lie; may be repeated")
+    models, ensembles = REPOSITORIES
+    add("--model-repository", type=Path, default=models, metavar="DIR", help="the models (model_repository/)")
+    add("--ensembles", type=Path, default=ensembles, metavar="DIR", help="the pipelines (ensembles/)")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="interface to listen on (%(default)s)")
     add("--grpc-port", type=int, default=8001, metavar="N", help="0 takes a free one (%(default)s)")
     add("--http-port", type=int, default=8000, metavar="N", help="(%(default)s)")
@@ -529,7 +534,7 @@ def main() -> int:
     begin = time.monotonic()
     try:
         with Server.start(
-            arguments.model_repository or REPOSITORIES,
+            [arguments.model_repository, arguments.ensembles],
             host=arguments.host,
             ports=Ports(arguments.grpc_port, arguments.http_port, arguments.metrics_port),
             triton=arguments.triton,

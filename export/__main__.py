@@ -10,6 +10,7 @@ from pathlib import Path
 
 from export import repository
 from export.errors import ExportError
+from export.progress import Progress
 
 TEACHING = """\
 Weights to verified ONNX graphs, or TensorRT plans, in a Triton model repository.
@@ -142,10 +143,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
-
-
 def models(arguments: argparse.Namespace) -> None:
     from export.build import build, make_request
 
@@ -163,14 +160,15 @@ def models(arguments: argparse.Namespace) -> None:
         format=arguments.format,
         tokenizer=arguments.tokenizer,
     )
-    build(request, arguments.out, arguments.version, arguments.force, say)
+    with Progress() as say:
+        build(request, arguments.out, arguments.version, arguments.force, say)
 
 
 def pack_mini(arguments: argparse.Namespace) -> None:
     from export.build import build, make_request
     from export.install import ARCHIVE, SHIPPED, pack
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Progress() as say:
         build(make_request("mini", "mini", threshold=arguments.threshold), Path(folder), say=say)
         size = pack(Path(folder))
     print(f"{SHIPPED / ARCHIVE}: {size / 1e6:.2f} MB")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Say = Callable[[str], None]
+"""Takes lines that report; one that ends in … says what is being done until the next: see ``export.progress``."""
 
 
 @dataclass(frozen=True)
@@ -158,12 +159,13 @@ def build(
     if request.settings.format == "tensorrt":
         compiler = compiler or find_compiler()
     quiet_ultralytics()
-    say(f"loading {request.detector.name} and {request.encoder.label}")
-    detector = load_detector(request.detector, request.settings.detector_side)
-    encoder = load_encoder(request.encoder)
-    prompts = load_prompt_encoder(request, detector, encoder)
-
     with repository.staging(out) as staged:
+        say(f"loading the detector {request.detector.name} …")
+        detector = load_detector(request.detector, request.settings.detector_side)
+        say(f"loading the encoder {request.encoder.label} …")
+        encoder = load_encoder(request.encoder)
+        say("loading the prompt encoder …")
+        prompts = load_prompt_encoder(request, detector, encoder)
         leaves: dict[str, Any] = {}
         symbols: dict[str, dict[str, int]] = {}
         begun = time.perf_counter()
@@ -176,9 +178,11 @@ def build(
 
         for name, tokenizer in (("tokenize", encoder.tokenizer), ("tokenize_prompt", prompts.tokenizer)):
             done(name, export_tokenizer(name, tokenizer, staged / name))
+        say("running PyTorch on the examples …")
         for leaf in plan(request.settings, detector, encoder, prompts):
-            entry, symbols[leaf.name] = export_leaf(leaf, described, staged / leaf.name)
+            entry, symbols[leaf.name] = export_leaf(leaf, described, staged / leaf.name, say)
             if compiler and request.settings.format == "tensorrt":
+                say(f"{leaf.name}: compiling …")
                 limits = limits_of(out, leaf.name, request.settings.canvas)
                 entry |= compile_leaf(leaf, staged / leaf.name, limits, compiler, say)
             done(leaf.name, entry)
@@ -191,8 +195,9 @@ def build(
             "libraries": libraries(),
             "leaves": leaves,
         }
+        repository.furnish(staged, out)
         repository.put_in_place(staged, out, version, leaves, repository.write_manifest(manifest))
-    say(f"{out} now holds version {version}")
+    say(f"{out} now holds and serves version {version}")
     return manifest
 
 
@@ -365,14 +370,18 @@ def plan_encoders(encoder: Encoder, photos: Photos) -> list[LeafExport]:
     ]
 
 
-def export_leaf(leaf: LeafExport, described: dict[str, Any], folder: Path) -> tuple[dict[str, Any], dict[str, int]]:
+def export_leaf(
+    leaf: LeafExport, described: dict[str, Any], folder: Path, say: Say = print
+) -> tuple[dict[str, Any], dict[str, int]]:
     """One graph, verified, written to ``folder/model.onnx``. Returns its manifest entry and its symbols' numbers."""
     from export.compact import compact
     from export.graph import OPSET, check_contract, drop_outputs, export_graph, set_metadata
 
     spec = LEAVES[leaf.name]
     probed = ModelSpec(spec.inputs, spec.outputs + leaf.probes)
+    say(f"{leaf.name}: tracing …")
     model = compact(export_graph(leaf.module, list(leaf.inputs.values()), probed))
+    say(f"{leaf.name}: verifying …")
     wanted = truth_of(leaf)
     inputs = {name: value.numpy() for name, value in leaf.inputs.items()}
     figures = gate.verify(model, probed, inputs, wanted, leaf.check, leaf.also)

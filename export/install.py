@@ -20,6 +20,7 @@ from export.errors import ExportError, SourceError
 from export.repository import (
     ARTEFACTS,
     Manifest,
+    furnish,
     is_complete,
     manifest_path,
     models_of,
@@ -85,6 +86,7 @@ def install(repository: Path, shipped: Path = SHIPPED, if_missing: bool = False)
         return f"{repository} is up to date"
     with staging(repository) as staged:
         unpack(shipped / ARCHIVE, manifest, staged)
+        furnish(staged, repository)
         put_in_place(staged, repository, VERSION, manifest["leaves"], write_manifest(manifest))
     return f"{repository} now holds {models_of(manifest)}"
 

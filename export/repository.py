@@ -40,6 +40,9 @@ ARTEFACTS = {
     "tokenize_prompt": "tokenizer.json",
 }
 GRAPHS = {"model.onnx", "model.plan"}
+OURS = Path(__file__).resolve().parents[1] / "model_repository"
+BY_HAND = ("*/config.pbtxt", "*/configs/*.pbtxt", "*/1/*.py")
+"""What of ``OURS`` is written by hand, and what any other repository needs to be served."""
 SERVED = "manifest.json"
 STAGING = ".export-"
 
@@ -166,6 +169,16 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def furnish(staged: Path, repository: Path) -> None:
+    """Gives a repository the configs and the Python models that it lacks."""
+    for file in (file for pattern in BY_HAND for file in OURS.glob(pattern)):
+        target = repository / file.relative_to(OURS)
+        if not target.exists():
+            shutil.copy2(file, staged / "by-hand")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(staged / "by-hand", target)
 
 
 def put_in_place(staged: Path, repository: Path, version: int, leaves: Mapping[str, Any], manifest: bytes) -> None:

@@ -167,7 +167,7 @@ class Command(NamedTuple):
 
 @pytest.fixture
 def command(toy_repositories: list[Path]) -> Iterator[Command]:
-    arguments = [f"--model-repository={path}" for path in toy_repositories]
+    arguments = [f"--model-repository={toy_repositories[0]}"]
     arguments += [f"--{name}-port=0" for name in ("grpc", "http", "metrics")]
     with subprocess.Popen(
         [sys.executable, "-m", "deploy.serve", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -227,6 +227,11 @@ def test_missing_model_is_named_with_the_remedy(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "model_repository", bare, ignore=shutil.ignore_patterns("model.onnx"))
     with pytest.raises(SetupError, match=r"crop/1/model\.onnx is missing: run `make models`"):
         Server.start([bare])
+
+
+def test_repository_without_models_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"holds no models: `python -m export --out"):
+        Server.start([tmp_path, ROOT / "ensembles"])
 
 
 def test_missing_tokenizer_is_named_with_the_remedy(tmp_path: Path, toy_repositories: list[Path]) -> None:

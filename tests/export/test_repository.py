@@ -106,6 +106,7 @@ def test_a_new_version_appears_as_a_whole_beside_the_old_and_takes_the_code_alon
         put_in_place(staged, tmp_path, 2, {"tokenize": {}}, b"{}")
     assert sorted(snapshot(tmp_path)) == [
         "manifest-2.json",
+        "manifest.json",
         "tokenize/1/model.py",
         "tokenize/2/model.py",
         "tokenize/2/tokenizer.json",
