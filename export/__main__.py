@@ -138,7 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("export: interrupted; the repository is as it was", file=sys.stderr)
         return 130
     except OSError as error:
-        print(f"export: {error}; the repository is as it was", file=sys.stderr)
+        told = f"{error.strerror or error} ({error.filename or arguments.out})"
+        print(f"export: {told}; the repository is as it was", file=sys.stderr)
         return 1
     return 0
 

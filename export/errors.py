@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 
 class ExportError(Exception):
-    """Base of all: the model repository is as it was before."""
+    """Base of all: the model repository is as it was before, unless the sentence says otherwise."""
 
 
 class UsageError(ExportError):

@@ -128,7 +128,7 @@ def staging(repository: Path) -> Iterator[Path]:
     What exports left behind that were killed goes too: nobody else is at work, for the repository is locked.
 
     Raises:
-        RepositoryError: another process holds the lock.
+        RepositoryError: another export is at work.
     """
     repository.mkdir(parents=True, exist_ok=True)
     with locked(repository):
@@ -195,11 +195,16 @@ def put_in_place(staged: Path, repository: Path, version: int, leaves: Mapping[s
         if code and not (repository / leaf / str(version)).is_dir():
             shutil.copy2(code[-1], staged / leaf / "model.py")
     with uninterrupted():
-        manifest_path(repository, version).unlink(missing_ok=True)
-        for leaf in leaves:
-            move(staged / leaf, repository / leaf / str(version))
-        os.replace(staged / manifest_path(repository, version).name, manifest_path(repository, version))
-        point_to(repository, version, staged)
+        try:
+            manifest_path(repository, version).unlink(missing_ok=True)
+            for leaf in leaves:
+                move(staged / leaf, repository / leaf / str(version))
+            os.replace(staged / manifest_path(repository, version).name, manifest_path(repository, version))
+            point_to(repository, version, staged)
+        except OSError as error:
+            raise RepositoryError(
+                f"version {version} of {repository} is incomplete now, export again: {error}"
+            ) from error
 
 
 def move(new: Path, target: Path) -> None:
