@@ -18,8 +18,6 @@ FAILURES = (OSError, http.client.HTTPException, ValueError)
 """What a call may raise: no connection, no HTTP, or not the expected answer."""
 
 ANSWER_SECONDS = 10.0
-START_SECONDS = 30.0
-"""Until Triton listens; it loads nothing by then."""
 LOAD_SECONDS = 300.0
 """For a model of a gigabyte or two on a busy machine."""
 
@@ -31,21 +29,25 @@ class Api:
         self._address = host, port
         self._admin = {"admin-key": admin_key}
 
-    def is_live(self) -> bool:
-        """Whether Triton takes requests."""
+    def is_ready(self) -> bool:
+        """Whether every model is loaded; False, too, where nothing listens yet."""
         try:
-            self._call("GET", "/v2/health/live", timeout=1.0)
+            self._call("GET", "/v2/health/ready", timeout=1.0)
         except FAILURES:
             return False
         return True
 
-    def load(self, model: str, config: dict[str, Any]) -> None:
-        """Load a model with this config, with the pipelines that use it. Raises one of FAILURES.
+    def load(self, model: str) -> None:
+        """Load a model as its folder has it now, with the pipelines that use it. Raises one of FAILURES.
 
-        What is loaded already stays as it is until the new is ready, and where nothing of it has changed.
+        What is loaded stays until the new is ready, and a version stays where nothing of it has changed.
         """
-        body = json.dumps({"parameters": {"config": json.dumps(config)}}).encode()
-        self._call("POST", f"/v2/repository/models/{model}/load", body, timeout=LOAD_SECONDS)
+        self._call("POST", f"/v2/repository/models/{model}/load", timeout=LOAD_SECONDS)
+
+    def reload(self, model: str) -> None:
+        """Load a model again even though nothing has changed. Raises one of FAILURES."""
+        self.unload(model)
+        self.load(model)
 
     def unload(self, model: str) -> None:
         """Let a model accept nothing more; what it has accepted it still answers. Raises one of FAILURES."""

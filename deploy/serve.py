@@ -36,14 +36,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.api import FAILURES, START_SECONDS, Api
-from deploy.configs import at_version, file_of, is_pipeline, read_configs
+from deploy.api import FAILURES, LOAD_SECONDS, Api
 from deploy.embedded import SetupError, assemble, find_tritonserver
 from deploy.stubs import SHARED_MEMORY, Stub, find_stubs, is_alive, kill, remove_stubs
+from deploy.view import View, file_of
 from export.repository import SERVED, Manifest, manifest_path, read_manifest, read_served
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +51,6 @@ REPOSITORIES = (ROOT / "model_repository", ROOT / "ensembles")
 DRAIN_SECONDS = 30
 """For requests in hand, when a model or the server is to stop."""
 WATCH_SECONDS = 0.2
-LOADS_AT_ONCE = 4
 SHARED_MEMORY_BYTES = 384 << 20
 """For the largest canvases of a full batch, 113 MB, in the hands of three models at once."""
 
@@ -76,23 +74,16 @@ class Ports:
 class Server:
     """A running Triton and the thread that watches it; :meth:`start` makes one."""
 
-    def __init__(
-        self, repositories: Sequence[Path], profile: str | None, host: str, ports: Ports, log: Path | None, echo: bool
-    ):
+    _view: View
+
+    def __init__(self, repositories: Sequence[Path], host: str, ports: Ports, log: Path | None, echo: bool):
         key = secrets.token_hex(16)
         self.host = "127.0.0.1" if host == "0.0.0.0" else host
         self.ports = ports
         self.shm_prefix = f"vlclip_{os.getpid()}_{secrets.token_hex(4)}_"
-        self._repositories = repositories
-        self._configs = read_configs(repositories, profile)
         self._runtime = Path(tempfile.mkdtemp(prefix="vlclip-"))
         self.log = log or self._runtime / "triton.log"
         self._echo = echo
-        self._pipelines = {
-            name: [tensor["name"] for tensor in config["input"]]
-            for name, config in self._configs.items()
-            if is_pipeline(config)
-        }
         self._home = find_home(repositories)
         self._manifest = self._seen = read_served(self._home) if self._home else None
         self._api = Api(self.host, ports.http, key)
@@ -102,9 +93,12 @@ class Server:
             f"--grpc-port={ports.grpc}",
             f"--http-port={ports.http}",
             f"--metrics-port={ports.metrics}",
-            # Explicit control lets us say which version; the key keeps it, and shared memory, to ourselves.
+            f"--model-repository={self._runtime / 'view'}",
+            # Explicit control lets us say when to look; the key keeps it, and shared memory, to ourselves.
             "--model-control-mode=explicit",
-            *(f"--model-repository={folder.resolve()}" for folder in repositories),
+            "--load-model=*",
+            # Not to be called unready, and left out by a balancer, for the time in which another version is loading.
+            "--strict-readiness=false",
             f"--grpc-restricted-protocol=model-repository,shared-memory:admin-key={key}",
             f"--http-restricted-api=model-repository,shared-memory:admin-key={key}",
             # The configs are complete. To see whether they are, Triton would start every Python model twice.
@@ -148,8 +142,9 @@ class Server:
         if shutil.disk_usage(SHARED_MEMORY).free < SHARED_MEMORY_BYTES:
             report(f"{SHARED_MEMORY} is nearly full or small, large batches will fail; in Docker, give --shm-size=1g")
         binary = find_tritonserver(triton)
-        server = cls(repositories, profile, host, replace_zeros(ports), log, echo)
+        server = cls(repositories, host, replace_zeros(ports), log, echo)
         try:
+            server._view = View(server._runtime / "view", repositories, profile)
             own_options, server._environment = assemble(binary, server._runtime)
             server._command = [str(binary), *server._options, *own_options, *options]
             server._launch()
@@ -180,7 +175,7 @@ class Server:
 
     @property
     def pipelines(self) -> list[str]:
-        return sorted(self._pipelines)
+        return sorted(self._view.pipelines)
 
     def __enter__(self) -> Server:
         return self
@@ -221,14 +216,16 @@ class Server:
         """
         deadline = time.monotonic() + DRAIN_SECONDS
         try:
-            for pipeline in self._pipelines:
+            for pipeline in self._view.pipelines:
                 self._api.unload(pipeline)
-            while self._api.is_unloading(self._pipelines) and time.monotonic() < deadline:
+            while self._api.is_unloading(self._view.pipelines) and time.monotonic() < deadline:
                 time.sleep(0.05)
         except FAILURES as error:
             report(f"could not close the pipelines: {error}")
 
     def _launch(self) -> None:
+        for model in self._view.models:
+            self._view.write(model, self._manifest)
         with self.log.open("wb") as log:
             # In a session of its own, so that Ctrl-C reaches us alone and the models can finish their work.
             self._process = subprocess.Popen(
@@ -240,39 +237,23 @@ class Server:
                 start_new_session=True,
             )
         self._log_read = 0
-        self._stubs = {}
-        deadline = time.monotonic() + START_SECONDS
-        while not self._api.is_live():
+        deadline = time.monotonic() + LOAD_SECONDS
+        while not self._api.is_ready():
             self._repeat_log()
             if self._process.poll() is not None:
                 raise ServerError("Triton did not start:\n" + self._excerpt())
             if time.monotonic() > deadline:
-                raise ServerError(f"Triton was not there after {START_SECONDS:.0f} s:\n" + self._excerpt())
+                raise ServerError(f"Triton was not ready after {LOAD_SECONDS:.0f} s:\n" + self._excerpt())
             time.sleep(0.05)
-        try:
-            with ThreadPoolExecutor(LOADS_AT_ONCE) as threads:
-                loads = [threads.submit(self._load, name, self._manifest) for name in self._leaves]
-                while wait(loads, timeout=0.1).not_done:
-                    self._repeat_log()
-            for load in loads:
-                load.result()
-            self._take_stock()
-            for name in self._pipelines:
-                self._load(name, self._manifest)
-        except FAILURES as error:
-            raise ServerError("Triton did not start:\n" + (self._excerpt() or str(error))) from error
-        problem = self._api.find_problem(self._pipelines)
+        problem = self._api.find_problem(self._view.pipelines)
         if problem:
             raise ServerError(f"Triton is ready, but {problem}\n" + self._excerpt())
-        self._take_stock()
+        self._stubs = {stub.pid: stub for stub in find_stubs(self.shm_prefix)}
 
-    @property
-    def _leaves(self) -> list[str]:
-        return [name for name in self._configs if name not in self._pipelines]
-
-    def _load(self, model: str, manifest: Manifest | None, beside: Sequence[int] = ()) -> None:
+    def _load(self, model: str, manifest: Manifest, beside: Sequence[int] = ()) -> None:
         """Load a model, or a pipeline's wiring, in the version of ``manifest``. Raises one of FAILURES."""
-        self._api.load(model, at_version(self._configs[model], manifest, beside))
+        self._view.write(model, manifest, beside)
+        self._api.load(model)
 
     def _take_stock(self) -> None:
         """Tell the processes to watch from those that end by themselves because others took their place."""
@@ -322,25 +303,22 @@ class Server:
 
         A pipeline holds on to the models that a request began with, so each answer is of one version alone.
         """
-        begin, problem, is_loaded = time.monotonic(), None, False
+        begin = time.monotonic()
         report(f"loading version {new['version']} beside version {old['version']}")
         try:
             for leaf in new["leaves"]:
                 self._load(leaf, new, beside=[old["version"]])
-            # Not before all leaves are there: with a pipeline, Triton loads what has changed on disk of its leaves too,
-            # and in no other version than the newest.
-            is_loaded = True
-            for pipeline in self._pipelines:
+            for pipeline in self._view.pipelines:
                 self._load(pipeline, new)
-            problem = self._api.find_problem(self._pipelines)
+            problem = self._api.find_problem(self._view.pipelines)
         except FAILURES as error:
             problem = one_line(error)
         if self._stopping.is_set():
             return
         self._manifest = old if problem else new
         try:
-            for pipeline in self._pipelines if problem and is_loaded else ():
-                self._load(pipeline, old)
+            for pipeline in self._view.pipelines:
+                self._load(pipeline, self._manifest)
             for leaf in new["leaves"]:
                 self._load(leaf, self._manifest)
             self._take_stock()
@@ -374,13 +352,11 @@ class Server:
                 for stub in dead:
                     (SHARED_MEMORY / stub.region).unlink(missing_ok=True)
                 for model in sorted(models):
-                    # A load alone does nothing as long as no file of the model has changed.
-                    self._api.unload(model)
-                    self._load(model, self._manifest)
+                    self._api.reload(model)
                 # Other instances of these models were replaced as well, and may still have work in hand.
                 self._take_stock()
                 mended |= models
-            problem = self._api.find_problem(self._pipelines)
+            problem = self._api.find_problem(self._view.pipelines)
         except FAILURES as error:
             problem = str(error)
         if problem:

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.configs import at_version, read_configs
 from deploy.embedded import SetupError
 from deploy.serve import REPOSITORIES, Server, find_hindrance
 from deploy.stubs import find_stubs
+from deploy.view import View, at_version, read_config
 from export.__main__ import main
-from export.repository import ARTEFACTS, read_served
+from export.repository import ARTEFACTS, read_manifests, read_served
 from tests import toys
 from tests.pictures import encode, picture
 from vlclip import Client, VlclipError
@@ -82,9 +82,10 @@ class Asking(threading.Thread):
             self.error = error
 
 
-def is_ready(server: Server, model: str) -> bool:
+def is_ready(server: Server, model: str | None = None) -> bool:
+    """A pipeline, or the server as a load balancer asks it."""
     connection = http.client.HTTPConnection(server.http_url, timeout=5)
-    connection.request("GET", f"/v2/models/{model}/ready")
+    connection.request("GET", f"/v2/models/{model}/ready" if model else "/v2/health/ready")
     ready = connection.getresponse().status == 200
     connection.close()
     return ready
@@ -102,7 +103,7 @@ def test_there_and_back_without_a_failed_or_a_mixed_answer(
         toys.place_version(repository, 2)
         deadline = time.monotonic() + SECONDS
         while version_of(client) != 2 and time.monotonic() < deadline:
-            readiness += [is_ready(server, pipeline) for pipeline in server.pipelines]
+            readiness += [is_ready(server, pipeline) for pipeline in (None, *server.pipelines)]
         time.sleep(0.5)
         assert main(["use", "--version", "1", "--out", str(repository)]) == 0
         wait_for(client, 1)
@@ -204,18 +205,30 @@ def test_versions_are_written_into_the_configs_of_what_was_exported(tmp_path: Pa
     (tmp_path / "detect" / "configs").mkdir(parents=True)
     (tmp_path / "detect" / "config.pbtxt").write_text((MODELS / "detect" / "config.pbtxt").read_text())
     (tmp_path / "detect" / "configs" / "two.pbtxt").write_text("default_model_filename: 'other'")
-    configs = read_configs([tmp_path, ENSEMBLES], profile="two")
     manifest = {"version": 7, "leaves": {"detect": {"file": "model.plan"}}}
-    assert configs["detect"]["default_model_filename"] == "other"
-    assert at_version(configs["detect"], None) == configs["detect"]
-    leaf = at_version(configs["detect"], manifest, beside=[3])
-    assert leaf["version_policy"] == {"specific": {"versions": [3, 7]}}
-    assert leaf["backend"] == "tensorrt"
-    steps = at_version(configs["ground"], manifest)["ensemble_scheduling"]["step"]
-    assert {step["model_name"]: int(step["model_version"]) for step in steps} == {
+    config = read_config(tmp_path / "detect", profile="two")
+    assert config.default_model_filename == "other"
+    assert at_version(config, None) == config
+    leaf = at_version(config, manifest, beside=[3])
+    assert list(leaf.version_policy.specific.versions) == [3, 7]
+    assert leaf.backend == "tensorrt"
+    steps = at_version(read_config(ENSEMBLES / "ground"), manifest).ensemble_scheduling.step
+    assert {step.model_name: step.model_version for step in steps} == {
         "decode": -1,
         "tokenize_prompt": -1,
         "encode_prompt": -1,
         "detect": 7,
         "crop": -1,
     }
+
+
+def test_the_view_holds_the_versions_that_are_to_be_seen(repository: Path, tmp_path: Path) -> None:
+    toys.place_version(repository, 2)
+    one, two = read_manifests(repository)
+    view = View(tmp_path / "view", [repository, ENSEMBLES])
+    for manifest, beside, seen in ((one, (), ["1"]), (two, (1,), ["1", "2"]), (two, (), ["2"])):
+        for model in view.models:
+            view.write(model, manifest, beside)
+        assert sorted(path.name for path in (view.folder / "detect").iterdir()) == [*seen, "config.pbtxt"]
+        assert (view.folder / "detect" / seen[-1] / "model.onnx").is_file()
+        assert (view.folder / "decode" / "1" / "model.py").is_file()

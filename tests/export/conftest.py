@@ -71,8 +71,8 @@ def write_encoder(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def write_detector(path: Path, seed: int = 0) -> Path:
-    """An ultralytics checkpoint of YOLO-World v2 at nano scale, with statistics that keep activations alive."""
+def write_detector(path: Path, seed: int = 0, scale: str = "n", side: int = 320) -> Path:
+    """An ultralytics checkpoint of YOLO-World v2, with statistics that keep activations alive."""
     import torch
 
     from export.quiet import quiet_ultralytics
@@ -81,7 +81,7 @@ def write_detector(path: Path, seed: int = 0) -> Path:
     from ultralytics.nn.tasks import WorldModel
 
     torch.manual_seed(seed)
-    model = WorldModel("yolov8n-worldv2.yaml", nc=80, verbose=False)
+    model = WorldModel(f"yolov8{scale}-worldv2.yaml", nc=80, verbose=False)
     head: Any = model.model[-1]  # type: ignore[index]
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -92,7 +92,7 @@ def write_detector(path: Path, seed: int = 0) -> Path:
         contrast.bias.data.fill_(-1.0)
         contrast.logit_scale.data.fill_(0.5)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": model.half(), "train_args": {"imgsz": 320}}, path)
+    torch.save({"model": model.half(), "train_args": {"imgsz": side}}, path)
     return path
 
 
