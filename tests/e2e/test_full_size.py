@@ -59,6 +59,12 @@ def detect(detector: Path, files: list[bytes], types: list[str]) -> tuple[np.nda
     return np.concatenate(boxes), np.concatenate(scores)
 
 
+def round_outwards(boxes_xyxy: np.ndarray, sizes_wh: list[tuple[int, int]]) -> np.ndarray:
+    """To whole pixels inside the image: what is cropped, and what ``BOX`` tells."""
+    edges = np.array([[*wh, *wh] for wh in sizes_wh])
+    return np.clip(np.concatenate([np.floor(boxes_xyxy[:, :2]), np.ceil(boxes_xyxy[:, 2:])], axis=1), 0, edges)
+
+
 def memory_of(server: Server) -> dict[str, int]:
     """Bytes of tritonserver and of the process of each model, shared pages counted in each."""
 
@@ -72,7 +78,7 @@ def memory_of(server: Server) -> dict[str, int]:
 
 
 def test_the_served_pipeline_equals_pytorch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    detector = write_detector(tmp_path / "detector.pt", scale="s", side=640)
+    detector = write_detector(tmp_path / "detector.pt", scale="s", side=640, contrast=-2.0)
     # Threshold 0, so that every photo is cropped to its box.
     options = ["--detector", "yolo-world-s", "--detector-weights", str(detector), "--encoder", "ViT-B-32"]
     options += ["--random-weights", "--threshold", "0", "--out", str(tmp_path / "models")]
@@ -101,7 +107,8 @@ def test_the_served_pipeline_equals_pytorch(tmp_path: Path, capsys: pytest.Captu
 
     assert batched.status.tolist() == [Status.GROUNDED] * len(files)
     images = [open_image(file) for file in files]
-    boxes, scores = detect(detector, files, types)
+    found_boxes, scores = detect(detector, files, types)
+    boxes = round_outwards(found_boxes, [image.size for image in images])
     reference = Reference(encoder=load_encoder(resolve_encoder("ViT-B-32", random=True)))
     embeddings = reference.embed(images, list(boxes))
     wholes = reference.embed(images)

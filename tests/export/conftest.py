@@ -71,8 +71,11 @@ def write_encoder(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def write_detector(path: Path, seed: int = 0, scale: str = "n", side: int = 320) -> Path:
-    """An ultralytics checkpoint of YOLO-World v2, with statistics that keep activations alive."""
+def write_detector(path: Path, seed: int = 0, scale: str = "n", side: int = 320, contrast: float = 0.5) -> Path:
+    """An ultralytics checkpoint of YOLO-World v2, with statistics that keep activations alive.
+
+    ``contrast`` is the logarithm by which scores are spread; the larger models want less, lest many be 1.
+    """
     import torch
 
     from export.quiet import quiet_ultralytics
@@ -88,9 +91,9 @@ def write_detector(path: Path, seed: int = 0, scale: str = "n", side: int = 320)
             module.running_var.uniform_(0.05, 0.3)  # type: ignore[union-attr]
             module.running_mean.normal_(std=0.05)  # type: ignore[union-attr]
             module.bias.data.normal_(std=0.2)
-    for contrast in head.cv4:  # scores that differ, instead of the training's start near zero
-        contrast.bias.data.fill_(-1.0)
-        contrast.logit_scale.data.fill_(0.5)
+    for layer in head.cv4:  # scores that differ, instead of the training's start near zero
+        layer.bias.data.fill_(-1.0)
+        layer.logit_scale.data.fill_(contrast)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": model.half(), "train_args": {"imgsz": side}}, path)
     return path
