@@ -252,6 +252,8 @@ class Server:
 
     def _load(self, model: str, manifest: Manifest, beside: Sequence[int] = ()) -> None:
         """Load a model, or a pipeline's wiring, in the version of ``manifest``. Raises one of FAILURES."""
+        if self._stopping.is_set():
+            raise ConnectionAbortedError("the server is to stop")
         self._view.write(model, manifest, beside)
         self._api.load(model)
 
@@ -303,11 +305,12 @@ class Server:
 
         A pipeline holds on to the models that a request began with, so each answer is of one version alone.
         """
-        begin = time.monotonic()
+        begin, are_loaded = time.monotonic(), False
         report(f"loading version {new['version']} beside version {old['version']}")
         try:
             for leaf in new["leaves"]:
                 self._load(leaf, new, beside=[old["version"]])
+            are_loaded = True
             for pipeline in self._view.pipelines:
                 self._load(pipeline, new)
             problem = self._api.find_problem(self._view.pipelines)
@@ -317,8 +320,8 @@ class Server:
             return
         self._manifest = old if problem else new
         try:
-            for pipeline in self._view.pipelines:
-                self._load(pipeline, self._manifest)
+            for pipeline in self._view.pipelines if problem and are_loaded else ():
+                self._load(pipeline, old)
             for leaf in new["leaves"]:
                 self._load(leaf, self._manifest)
             self._take_stock()

@@ -23,8 +23,6 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from deploy.embedded import SetupError
 from export.repository import ARTEFACTS, Manifest
 
-BACKENDS = {"model.onnx": "onnxruntime", "model.plan": "tensorrt"}
-
 
 class View:
     """The folder, and the models of ``repositories`` that go into it by :meth:`write`."""
@@ -81,8 +79,6 @@ def at_version(config: ModelConfig, manifest: Manifest | None, beside: Sequence[
     leaves = manifest["leaves"] if manifest else {}
     if manifest and config.name in leaves:
         result.version_policy.specific.versions[:] = [*beside, manifest["version"]]
-        # Left to itself, Triton looks for the backend's file in the lowest version.
-        result.backend = BACKENDS.get(file_of(config.name, manifest), config.backend or "python")
     for step in result.ensemble_scheduling.step if config.platform == "ensemble" else ():
         if manifest and step.model_name in leaves:
             step.model_version = manifest["version"]
