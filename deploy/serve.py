@@ -342,9 +342,8 @@ class Server:
 
     def _mend(self) -> None:
         """Load the models of dead processes again, or start Triton anew where that is not enough."""
-        if replacement := self._find_replacement():
+        if self._find_replacement():
             report("a process died whose model was exported anew since; starting Triton with all of that export")
-            self._manifest = self._seen = replacement
             self._restart()
             return
         mended: set[str] = set()
@@ -387,6 +386,7 @@ class Server:
 
     def _restart(self) -> None:
         self._end()
+        self._manifest = self._find_replacement() or self._manifest
         self._replaced.clear()
         self._launch()
         report("Triton answers again")

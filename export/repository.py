@@ -172,10 +172,11 @@ def uninterrupted() -> Iterator[None]:
 
 
 def furnish(staged: Path, repository: Path) -> None:
-    """Gives a repository the configs and the Python models that it lacks."""
+    """Gives a repository the configs that it lacks, and the Python models as they are now."""
     for file in (file for pattern in BY_HAND for file in OURS.glob(pattern)):
         target = repository / file.relative_to(OURS)
-        if not target.exists():
+        is_code = file.suffix == ".py"
+        if not target.exists() or (is_code and target.read_bytes() != file.read_bytes()):
             shutil.copy2(file, staged / "by-hand")
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(staged / "by-hand", target)
@@ -186,14 +187,14 @@ def put_in_place(staged: Path, repository: Path, version: int, leaves: Mapping[s
 
     The manifest comes last. A version that is replaced loses its own first: killed in between, the repository is
     seen to be incomplete, and no server starts with a part of each. A leaf in Python takes its ``model.py`` along
-    from the newest version that has one. A graph replaces one of the other format: the file decides which of
+    from the lowest version, where its source is. A graph replaces one of the other format: the file decides which of
     Triton's backends runs it, so there must be only one.
     """
     (staged / manifest_path(repository, version).name).write_bytes(manifest)
     for leaf in leaves:
         code = sorted((repository / leaf).glob("*/model.py"), key=lambda file: int(file.parent.name))
         if code and not (repository / leaf / str(version)).is_dir():
-            shutil.copy2(code[-1], staged / leaf / "model.py")
+            shutil.copy2(code[0], staged / leaf / "model.py")
     with uninterrupted():
         try:
             manifest_path(repository, version).unlink(missing_ok=True)
