@@ -316,8 +316,6 @@ class Server:
             problem = self._api.find_problem(self._view.pipelines)
         except FAILURES as error:
             problem = one_line(error)
-        if self._stopping.is_set():
-            return
         self._manifest = old if problem else new
         try:
             for pipeline in self._view.pipelines if problem and are_loaded else ():
@@ -326,6 +324,8 @@ class Server:
                 self._load(leaf, self._manifest)
             self._take_stock()
         except FAILURES as error:
+            if self._stopping.is_set():
+                return
             report(f"Triton does not change over, {one_line(error)}; starting it anew")
             self._restart()
         if problem:
