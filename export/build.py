@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Say = Callable[[str], None]
+"""Takes lines that report; one that ends in … says what is being done until the next: see ``export.progress``."""
 
 
 @dataclass(frozen=True)
@@ -166,18 +167,23 @@ def build(
     described = request.describe()
     present = repository.read_manifest(repository.manifest_path(out, version))
     if present and not force and present.get("request") == described and repository.is_complete(out, present):
-        say(f"{out} already holds this export as version {version}; nothing to do (--force exports again)")
+        if repository.read_served(out) == present:
+            say(f"{out} already holds this export as version {version}; nothing to do (--force exports again)")
+        else:
+            repository.serve_version(out, version)
+            say(f"{out} already holds this export as version {version}, which is now the one that is served")
         return present
 
     if request.settings.format == "tensorrt":
         compiler = compiler or find_compiler()
     quiet_ultralytics()
-    say(f"loading {request.detector.name} and {request.encoder.label}")
-    detector = load_detector(request.detector, request.settings.detector_side)
-    encoder = load_encoder(request.encoder)
-    prompts = load_prompt_encoder(request, detector, encoder)
-
     with repository.staging(out) as staged:
+        say(f"loading the detector {request.detector.name} …")
+        detector = load_detector(request.detector, request.settings.detector_side)
+        say(f"loading the encoder {request.encoder.label} …")
+        encoder = load_encoder(request.encoder)
+        say("loading the prompt encoder …")
+        prompts = load_prompt_encoder(request, detector, encoder)
         leaves: dict[str, Any] = {}
         symbols: dict[str, dict[str, int]] = {}
         begun = time.perf_counter()
@@ -190,9 +196,11 @@ def build(
 
         for name, tokenizer in (("tokenize", encoder.tokenizer), ("tokenize_prompt", prompts.tokenizer)):
             done(name, export_tokenizer(name, tokenizer, staged / name))
+        say("running PyTorch on the examples …")
         for leaf in plan(request.settings, detector, encoder, prompts):
             entry, symbols[leaf.name] = export_leaf(leaf, described, staged / leaf.name, say)
             if compiler and request.settings.format == "tensorrt":
+                say(f"{leaf.name}: compiling …")
                 limits = limits_of(out, leaf.name, request.settings.canvas)
                 entry |= compile_leaf(leaf, staged / leaf.name, limits, compiler, say)
             done(leaf.name, entry)
@@ -205,8 +213,9 @@ def build(
             "libraries": libraries(),
             "leaves": leaves,
         }
+        repository.furnish(staged, out)
         repository.put_in_place(staged, out, version, leaves, repository.write_manifest(manifest))
-    say(f"{out} now holds version {version}")
+    say(f"{out} now holds and serves version {version}")
     return manifest
 
 

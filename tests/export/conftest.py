@@ -73,8 +73,11 @@ def write_encoder(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def write_detector(path: Path, seed: int = 0, scale: str = "n") -> Path:
-    """An ultralytics checkpoint of YOLO-World v2, nano to X, with statistics that keep activations alive."""
+def write_detector(path: Path, seed: int = 0, scale: str = "n", side: int = 320, contrast: float = 0.5) -> Path:
+    """An ultralytics checkpoint of YOLO-World v2, nano to X, with statistics that keep activations alive.
+
+    ``contrast`` is the logarithm by which scores are spread; the larger models want less, lest many be 1.
+    """
     import numpy as np
     import torch
 
@@ -91,14 +94,14 @@ def write_detector(path: Path, seed: int = 0, scale: str = "n") -> Path:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the plain mean of what passes
             module.bias.data.normal_(std=0.2)
-    for contrast in head.cv4:  # scores that differ, instead of the training's start near zero
-        contrast.bias.data.fill_(-1.0)
-        contrast.logit_scale.data.fill_(0.5)
+    for layer in head.cv4:  # scores that differ, instead of the training's start near zero
+        layer.bias.data.fill_(-1.0)
+        layer.logit_scale.data.fill_(contrast)
     pixels = torch.stack([torch.from_numpy(np.array(picture(number, 320, 320))) for number in range(2)])
     with torch.no_grad():
         model.train().predict(pixels.permute(0, 3, 1, 2) / 255, txt_feats=torch.randn(2, 80, 512))
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": model.eval().half(), "train_args": {"imgsz": 320 if scale == "n" else 640}}, path)
+    torch.save({"model": model.eval().half(), "train_args": {"imgsz": side}}, path)
     return path
 
 
