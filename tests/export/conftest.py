@@ -73,8 +73,8 @@ def write_encoder(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def write_detector(path: Path, seed: int = 0, scale: str = "n") -> Path:
-    """An ultralytics checkpoint of YOLO-World v2, nano to X, with statistics that keep activations alive."""
+def write_detector(path: Path, seed: int = 0, scale: str = "n", side: int = 320) -> Path:
+    """An ultralytics checkpoint of YOLO-World v2, nano to X, with the statistics of its own activations."""
     import numpy as np
     import torch
 
@@ -98,7 +98,7 @@ def write_detector(path: Path, seed: int = 0, scale: str = "n") -> Path:
     with torch.no_grad():
         model.train().predict(pixels.permute(0, 3, 1, 2) / 255, txt_feats=torch.randn(2, 80, 512))
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": model.eval().half(), "train_args": {"imgsz": 320 if scale == "n" else 640}}, path)
+    torch.save({"model": model.eval().half(), "train_args": {"imgsz": side}}, path)
     return path
 
 
