@@ -186,7 +186,7 @@ def test_real_photos_equal_the_upstream_predictor(mini):
 @pytest.mark.parametrize("scale", ["s", "m", "l", "x"])
 def test_true_sizes_equal_the_upstream_predictor(tmp_path, prompts, scale):
     """With random weights, which enlarge any difference: for sizes whose squares are equal to the last pixel."""
-    file = write_detector(tmp_path / "detector.pt", scale=scale)
+    file = write_detector(tmp_path / "detector.pt", scale=scale, side=640)
     ours, theirs = Exported(file, 640), Upstream(file, 640)
     for number, wh in enumerate([(480, 640), (320, 200), (200, 256)]):
         image = picture(number, *wh)
