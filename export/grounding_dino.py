@@ -165,26 +165,25 @@ class GatherSampling(nn.Module):
     ) -> Tensor:
         batch, places, heads, width = value.shape
         table = value.reshape(-1, width)  # (B·N·H, C/H): one row is read at once
-        row = torch.arange(batch, device=value.device).view(-1, 1, 1, 1, 1) * places  # (B, 1, 1, 1, 1)
-        head = torch.arange(heads, device=value.device).view(1, 1, -1, 1, 1)  # (1, 1, H, 1, 1)
-        high, wide = value_spatial_shapes.to(value.dtype)[:, :, None].unbind(1)  # (levels, 1)
-        start = level_start_index[:, None]  # (levels, 1)
-        # Far outside is as good as one pixel outside: integers cannot overflow.
-        x = torch.minimum((sampling_locations[..., 0] * wide - 0.5).clamp(min=-2.0), wide + 1.0)
-        y = torch.minimum((sampling_locations[..., 1] * high - 0.5).clamp(min=-2.0), high + 1.0)
+        row = torch.arange(batch, device=value.device).view(-1, 1, 1, 1) * places  # (B, 1, 1, 1)
+        head = torch.arange(heads, device=value.device).view(1, 1, -1, 1)  # (1, 1, H, 1)
+        dx = torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=value.dtype, device=value.device)
+        dy = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=value.dtype, device=value.device)
+        start = 0
         total = torch.zeros(1, dtype=value.dtype, device=value.device)
-        for dx, dy in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)):
-            column, line = x.floor() + dx, y.floor() + dy  # (B, Q, H, levels, P): one neighbour of each point
-            near_column = torch.minimum(column.clamp(min=0.0), wide - 1.0)
-            near_line = torch.minimum(line.clamp(min=0.0), high - 1.0)
+        for level, (high, wide) in enumerate(value_spatial_shapes_list):
+            # Far outside is as good as one pixel outside: integers cannot overflow.
+            x = (sampling_locations[:, :, :, level, :, 0:1] * wide - 0.5).clamp(-2.0, wide + 1.0)  # (B, Q, H, P, 1)
+            y = (sampling_locations[:, :, :, level, :, 1:2] * high - 0.5).clamp(-2.0, high + 1.0)
+            column, line = x.floor() + dx, y.floor() + dy  # (B, Q, H, P, 4): the neighbours
+            near_column, near_line = column.clamp(0.0, wide - 1.0), line.clamp(0.0, high - 1.0)
             inside = (column == near_column) & (line == near_line)
-            share = (1.0 - (x - column).abs()) * (1.0 - (y - line).abs()) * inside.to(value.dtype) * attention_weights
-            place = start + (near_line * wide + near_column).long()  # whole numbers below 2²⁴: exact
-            number = (row + place) * heads + head  # (B, Q, H, levels, P)
-            # Piece by piece: TensorRT's tensors end at 2³¹ numbers, which all levels or neighbours of 40 images pass.
-            for level in range(len(value_spatial_shapes_list)):
-                neighbours = functional.embedding(number[:, :, :, level], table)  # (B, Q, H, P, C/H)
-                total = total + (share[:, :, :, level, None] @ neighbours)[:, :, :, 0]  # (B, Q, H, C/H)
+            share = (1.0 - (x - column).abs()) * (1.0 - (y - line).abs()) * inside.to(value.dtype)
+            weights = (share * attention_weights[:, :, :, level, :, None]).flatten(3)  # (B, Q, H, 4P)
+            place = (near_line * wide + near_column).long().flatten(3)  # whole numbers below 2²⁴: exact
+            neighbours = functional.embedding((row + start + place) * heads + head, table)  # (B, Q, H, 4P, C/H)
+            total = total + (weights[:, :, :, None] @ neighbours)[:, :, :, 0]  # (B, Q, H, C/H)
+            start += high * wide
         return total.flatten(2)  # (B, Q, C)
 
 
