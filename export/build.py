@@ -339,7 +339,9 @@ def plan_detect_phrase(detector: LoadedDetector, photos: Photos, prompt: Tensor,
             rows.append(dino.encode(dino.place(canvas, size), *asked))
         return {name: torch.cat([getattr(row, name) for row in rows]).numpy() for name in names}
 
-    def check(inputs: gate.Arrays, came: gate.Arrays, wanted: gate.Arrays, tolerance: gate.Tolerance) -> gate.Figures:
+    def check(
+        inputs: gate.Arrays, came: gate.Arrays, wanted: gate.Arrays, tolerance: gate.Tolerance = gate.FP32
+    ) -> gate.Figures:
         size = torch.from_numpy(inputs["SIZE"])
         boxed = dino.place(torch.from_numpy(inputs["CANVAS"]), size)
         encoded = Encoded(**{name: torch.from_numpy(wanted[name]) for name in names})

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from export import examples, repository
+from export import examples, gate, repository
 from export.build import (
     Settings,
     build,
@@ -94,6 +94,23 @@ def test_both_graphs_pass_the_gate(exported):
         onnx.checker.check_model(graph, full_check=True)
         check_contract(graph, LEAVES[leaf])
         assert "GridSample" not in {node.op_type for node in graph.graph.node}
+
+
+@pytest.mark.slow
+def test_fp16_backbone(folder, encoder_folder, tmp_path):
+    """The rest stays in FP32, and TensorRT takes it so."""
+    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")
+    request = make_request("grounding-dino-tiny", str(encoder_folder), threshold=0.2, detector_weights=str(folder))
+    detector, encoder = load_detector(request.detector, SIDE), load_encoder(request.encoder)
+    prompts = load_prompt_encoder(request, detector, encoder)
+    encode_prompt, detect, *_ = plan(Settings(0.2, canvas=128, precision="fp16"), detector, encoder, prompts)
+    assert encode_prompt.half is None
+    entry, _ = export_leaf(detect, request.describe(), tmp_path / "detect")
+    assert 1e-4 < entry["parity"]["logits_relative_max"] < gate.FP16.score
+    graph = (tmp_path / "detect" / "model.onnx").read_bytes()
+    layers = compile_graph(graph, "detect", LEAVES["detect"], Limits(), Compiler(trt, "SM89", tmp_path)).layers
+    assert layers["HALF"] > 100
+    assert layers["FLOAT"] > 100
 
 
 RESIZED = {"unresized": 1e-4, "resized": 5e-3}
