@@ -313,7 +313,7 @@ def plan_detect(detector: LoadedDetector, photos: Photos, prompt: Tensor, mask: 
 
 PHRASE_ROWS = [5, 1, 0, 7]
 """Of the examples, those that judge Grounding DINO, whose images take seconds and half a gigabyte each: flat with the
-longest prompt, one without a prompt; upright with a short prompt, one that was not decoded."""
+longest prompt, one without a prompt; upright with a shorter one, one that was not decoded."""
 PHRASE_BATCHES = (1, 2)
 
 
