@@ -6,15 +6,17 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 PHOTOS ?=
 TYPE ?=
-DETECTOR ?= mini
-ENCODER ?= mini
-FORMAT ?= onnx
+MODELS ?= model_repository
+# What of these is set becomes an option of `python -m export`, which has the defaults: DETECTOR_WEIGHTS=… is
+# --detector-weights ….
+EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS VERSION
+lower = $(shell echo $(1) | tr A-Z_ a-z-)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve setup models train-mini test test-all check clean
 
 help:  ## show this list
-	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} \
+	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} /^#  / {printf "%19s%s\n", "", substr($$0, 4)} \
 	  /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 #: Look at it
@@ -22,11 +24,13 @@ demo: $(VENV)/.demo install-mini  ## draw 300 photos, embed and search them, wri
 	$(BIN)/python -m benchmarks.demo $(if $(PHOTOS),--photos "$(PHOTOS)" --type "$(TYPE)")
 
 #: Run it
-serve: $(VENV)/.demo install-mini  ## serve the models of model_repository/ in the foreground; Ctrl-C stops
-	$(BIN)/python -m deploy.serve
+serve: $(VENV)/.demo install-mini  ## serve the models of MODELS (model_repository) in the foreground; Ctrl-C stops
+	@$(BIN)/python -m deploy.serve --model-repository "$(MODELS)"
 
-models: $(VENV)/.dev  ## export DETECTOR=… ENCODER=… (default: mini) FORMAT=onnx|tensorrt into model_repository/, verified against PyTorch
-	$(BIN)/python -m export --detector "$(DETECTOR)" --encoder "$(ENCODER)" --format "$(FORMAT)"
+models: $(VENV)/.dev  ## export into MODELS, verified against PyTorch: the mini models, or for example
+#  DETECTOR=yolo-world-s ENCODER=ViT-B-32 PRETRAINED=laion2b_s34b_b79k VERSION=2, and also
+#  DETECTOR_WEIGHTS CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS: see python -m export --help
+	@$(BIN)/python -m export --out "$(MODELS)" $(strip $(foreach name,$(EXPORT),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
 
 #: Work on it
 setup: $(VENV)/.dev  ## install everything into .venv
@@ -47,11 +51,12 @@ check: $(VENV)/.dev  ## ruff and mypy
 
 clean:  ## delete what was built, not what was installed
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache
-	find model_repository -name model.onnx -o -name model.plan -o -name tokenizer.json | xargs rm -f
+	rm -rf model_repository/manifest*.json model_repository/.export-* model_repository/*/[2-9]* model_repository/*/1?*
+	rm -f model_repository/*/1/model.onnx model_repository/*/1/model.plan model_repository/*/1/tokenizer.json
 
 .PHONY: install-mini
 install-mini: | $(VENV)/.demo
-	@$(BIN)/python -m export.install --if-missing
+	@$(BIN)/python -m export.install --if-missing --out "$(MODELS)"
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import platform, sys; v = sys.version_info[:2]; \

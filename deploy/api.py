@@ -18,7 +18,8 @@ FAILURES = (OSError, http.client.HTTPException, ValueError)
 """What a call may raise: no connection, no HTTP, or not the expected answer."""
 
 ANSWER_SECONDS = 10.0
-LOAD_SECONDS = 120.0
+LOAD_SECONDS = 300.0
+"""For a model of a gigabyte or two on a busy machine."""
 
 
 class Api:
@@ -36,11 +37,17 @@ class Api:
             return False
         return True
 
-    def reload(self, model: str) -> None:
-        """Load a model again, with the pipelines that use it. Raises one of FAILURES."""
-        # A load alone does nothing as long as no file of the model has changed.
-        self.unload(model)
+    def load(self, model: str) -> None:
+        """Load a model as its folder has it now, with the pipelines that use it. Raises one of FAILURES.
+
+        What is loaded stays until the new is ready, and a version stays where nothing of it has changed.
+        """
         self._call("POST", f"/v2/repository/models/{model}/load", timeout=LOAD_SECONDS)
+
+    def reload(self, model: str) -> None:
+        """Load a model again even though nothing has changed. Raises one of FAILURES."""
+        self.unload(model)
+        self.load(model)
 
     def unload(self, model: str) -> None:
         """Let a model accept nothing more; what it has accepted it still answers. Raises one of FAILURES."""
@@ -49,16 +56,6 @@ class Api:
     def is_unloading(self, models: Container[str]) -> bool:
         """Whether any of these still has something to answer before it is gone. Raises one of FAILURES."""
         return any(model["name"] in models and model.get("state") == "UNLOADING" for model in self._index())
-
-    def find_pipelines(self) -> dict[str, list[str]]:
-        """Names of all ensembles, with the names of their inputs. Raises one of FAILURES."""
-        names = [model["name"] for model in self._index()]
-        configs = [self._call("GET", f"/v2/models/{name}/config") for name in names]
-        return {
-            config["name"]: [tensor["name"] for tensor in config["input"]]
-            for config in configs
-            if config.get("platform") == "ensemble"
-        }
 
     def find_problem(self, pipelines: dict[str, list[str]]) -> str | None:
         """Ask every pipeline that takes inputs we know; say in words what is wrong with the first wrong answer."""

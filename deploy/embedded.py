@@ -126,7 +126,9 @@ def make_environment(folder: Path, packages: list[str]) -> Path:
     python = Path(sys.executable).resolve()
     site_packages = folder / "lib" / f"python{PYTHON}" / "site-packages"
     site_packages.mkdir(parents=True)
-    (site_packages / "elsewhere.pth").write_text("\n".join(packages) + "\n")
+    # Bytecode written beside a model.py would count as a change of the model, and have Triton load it twice.
+    lines = [*packages, "import sys; sys.dont_write_bytecode = True"]
+    (site_packages / "elsewhere.pth").write_text("\n".join(lines) + "\n")
     (folder / "pyvenv.cfg").write_text(f"home = {python.parent}\ninclude-system-site-packages = false\n")
     commands = folder / "bin"
     commands.mkdir()

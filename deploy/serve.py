@@ -3,7 +3,7 @@
     python -m deploy.serve                              on ports 8000 (HTTP), 8001 (gRPC) and 8002 (metrics)
     python -m deploy.serve --grpc-port 0 --http-port 0 --metrics-port 0     on free ports, which are printed
     python -m deploy.serve --host 0.0.0.0               for other machines too
-    python -m deploy.serve --model-repository A --model-repository B        instead of ours
+    python -m deploy.serve --model-repository DIR       what `python -m export --out DIR` made, instead of ours
     python -m deploy.serve -- --log-verbose=1           what follows -- goes to tritonserver as it is
 
 Ctrl-C or SIGTERM stops it: accepted requests finish, then ports, processes and shared memory are given back.
@@ -12,6 +12,9 @@ From Python:
 
     with Server.start() as server:
         client = tritonclient.grpc.InferenceServerClient(server.grpc_url)
+
+It serves the version that manifest.json of the repository names, and follows it: after `python -m export --version 2`,
+or `python -m export use --version 1` to go back, the pipelines change over without dropping a request.
 
 Every Python model runs in a process of its own. Triton neither restarts one that died nor stops calling itself ready
 (server issue 8604), so those processes are watched: the model of a dead one is loaded again, and should the pipelines
@@ -39,6 +42,8 @@ from pathlib import Path
 from deploy.api import FAILURES, LOAD_SECONDS, Api
 from deploy.embedded import SetupError, assemble, find_tritonserver
 from deploy.stubs import SHARED_MEMORY, Stub, find_stubs, is_alive, kill, remove_stubs
+from deploy.view import View, file_of
+from export.repository import SERVED, Manifest, manifest_path, read_manifest, read_served
 
 ROOT = Path(__file__).parent.parent
 REPOSITORIES = (ROOT / "model_repository", ROOT / "ensembles")
@@ -69,14 +74,18 @@ class Ports:
 class Server:
     """A running Triton and the thread that watches it; :meth:`start` makes one."""
 
-    def __init__(self, host: str, ports: Ports, runtime: Path, log: Path, echo: bool):
+    _view: View
+
+    def __init__(self, repositories: Sequence[Path], host: str, ports: Ports, log: Path | None, echo: bool):
         key = secrets.token_hex(16)
         self.host = "127.0.0.1" if host == "0.0.0.0" else host
         self.ports = ports
         self.shm_prefix = f"vlclip_{os.getpid()}_{secrets.token_hex(4)}_"
-        self.log = log
+        self._runtime = Path(tempfile.mkdtemp(prefix="vlclip-"))
+        self.log = log or self._runtime / "triton.log"
         self._echo = echo
-        self._runtime = runtime
+        self._home = find_home(repositories)
+        self._manifest = self._seen = read_served(self._home) if self._home else None
         self._api = Api(self.host, ports.http, key)
         self._options = [
             f"--grpc-address={host}",
@@ -84,9 +93,12 @@ class Server:
             f"--grpc-port={ports.grpc}",
             f"--http-port={ports.http}",
             f"--metrics-port={ports.metrics}",
-            # Explicit control lets a single model be loaded again; the key keeps it, and shared memory, to ourselves.
+            f"--model-repository={self._runtime / 'view'}",
+            # Explicit control lets us say when to look; the key keeps it, and shared memory, to ourselves.
             "--model-control-mode=explicit",
             "--load-model=*",
+            # Not to be called unready, and left out by a balancer, for the time in which another version is loading.
+            "--strict-readiness=false",
             f"--grpc-restricted-protocol=model-repository,shared-memory:admin-key={key}",
             f"--http-restricted-api=model-repository,shared-memory:admin-key={key}",
             # The configs are complete. To see whether they are, Triton would start every Python model twice.
@@ -111,6 +123,7 @@ class Server:
         *,
         host: str = "127.0.0.1",
         ports: Ports = Ports(),
+        profile: str | None = None,
         triton: str | None = None,
         options: Sequence[str] = (),
         log: Path | None = None,
@@ -118,21 +131,22 @@ class Server:
     ) -> Server:
         """Start Triton and wait until its pipelines answer rightly.
 
+        ``profile`` names fragments that are appended to the configs of models that have them (configs/PROFILE.pbtxt);
         ``triton`` is a tritonserver or the folder that its wheel was installed into; ``options`` go to tritonserver as
         they are; ``log`` outlives the server, and ``echo`` repeats it on stderr.
 
         Raises SetupError when something is not installed or not exported, ServerError when Triton does not come up.
         """
-        require_artefacts(model_repositories)
+        repositories = [Path(folder) for folder in model_repositories]
+        require_artefacts(repositories)
         if shutil.disk_usage(SHARED_MEMORY).free < SHARED_MEMORY_BYTES:
             report(f"{SHARED_MEMORY} is nearly full or small, large batches will fail; in Docker, give --shm-size=1g")
         binary = find_tritonserver(triton)
-        runtime = Path(tempfile.mkdtemp(prefix="vlclip-"))
-        server = cls(host, replace_zeros(ports), runtime, log or runtime / "triton.log", echo)
+        server = cls(repositories, host, replace_zeros(ports), log, echo)
         try:
-            own_options, server._environment = assemble(binary, runtime)
-            repositories = [f"--model-repository={Path(folder).resolve()}" for folder in model_repositories]
-            server._command = [str(binary), *repositories, *server._options, *own_options, *options]
+            server._view = View(server._runtime / "view", repositories, profile)
+            own_options, server._environment = assemble(binary, server._runtime)
+            server._command = [str(binary), *server._options, *own_options, *options]
             server._launch()
             server._watcher.start()
         except BaseException:
@@ -161,7 +175,7 @@ class Server:
 
     @property
     def pipelines(self) -> list[str]:
-        return sorted(self._pipelines)
+        return sorted(self._view.pipelines)
 
     def __enter__(self) -> Server:
         return self
@@ -202,14 +216,16 @@ class Server:
         """
         deadline = time.monotonic() + DRAIN_SECONDS
         try:
-            for pipeline in self._pipelines:
+            for pipeline in self._view.pipelines:
                 self._api.unload(pipeline)
-            while self._api.is_unloading(self._pipelines) and time.monotonic() < deadline:
+            while self._api.is_unloading(self._view.pipelines) and time.monotonic() < deadline:
                 time.sleep(0.05)
         except FAILURES as error:
             report(f"could not close the pipelines: {error}")
 
     def _launch(self) -> None:
+        for model in self._view.models:
+            self._view.write(model, self._manifest)
         with self.log.open("wb") as log:
             # In a session of its own, so that Ctrl-C reaches us alone and the models can finish their work.
             self._process = subprocess.Popen(
@@ -229,11 +245,32 @@ class Server:
             if time.monotonic() > deadline:
                 raise ServerError(f"Triton was not ready after {LOAD_SECONDS:.0f} s:\n" + self._excerpt())
             time.sleep(0.05)
-        self._pipelines = self._api.find_pipelines()
-        problem = self._api.find_problem(self._pipelines)
+        problem = self._api.find_problem(self._view.pipelines)
         if problem:
             raise ServerError(f"Triton is ready, but {problem}\n" + self._excerpt())
         self._stubs = {stub.pid: stub for stub in find_stubs(self.shm_prefix)}
+
+    def _load(self, model: str, manifest: Manifest, beside: Sequence[int] = ()) -> None:
+        """Load a model, or a pipeline's wiring, in the version of ``manifest``. Raises one of FAILURES."""
+        if self._stopping.is_set():
+            raise ConnectionAbortedError("the server is to stop")
+        self._view.write(model, manifest, beside)
+        self._api.load(model)
+
+    def _take_stock(self) -> None:
+        """Tell the processes to watch from those that end by themselves because others took their place."""
+        before, manifest = self._stubs, self._manifest
+        known = {**before, **dict.fromkeys(self._replaced)}
+        new = {stub.pid: stub for stub in find_stubs(self.shm_prefix) if stub.pid not in known}
+        renewed = {(stub.model, stub.version) for stub in new.values()}
+
+        def is_done(stub: Stub) -> bool:
+            return manifest is not None and stub.model in manifest["leaves"] and stub.version != manifest["version"]
+
+        gone = {pid for pid, stub in before.items() if (stub.model, stub.version) in renewed}
+        gone |= {pid for pid, stub in (before | new).items() if is_done(stub)}
+        self._replaced.update(dict.fromkeys(gone, time.monotonic()))
+        self._stubs = {pid: stub for pid, stub in (before | new).items() if pid not in gone}
 
     def _watch(self) -> None:
         try:
@@ -245,12 +282,70 @@ class Server:
                     self._restart()
                 if self._find_dead():
                     self._mend()
+                self._follow()
         except Exception as error:
             report(str(error))
             self._failed.set()
 
+    def _follow(self) -> None:
+        """Serve what the repository now says is to be served, where that can be done without a break."""
+        told = read_served(self._home) if self._home else None
+        if told is None or told == self._seen:
+            return
+        self._seen = told
+        if self._manifest is None or told == self._manifest:
+            return
+        if why := find_hindrance(self._manifest, told, self._find_replacement()):
+            report(f"version {told['version']} of the repository is served after a restart only: {why}")
+        else:
+            self._switch(self._manifest, told)
+
+    def _switch(self, old: Manifest, new: Manifest) -> None:
+        """Load a version beside the one that serves, have the pipelines change over, and let the old one go.
+
+        A pipeline holds on to the models that a request began with, so each answer is of one version alone.
+        """
+        begin, are_loaded = time.monotonic(), False
+        report(f"loading version {new['version']} beside version {old['version']}")
+        try:
+            for leaf in new["leaves"]:
+                self._load(leaf, new, beside=[old["version"]])
+            are_loaded = True
+            for pipeline in self._view.pipelines:
+                self._load(pipeline, new)
+            problem = self._api.find_problem(self._view.pipelines)
+        except FAILURES as error:
+            problem = one_line(error)
+        self._manifest = old if problem else new
+        try:
+            for pipeline in self._view.pipelines if problem and are_loaded else ():
+                self._load(pipeline, old)
+            for leaf in new["leaves"]:
+                self._load(leaf, self._manifest)
+            self._take_stock()
+        except FAILURES as error:
+            if self._stopping.is_set():
+                return
+            report(f"Triton does not change over, {one_line(error)}; starting it anew")
+            self._restart()
+        if problem:
+            report(f"version {old['version']} goes on; version {new['version']} is not served: {problem}")
+        else:
+            report(f"version {new['version']} is served, after {time.monotonic() - begin:.1f} s")
+
+    def _find_replacement(self) -> Manifest | None:
+        """What was exported into the place of the version that is loaded, if anything was."""
+        if self._home is None or self._manifest is None:
+            return None
+        there = read_manifest(manifest_path(self._home, self._manifest["version"]))
+        return there if there != self._manifest else None
+
     def _mend(self) -> None:
         """Load the models of dead processes again, or start Triton anew where that is not enough."""
+        if self._find_replacement():
+            report("a process died whose model was exported anew since; starting Triton with all of that export")
+            self._restart()
+            return
         mended: set[str] = set()
         try:
             while dead := self._find_dead():
@@ -261,11 +356,9 @@ class Server:
                 for model in sorted(models):
                     self._api.reload(model)
                 # Other instances of these models were replaced as well, and may still have work in hand.
-                old = {pid for pid, stub in self._stubs.items() if stub.model in models}
-                self._replaced.update((pid, time.monotonic()) for pid in old)
-                self._stubs = {stub.pid: stub for stub in find_stubs(self.shm_prefix) if stub.pid not in self._replaced}
+                self._take_stock()
                 mended |= models
-            problem = self._api.find_problem(self._pipelines)
+            problem = self._api.find_problem(self._view.pipelines)
         except FAILURES as error:
             problem = str(error)
         if problem:
@@ -293,6 +386,7 @@ class Server:
 
     def _restart(self) -> None:
         self._end()
+        self._manifest = self._find_replacement() or self._manifest
         self._replaced.clear()
         self._launch()
         report("Triton answers again")
@@ -329,16 +423,44 @@ class Server:
         return "\n".join(errors[-30:] or lines[-10:])
 
 
-def require_artefacts(model_repositories: Sequence[Path | str]) -> None:
+def require_artefacts(repositories: Sequence[Path | str]) -> None:
     """Raise SetupError if a model has no file to run."""
-    for config in sorted(path for folder in model_repositories for path in Path(folder).glob("*/config.pbtxt")):
-        version = config.parent / "1"
-        wanted = ["tokenizer.json"] if config.parent.name.startswith("tokenize") else []
-        if "ensemble" not in config.read_text() and not any(version.glob("model.*")):
+    folders = [Path(folder) for folder in repositories]
+    home = find_home(folders)
+    served = read_served(home) if home else None
+    if home and served is None:
+        raise SetupError(f"{home / SERVED} leads nowhere, an export was interrupted: run it again")
+    for folder in folders:
+        if not any(folder.glob("*/config.pbtxt")):
+            raise SetupError(f"{folder} holds no models: `python -m export --out {folder}` makes them")
+    for config in sorted(path for folder in folders for path in folder.glob("*/config.pbtxt")):
+        leaf, version = config.parent.name, config.parent / "1"
+        wanted = ["tokenizer.json"] if leaf.startswith("tokenize") else []
+        if served and leaf in served["leaves"]:
+            version, wanted = config.parent / str(served["version"]), [file_of(leaf, served)]
+        elif "ensemble" not in config.read_text() and not any(version.glob("model.*")):
             wanted = ["model.onnx"]
         for name in wanted:
             if not (version / name).exists():
                 raise SetupError(f"{version / name} is missing: run `make models`, which exports the models")
+
+
+def find_home(repositories: Sequence[Path]) -> Path | None:
+    """The repository that was exported to; None where the models came from elsewhere."""
+    return next((folder for folder in repositories if os.path.lexists(folder / SERVED)), None)
+
+
+def find_hindrance(old: Manifest, new: Manifest, replacement: Manifest | None) -> str | None:
+    """Why ``new`` cannot be loaded beside ``old``; None where it can."""
+    if replacement:
+        return f"version {old['version']}, which is loaded, was exported anew (another --version would stand beside it)"
+    if any(file_of(leaf, old) != file_of(leaf, new) for leaf in new["leaves"] if leaf in old["leaves"]):
+        return "a model runs in one format at a time, and this version has another"
+    return None
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def replace_zeros(ports: Ports) -> Ports:
@@ -365,12 +487,14 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m deploy.serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--model-repository", action="append", metavar="DIR", help="where models lie; may be repeated")
+    models, ensembles = REPOSITORIES
+    add("--model-repository", type=Path, default=models, metavar="DIR", help="the models (model_repository/)")
+    add("--ensembles", type=Path, default=ensembles, metavar="DIR", help="the pipelines (ensembles/)")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="interface to listen on (%(default)s)")
     add("--grpc-port", type=int, default=8001, metavar="N", help="0 takes a free one (%(default)s)")
     add("--http-port", type=int, default=8000, metavar="N", help="(%(default)s)")
     add("--metrics-port", type=int, default=8002, metavar="N", help="(%(default)s)")
-    add("--profile", metavar="NAME", help="use configs/NAME.pbtxt of every model that has one")
+    add("--profile", metavar="NAME", help="append configs/NAME.pbtxt to the config of every model that has one")
     add("--threads", metavar="N", help="threads of each ONNX model; all cores by default (VLCLIP_ORT_THREADS)")
     add("--triton", metavar="PATH", help="a tritonserver, or the folder its wheel was installed into (VLCLIP_TRITON)")
     add("--log", type=Path, metavar="FILE", help="keep Triton's log")
@@ -389,14 +513,12 @@ def main() -> int:
     begin = time.monotonic()
     try:
         with Server.start(
-            arguments.model_repository or REPOSITORIES,
+            [arguments.model_repository, arguments.ensembles],
             host=arguments.host,
             ports=Ports(arguments.grpc_port, arguments.http_port, arguments.metrics_port),
             triton=arguments.triton,
-            options=[
-                *([f"--model-config-name={arguments.profile}"] if arguments.profile else []),
-                *arguments.options,
-            ],
+            profile=arguments.profile,
+            options=arguments.options,
             log=arguments.log,
             echo=arguments.verbose,
         ) as server:

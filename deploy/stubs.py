@@ -28,6 +28,7 @@ class Stub:
 
     pid: int
     model: str
+    version: int
     region: str
 
 
@@ -40,7 +41,8 @@ def find_stubs(prefix: str) -> list[Stub]:
         except OSError:
             continue
         if len(arguments) > 2 and arguments[2].startswith(prefix):
-            found.append(Stub(int(folder.name), Path(arguments[1]).parent.parent.name, arguments[2]))
+            version = Path(arguments[1]).parent
+            found.append(Stub(int(folder.name), version.parent.name, int(version.name), arguments[2]))
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from export import repository
 from export.errors import ExportError
+from export.progress import Progress
 
 TEACHING = """\
 Weights to verified ONNX graphs, or TensorRT plans, in a Triton model repository.
@@ -36,7 +37,7 @@ Weights to verified ONNX graphs, or TensorRT plans, in a Triton model repository
       fine-tuned weights, images prepared as for webli, and the tokenizer of a folder, where the hub is out of reach
 
   python -m export --detector best.pt --encoder ViT-B-32 --version 2
-      beside version 1, for a running server to load
+      beside version 1; a running server changes over to it without dropping a request
 
   python -m export --detector best.pt --encoder ViT-B-32 --precision fp16
       computes in FP16 where that is safe, for GPUs: the cosine with FP32 is 0.9995 in the mean and 0.995 at least,
@@ -48,6 +49,8 @@ Weights to verified ONNX graphs, or TensorRT plans, in a Triton model repository
 
 Other commands:
 
+  python -m export use --version 1
+                               serves that version again, running servers included
   python -m export show        what the repository holds, and how near it is to PyTorch
   python -m export pack-mini   exports the mini models and packs them for git (weights/mini/graphs)
   python -m export.install     the packed mini models into the repository; needs no torch
@@ -60,12 +63,12 @@ file is missing or damaged, the repository stays as it was. ultralytics' code an
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(
         prog="python -m export",
-        usage="python -m export [models | show | pack-mini] [option …]",
+        usage="python -m export [models | use | show | pack-mini] [option …]",
         description=TEACHING,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     main.add_argument(
-        "command", nargs="?", choices=["models", "show", "pack-mini"], default="models", help="default: models"
+        "command", nargs="?", choices=["models", "use", "show", "pack-mini"], default="models", help="default: models"
     )
     main.add_argument("--out", type=Path, default=Path("model_repository"), help="the model repository (%(default)s)")
     main.add_argument("--version", type=int, default=1, help="the version folder (%(default)s)")
@@ -113,13 +116,14 @@ def parser() -> argparse.ArgumentParser:
 
 def show(out: Path) -> str:
     """The manifests of a repository as a table."""
-    manifests = [repository.read_manifest(path) for path in sorted(out.glob("manifest-*.json"))]
     lines = []
-    for manifest in filter(None, manifests):
+    for manifest in repository.read_manifests(out):
         settings = manifest["request"]["settings"]
+        served = " (served)" if manifest == repository.read_served(out) else ""
+        form = settings.get("format", "onnx")
         lines.append(
-            f"version {manifest['version']}: {repository.models_of(manifest)}, {settings.get('precision', 'fp32')}, "
-            f"{settings.get('format', 'onnx')}, "
+            f"version {manifest['version']}{served}: {repository.models_of(manifest)}, "
+            f"{settings.get('precision', 'fp32')}, {form}, "
             f"detector at {manifest['detector_side']} px, threshold {settings['threshold']}"
         )
         lines.extend(f"  {repository.describe_leaf(leaf, entry)}" for leaf, entry in manifest["leaves"].items())
@@ -131,6 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "show":
             print(show(arguments.out))
+        elif arguments.command == "use":
+            manifest = repository.serve_version(arguments.out, arguments.version)
+            print(f"{arguments.out} now serves version {arguments.version}: {repository.models_of(manifest)}")
         elif arguments.command == "pack-mini":
             pack_mini(arguments)
         else:
@@ -142,13 +149,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("export: interrupted; the repository is as it was", file=sys.stderr)
         return 130
     except OSError as error:
-        print(f"export: {error}; the repository is as it was", file=sys.stderr)
+        told = f"{error.strerror or error} ({error.filename or arguments.out})"
+        print(f"export: {told}; the repository is as it was", file=sys.stderr)
         return 1
     return 0
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
 
 
 def models(arguments: argparse.Namespace) -> None:
@@ -169,14 +173,15 @@ def models(arguments: argparse.Namespace) -> None:
         tokenizer=arguments.tokenizer,
         precision=arguments.precision,
     )
-    build(request, arguments.out, arguments.version, arguments.force, say)
+    with Progress() as say:
+        build(request, arguments.out, arguments.version, arguments.force, say)
 
 
 def pack_mini(arguments: argparse.Namespace) -> None:
     from export.build import build, make_request
     from export.install import ARCHIVE, SHIPPED, pack
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Progress() as say:
         build(make_request("mini", "mini", threshold=arguments.threshold), Path(folder), say=say)
         size = pack(Path(folder))
     print(f"{SHIPPED / ARCHIVE}: {size / 1e6:.2f} MB")

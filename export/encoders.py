@@ -16,6 +16,7 @@ from export.specs import Status
 
 LARGEST_GRAPH = 2 * 1024**3
 """Bytes; a protobuf message, hence an ONNX graph in one file, cannot be larger."""
+FP32_BYTES = 4
 
 
 def unit_length(x: Tensor) -> Tensor:
@@ -36,10 +37,11 @@ def text_weights(model: Any) -> list[Tensor]:
 
 def require_one_file(leaf: str, weights: Iterable[Tensor]) -> None:
     """Refuses what cannot be written as one ``model.onnx``, before minutes of tracing."""
-    size = sum(weight.numel() * weight.element_size() for weight in weights)
-    if size >= LARGEST_GRAPH:
+    count, most = sum(weight.numel() for weight in weights), LARGEST_GRAPH // FP32_BYTES
+    if count >= most:
         raise UnsupportedModel(
-            f"{leaf} has {size / 1e9:.1f} GB of FP32 weights, a graph in one file holds {LARGEST_GRAPH / 1e9:.1f} GB"
+            f"{leaf} has {count / 1e6:.0f} million weights, and one ONNX file holds {most / 1e6:.0f} million in FP32: "
+            "choose a smaller encoder, ViT-L-14 for example"
         )
 
 

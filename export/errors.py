@@ -6,6 +6,7 @@ ExportError
 ├── UnsupportedModel  a model that is understood, but not exported (yet)
 ├── GraphError        the exported graph does not keep the contract of ``export.specs``
 ├── ParityError       the exported graph is not equal to PyTorch within its tolerance
+├── RepositoryError   it lacks what was asked for, or another export is at work in it
 ├── PlanError         TensorRT refuses the graph, or built something else
 └── MachineError      TensorRT or a GPU is not here
 """
@@ -17,7 +18,7 @@ from collections.abc import Iterable
 
 
 class ExportError(Exception):
-    """Base of all: the model repository is as it was before."""
+    """Base of all: the model repository is as it was before, unless the sentence says otherwise."""
 
 
 class UsageError(ExportError):
@@ -37,6 +38,10 @@ class GraphError(ExportError):
 
 
 class ParityError(ExportError):
+    pass
+
+
+class RepositoryError(ExportError):
     pass
 
 

@@ -6,8 +6,10 @@ raises ``ParityError`` with one sentence.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.errors import ParityError
@@ -48,6 +50,26 @@ FP32 = Tolerance(cosine_min=0.99999, cosine_mean=0.99999, score=1e-3, box_pixels
 FP16 = Tolerance(cosine_min=0.995, cosine_mean=0.9995, score=1e-2, box_pixels=4.0)
 
 
+@dataclass(frozen=True)
+class Judge:
+    """How the outputs of a graph are compared."""
+
+    check: Check
+    also: Callable[[Arrays], Figures] | None = None
+    """A comparison with something other than PyTorch, given the graph's outputs alone."""
+    tolerance: Tolerance = FP32
+    batches: Sequence[int] = BATCHES
+    """How many rows run at once, in turn: each size runs all rows."""
+
+    def figures(self, inputs: Arrays, came: Arrays, wanted: Arrays) -> Figures:
+        found = self.check(inputs, came, wanted, self.tolerance)
+        return found | self.also(came) if self.also else found
+
+
+def ignore(step: str) -> None:
+    """For those who do not want to be told."""
+
+
 def require(leaf: str, what: str, value: float, limit: float, at_least: bool = False) -> float:
     """Raises unless ``value`` keeps its limit; a NaN keeps none."""
     if not (value >= limit if at_least else value <= limit):
@@ -60,6 +82,7 @@ def run_graph(model: onnx.ModelProto, spec: ModelSpec, inputs: Arrays) -> Run:
     """A function that runs the graph on the given rows of ``inputs``.
 
     FP32 on the CPU. FP16 on the GPU, or with every tensor rounded on the CPU, see ``export.precision.rounded``.
+    By way of a file: a session that is given bytes holds on to them, a gigabyte of a large model.
     """
     import onnxruntime
 
@@ -73,7 +96,10 @@ def run_graph(model: onnx.ModelProto, spec: ModelSpec, inputs: Arrays) -> Run:
             providers.insert(0, "CUDAExecutionProvider")
         else:
             model = rounded(model)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        file.write_bytes(model.SerializeToString())
+        session = onnxruntime.InferenceSession(str(file), options, providers=providers)
     names = [tensor.name for tensor in spec.outputs]
 
     def run(rows: Sequence[int]) -> dict[str, Any]:
@@ -88,27 +114,25 @@ def verify(
     spec: ModelSpec,
     inputs: Arrays,
     wanted: Arrays,
-    check: Check,
-    also: Callable[[Arrays], Figures] | None = None,
-    tolerance: Tolerance = FP32,
+    judge: Judge,
+    say: Callable[[str], None] = ignore,
 ) -> Figures:
     """Checks what the graph gives here, see ``compare``."""
-    return compare(run_graph(model, spec, inputs), inputs, wanted, check, also, tolerance)
+    return compare(run_graph(model, spec, inputs), inputs, wanted, judge, say)
 
 
 def compare(
     run: Run,
     inputs: Arrays,
     wanted: Arrays,
-    check: Check,
-    also: Callable[[Arrays], Figures] | None = None,
-    tolerance: Tolerance = FP32,
+    judge: Judge,
+    say: Callable[[str], None] = ignore,
 ) -> Figures:
     """Checks every row of ``inputs`` in batches of several sizes, so that a row is the same in any company.
 
     Args:
         wanted: the truth for all rows.
-        also: a further check, of the graph's outputs alone.
+        say: is told of each batch before it runs.
 
     Returns:
         the worst figure of all sizes of a batch, by name
@@ -117,10 +141,14 @@ def compare(
 
     rows = len(next(iter(inputs.values())))
     figures: Figures = {}
-    for batch in BATCHES:
-        parts = [run(range(begin, min(begin + batch, rows))) for begin in range(0, rows, batch)]
+    for batch in judge.batches:
+        parts = []
+        for begin in range(0, rows, batch):
+            chosen = range(begin, min(begin + batch, rows))
+            say(f"row {chosen[-1] + 1} of {rows}, {batch} at once")
+            parts.append(run(chosen))
         came = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        for name, value in (check(inputs, came, wanted, tolerance) | (also(came) if also else {})).items():
+        for name, value in judge.figures(inputs, came, wanted).items():
             worst = min if name.startswith("cosine") else max
             figures[name] = worst(figures.get(name, value), value)
     return figures

@@ -13,6 +13,7 @@ from export.specs import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
     from torch import Tensor, nn
 
 OPSET = 18
@@ -53,7 +54,7 @@ def export_graph(module: nn.Module, inputs: Tensors, spec: ModelSpec) -> onnx.Mo
         )
     assert program is not None
     with quiet_exporters():
-        model = strip(simplify(program.model_proto))
+        model = strip(simplify(program.model))
     check_contract(model, spec)
     return model
 
@@ -67,11 +68,13 @@ def traced_or_refused() -> Iterator[None]:
         raise GraphError(f"PyTorch cannot trace the model: {first_line(error)}") from error
 
 
-def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+def simplify(graph: ir.Model) -> onnx.ModelProto:
     """Folds constants and drops what does nothing, as torch's exporter would, but leaves BatchNormalization alone.
 
     Fused into its convolution, it would turn FP16 weights into ones that only FP32 can hold (see
     ``export.compact``). ONNX Runtime and TensorRT fuse it when they load the graph.
+
+    It works on the exporter's own representation, whose weights are PyTorch's: a protobuf would copy them.
     """
     import onnx_ir as ir
     from onnx_ir.passes import common as passes
@@ -96,7 +99,6 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
         rules.dropout_inference_rule,
         rules.materialize_reshape_shape_rule,
     ]
-    graph = ir.from_proto(model)
     passes.InlinePass()(graph)
     passes.LiftConstantsToInitializersPass()(graph)
     optimizer.fold_constants(graph)

@@ -64,6 +64,7 @@ def load_grounding_dino(source: DetectorSource, side: int | None = None) -> Load
     if source.random:
         torch.manual_seed(0)
         model = transformers.GroundingDinoForObjectDetection(configuration(source.name))
+        enliven(model)
         return LoadedDetector(model.eval(), chosen, character_tokenizer())
     where = str(source.file or GROUNDING_DINO[source.name])
     try:
@@ -102,6 +103,27 @@ def configuration(name: str) -> Any:
         "out_indices": [2, 3, 4],
     }
     return GroundingDinoConfig(backbone_config=swin)
+
+
+@torch.no_grad()
+def enliven(model: Any) -> None:
+    """Changes new random weights so that every part of the model has a say in its answer.
+
+    transformers starts sampling offsets, attention weights and boxes at zero and the fusion of image and text near
+    it, and logits grow with the root of the width until every score is 1: a comparison would see little of the graph.
+    """
+    spread = model.config.d_model**-0.5
+    for name, parameter in model.named_parameters():
+        if "encoder_output_bbox_embed.layers.0" in name:  # sees what enc_output_norm, below, makes small
+            parameter.add_(torch.randn_like(parameter))
+        elif "bbox_embed" in name:  # every layer of the decoder moves its boxes with the same weights: not far
+            parameter.add_(torch.randn_like(parameter) * spread / 2)
+        elif "sampling_offsets" in name or "attention_weights" in name:
+            parameter.add_(torch.randn_like(parameter) * spread)
+        elif name.endswith(("vision_param", "text_param")):
+            parameter.fill_(0.5)
+        elif name.endswith(("enc_output_norm.weight", "decoder.layer_norm.weight")):
+            parameter.mul_(spread)
 
 
 def phrase_masks(mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from export.resample import Kernel, axis_weights, grey_levels, resample
+from export.resample import Kernel, axis_weights, resample, resample_opencv
 from export.specs import Status
 
 LETTERBOX_GREY = 114.0
@@ -220,21 +220,17 @@ class Letterboxed:
 
 def letterbox(canvas: Tensor, size: Tensor, side: int) -> Letterboxed:
     """ultralytics' ``LetterBox``: fill the square as far as the shape allows, centred on grey, OpenCV's bilinear."""
-    extent = whole_image(size)
-    width, height = extent[:, 2:3], extent[:, 3:4]  # (B, 1)
-    longest = torch.maximum(width, height)
-    new_w = (width * side / longest).round().clamp(min=1.0)
-    new_h = (height * side / longest).round().clamp(min=1.0)
-    pad_x = ((side - new_w) / 2.0 - 0.1).round()
-    pad_y = ((side - new_h) / 2.0 - 0.1).round()
-    numbers = pixel_numbers(canvas)
-    zero = torch.zeros_like(width)
-    wx = axis_weights(zero, width, new_w, -pad_x, side, numbers, "opencv_bilinear")  # (B, D, S)
-    wy = axis_weights(zero, height, new_h, -pad_y, side, numbers, "opencv_bilinear")  # (B, D, S)
-    image = resample(canvas, wy, wx, round_between=False)  # (B, 3, D, D), zero in the padding
-    inside = wy.sum(2)[:, None, :, None] * wx.sum(2)[:, None, None, :]  # (B, 1, D, D), 1 or 0
-    image = image + grey_levels(LETTERBOX_GREY * (1.0 - inside))
-    return Letterboxed(image / 255.0, pad_x, pad_y, new_w / width, new_h / height, new_w, new_h)
+    wh = whole_image(size)[:, 2:4]  # (B, 2)
+    new_wh = (wh * side / wh.amax(dim=1, keepdim=True)).round().clamp(min=1.0)
+    pad = ((side - new_wh) / 2.0 - 0.1).round()
+    image = resample_opencv(canvas, wh, new_wh, -pad, side)  # (B, 3, D, D)
+    steps = torch.arange(side, dtype=wh.dtype, device=wh.device)
+    inside = (steps >= pad[:, :, None]) & (steps < (pad + new_wh)[:, :, None])  # (B, 2, D)
+    covered = inside[:, None, 1, :, None] & inside[:, None, 0, None, :]  # (B, 1, D, D)
+    image = torch.where(covered, image, torch.full_like(image, LETTERBOX_GREY))
+    (pad_x, pad_y), (new_w, new_h) = pad.split(1, dim=1), new_wh.split(1, dim=1)
+    gain_x, gain_y = (new_wh / wh).split(1, dim=1)
+    return Letterboxed(image / 255.0, pad_x, pad_y, gain_x, gain_y, new_w, new_h)
 
 
 def to_canvas(boxes: Tensor, boxed: Letterboxed, size: Tensor) -> Tensor:

@@ -20,11 +20,13 @@ from export.errors import ExportError, SourceError
 from export.repository import (
     ARTEFACTS,
     Manifest,
+    furnish,
     is_complete,
     manifest_path,
     models_of,
     put_in_place,
     read_manifest,
+    read_served,
     staging,
     write_manifest,
 )
@@ -61,11 +63,11 @@ def pack(repository: Path, to: Path = SHIPPED) -> int:
 
 
 def install(repository: Path, shipped: Path = SHIPPED, if_missing: bool = False) -> str:
-    """Puts the shipped graphs into the repository as version 1.
+    """Puts the shipped graphs into the repository as version 1, the one that is served.
 
     Args:
-        if_missing: leave a complete export of one's own as it is. Graphs that were installed from an older
-            archive are replaced.
+        if_missing: leave it be where a complete export of one's own is served. Graphs that were installed from an
+            older archive are replaced.
 
     Returns:
         a sentence that says what was done
@@ -73,7 +75,7 @@ def install(repository: Path, shipped: Path = SHIPPED, if_missing: bool = False)
     Raises:
         SourceError: there are no shipped graphs, or they are damaged; the repository is as it was.
     """
-    present = read_manifest(manifest_path(repository, VERSION))
+    present = read_served(repository)
     complete = present is not None and is_complete(repository, present)
     if if_missing and present and complete and not present.get("shipped"):
         return f"{repository} holds your export of {models_of(present)}, left as it is"
@@ -84,6 +86,7 @@ def install(repository: Path, shipped: Path = SHIPPED, if_missing: bool = False)
         return f"{repository} is up to date"
     with staging(repository) as staged:
         unpack(shipped / ARCHIVE, manifest, staged)
+        furnish(staged, repository)
         put_in_place(staged, repository, VERSION, manifest["leaves"], write_manifest(manifest))
     return f"{repository} now holds {models_of(manifest)}"
 

@@ -1,25 +1,33 @@
 """The model repository: what lies where, and how new artefacts come in without a moment of disorder.
 
     model_repository/
-    ├── manifest-1.json              what version 1 was made from, and its parity figures
-    ├── detect/1/model.onnx
-    ├── detect/2/model.plan          a version made with --format tensorrt
+    ├── manifest.json -> manifest-2.json     the version that is served
+    ├── manifest-1.json                      what version 1 was made from, and its parity figures
+    ├── manifest-2.json
+    ├── detect/1/model.onnx                  or model.plan, made with --format tensorrt
+    ├── detect/2/model.onnx
     └── tokenize/1/tokenizer.json
 
-Only the standard library is needed here, and in ``export.install``.
+A running server follows ``manifest.json``: see ``deploy/serve.py``. Only the standard library is needed here, and in
+``export.install``.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from export.errors import RepositoryError
 
 ARTEFACTS = {
     "encode_prompt": "model.onnx",
@@ -32,6 +40,10 @@ ARTEFACTS = {
     "tokenize_prompt": "tokenizer.json",
 }
 GRAPHS = {"model.onnx", "model.plan"}
+OURS = Path(__file__).resolve().parents[1] / "model_repository"
+BY_HAND = ("*/config.pbtxt", "*/configs/*.pbtxt", "*/1/*.py")
+"""What of ``OURS`` is written by hand, and what any other repository needs to be served."""
+SERVED = "manifest.json"
 STAGING = ".export-"
 
 Manifest = dict[str, Any]
@@ -48,6 +60,39 @@ def read_manifest(path: Path) -> Manifest | None:
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) else None
+
+
+def read_manifests(repository: Path) -> list[Manifest]:
+    """Of all versions, the lowest first."""
+    found = [read_manifest(path) for path in repository.glob("manifest-*.json")]
+    return sorted(filter(None, found), key=lambda manifest: int(manifest["version"]))
+
+
+def read_served(repository: Path) -> Manifest | None:
+    """The manifest of the version that is served; ``None`` where nothing was exported, or not to its end."""
+    return read_manifest(repository / SERVED)
+
+
+def serve_version(repository: Path, version: int) -> Manifest:
+    """Makes a version the one that is served, here and by running servers, in one step.
+
+    Raises:
+        RepositoryError: the repository does not hold all of it.
+    """
+    manifest = read_manifest(manifest_path(repository, version))
+    if manifest is None or not is_complete(repository, manifest):
+        whole = [str(one["version"]) for one in read_manifests(repository) if is_complete(repository, one)]
+        raise RepositoryError(
+            f"{repository} holds no complete version {version}, " + (f"only {', '.join(whole)}" if whole else "nor any")
+        )
+    with staging(repository) as staged:
+        point_to(repository, version, staged)
+    return manifest
+
+
+def point_to(repository: Path, version: int, staged: Path) -> None:
+    (staged / SERVED).symlink_to(manifest_path(repository, version).name)
+    os.replace(staged / SERVED, repository / SERVED)
 
 
 def write_manifest(manifest: Manifest) -> bytes:
@@ -78,39 +123,99 @@ def is_complete(repository: Path, manifest: Manifest) -> bool:
 
 @contextmanager
 def staging(repository: Path) -> Iterator[Path]:
-    """A hidden folder in the repository, on the same file system; gone afterwards, whatever happens."""
+    """A hidden folder in the repository, on the same file system; gone afterwards, whatever happens.
+
+    What exports left behind that were killed goes too: nobody else is at work, for the repository is locked.
+
+    Raises:
+        RepositoryError: another export is at work.
+    """
     repository.mkdir(parents=True, exist_ok=True)
-    for left_over in repository.glob(f"{STAGING}*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=STAGING, dir=repository))
+    with locked(repository):
+        for left_over in repository.glob(f"{STAGING}*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=STAGING, dir=repository))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def locked(repository: Path) -> Iterator[None]:
+    """The repository to ourselves; the kernel gives it back even if we are killed."""
+    folder = os.open(repository, os.O_RDONLY)
     try:
-        yield folder
+        # Some network file systems cannot lock a folder. There two exports at once remain the user's care.
+        with suppress(OSError):
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RepositoryError(f"another export is writing to {repository}: wait until it is done") from None
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(folder)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM come to nothing in the few milliseconds of the renames."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def furnish(staged: Path, repository: Path) -> None:
+    """Gives a repository the configs that it lacks, and the Python models as they are now."""
+    for file in (file for pattern in BY_HAND for file in OURS.glob(pattern)):
+        target = repository / file.relative_to(OURS)
+        is_code = file.suffix == ".py"
+        if not target.exists() or (is_code and target.read_bytes() != file.read_bytes()):
+            shutil.copy2(file, staged / "by-hand")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(staged / "by-hand", target)
 
 
 def put_in_place(staged: Path, repository: Path, version: int, leaves: Mapping[str, Any], manifest: bytes) -> None:
-    """Moves ``staged/LEAF`` (its files) to ``repository/LEAF/VERSION`` by renames, the manifest last.
+    """Moves ``staged/LEAF`` (its files) to ``repository/LEAF/VERSION`` by renames, and makes it the version served.
 
-    A version folder that is new appears as a whole, so that a polling server never sees half of it. A leaf in
-    Python takes its ``model.py`` along from the newest version that has one. A graph replaces one of the other
-    format: the file decides which of Triton's backends runs it, so there must be only one.
+    The manifest comes last. A version that is replaced loses its own first: killed in between, the repository is
+    seen to be incomplete, and no server starts with a part of each. A leaf in Python takes its ``model.py`` along
+    from the lowest version, where its source is. A graph replaces one of the other format: the file decides which of
+    Triton's backends runs it, so there must be only one.
     """
-    (staged / "manifest.json").write_bytes(manifest)
+    (staged / manifest_path(repository, version).name).write_bytes(manifest)
     for leaf in leaves:
-        home, new = repository / leaf, staged / leaf
-        target = home / str(version)
-        home.mkdir(exist_ok=True)
-        if target.is_dir():
-            names = {file.name for file in new.iterdir()}
-            for name in names:
-                os.replace(new / name, target / name)
-            if names & GRAPHS:
-                for name in GRAPHS - names:
-                    (target / name).unlink(missing_ok=True)
-            continue
-        code = sorted(home.glob("*/model.py"), key=lambda file: (len(file.parent.name), file.parent.name))
-        if code:
-            shutil.copy2(code[-1], new / "model.py")
+        code = sorted((repository / leaf).glob("*/model.py"), key=lambda file: int(file.parent.name))
+        if code and not (repository / leaf / str(version)).is_dir():
+            shutil.copy2(code[0], staged / leaf / "model.py")
+    with uninterrupted():
+        try:
+            manifest_path(repository, version).unlink(missing_ok=True)
+            for leaf in leaves:
+                move(staged / leaf, repository / leaf / str(version))
+            os.replace(staged / manifest_path(repository, version).name, manifest_path(repository, version))
+            point_to(repository, version, staged)
+        except OSError as error:
+            raise RepositoryError(
+                f"version {version} of {repository} is incomplete now, export again: {error}"
+            ) from error
+
+
+def move(new: Path, target: Path) -> None:
+    """A whole folder where there is none, else file by file."""
+    target.parent.mkdir(exist_ok=True)
+    if not target.is_dir():
         os.replace(new, target)
-    os.replace(staged / "manifest.json", manifest_path(repository, version))
+        return
+    names = {file.name for file in new.iterdir()}
+    for name in names:
+        os.replace(new / name, target / name)
+    for name in GRAPHS - names if names & GRAPHS else ():
+        (target / name).unlink(missing_ok=True)

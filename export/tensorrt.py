@@ -10,6 +10,7 @@ bits of mantissa would put crops on other grey levels than PIL's.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import warnings
@@ -228,6 +229,7 @@ def compile_graph(
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, compiler.capability), 0)
     config.clear_flag(trt.BuilderFlag.TF32)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for ``inspected_dtypes``
     profile = builder.create_optimization_profile()
     for tensor, dims in zip(
         spec.inputs, [tuple(network.get_input(i).shape) for i in range(network.num_inputs)], strict=True
@@ -321,6 +323,42 @@ def count_dtypes(trt: ModuleType, network: Any) -> dict[str, int]:
     return dict(sorted(Counter(output.dtype.name for output in outputs if output is not None).items()))
 
 
+SPELLED = {"FP32": "FLOAT", "FP16": "HALF"}
+"""What the engine inspector calls some dtypes within the name of a format, to TensorRT's own."""
+KNOWN = {"FLOAT", "HALF", "BF16", "INT8", "INT32", "INT64", "BOOL", "UINT8"}
+
+
+def inspected_dtypes(leaf: str, information: str) -> dict[str, int]:
+    """How many outputs of the engine's layers, which are fused ones, have which dtype.
+
+    Args:
+        information: JSON of the engine inspector, as TensorRT documents it, for engines that were built with
+            ``ProfilingVerbosity.DETAILED``. In TensorRT 10 a tensor has ``"Format/Datatype"``, for example "Half"
+            or "Row major linear FP16 format"; in TensorRT 11 ``"Datatype"`` beside ``"Format"``.
+
+    Raises:
+        PlanError: no layer says a dtype.
+    """
+    layers = [layer for layer in json.loads(information)["Layers"] if isinstance(layer, dict)]
+    outputs = [tensor for layer in layers for tensor in layer.get("Outputs", [])]
+    found: Counter[str] = Counter()
+    for tensor in outputs:
+        words = str(tensor.get("Datatype") or tensor.get("Format/Datatype", "")).upper().strip(".").split()
+        found.update([name for word in words if (name := SPELLED.get(word, word)) in KNOWN][:1])
+    if not found:
+        raise PlanError(f"{leaf}: the engine inspector tells no dtypes: {information[:160]!r}")
+    return dict(sorted(found.items()))
+
+
+def check_precision(leaf: str, network: dict[str, int], engine: dict[str, int]) -> None:
+    """Refuses an engine that computes in FP16 where the graph does not, or never where the graph does."""
+    holders = [name for name, dtypes in (("graph", network), ("engine", engine)) if "HALF" in dtypes]
+    if len(holders) == 1:
+        raise PlanError(
+            f"{leaf}: only the {holders[0]} has FP16: the graph's tensors are {network}, the engine's {engine}"
+        )
+
+
 @dataclass
 class Engine:
     """A plan, loaded to be run on the GPU of this machine.
@@ -328,22 +366,24 @@ class Engine:
     Written against TensorRT's documentation. It was not run yet: where this was written, there was no GPU.
 
     Raises:
-        PlanError: the plan does not load here, or its tensors are not those of ``spec``.
+        PlanError: the plan does not load here, its tensors are not those of ``spec``, or its dtypes not the graph's.
     """
 
     trt: ModuleType
     leaf: str
     spec: ModelSpec
-    content: bytes
+    plan: Plan
     context: Any = field(init=False)
 
     def __post_init__(self) -> None:
         logger_of(self.trt).errors.clear()
         self.runtime = self.trt.Runtime(logger_of(self.trt))
-        self.engine = self.runtime.deserialize_cuda_engine(self.content)
+        self.engine = self.runtime.deserialize_cuda_engine(self.plan.content)
         if self.engine is None:
             raise PlanError(f"{self.leaf}: the plan does not load: {reason(logger_of(self.trt).errors)}")
         check_tensors(self.leaf, self.spec, engine_tensors(self.engine))
+        told = self.engine.create_engine_inspector().get_engine_information(self.trt.LayerInformationFormat.JSON)
+        check_precision(self.leaf, self.plan.layers, inspected_dtypes(self.leaf, told))
         self.context = self.engine.create_execution_context()
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,12 +6,16 @@ a prompt arrive, and to see statuses pass through.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import parser
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from export.repository import ARTEFACTS, put_in_place, staging, write_manifest
 
 GRAPHS = {
     # An empty text has no token but 0.
@@ -93,17 +97,101 @@ GRAPHS = {
 }
 
 
+# What a version changes. A score of 0.11 or 0.22, a box from 1 or 2, and an embedding along (1, 1, 0) or (1, 2, 0) are
+# of version 1 or 2 as a whole; whatever else comes out has passed through some of each.
+VERSIONED = {
+    "encode_prompt": """(int64[B,16] TOKENS) => (float[B,1,C] PROMPT, int32[B,L] PROMPT_MASK) {
+        version = Constant<value_float=VERSION>()
+        zero = Constant<value_float=0.0>()
+        counts = Cast<to=1>(TOKENS)
+        nothing = Mul(counts, zero)
+        row = Add(nothing, version)
+        axis = Constant<value_ints=[1]>()
+        PROMPT = Unsqueeze(row, axis)
+        longest = ReduceMax<axes=[1], keepdims=1>(TOKENS)
+        none = Constant<value=int64 {0}>()
+        any = Greater(longest, none)
+        PROMPT_MASK = Cast<to=6>(any)
+    }""",
+    "detect": """(uint8[B,S,S,3] CANVAS, int32[B,4] SIZE, float[B,L,C] PROMPT, int32[B,L] PROMPT_MASK)
+        => (float[B,4] CANVAS_BOX, float[B,1] SCORE) {
+        version = Constant<value_float=VERSION>()
+        tenth = Constant<value_float=0.1>()
+        hundredth = Constant<value_float=0.01>()
+        CANVAS_BOX = Cast<to=1>(SIZE)
+        prompt = ReduceMin<axes=[2], keepdims=0>(PROMPT)
+        fine = Mul(prompt, hundredth)
+        coarse = Mul(version, tenth)
+        SCORE = Add(coarse, fine)
+    }""",
+    "crop": """(uint8[B,S,S,3] CANVAS, int32[B,4] SIZE, int32[B,1] DECODED, float[B,4] CANVAS_BOX, float[B,1] SCORE)
+        => (float[B,3,R,R] PIXELS, float[B,4] BOX, int32[B,1] STATUS) {
+        version = Constant<value_float=VERSION>()
+        zero = Constant<value_float=0.0>()
+        canvas = Cast<to=1>(CANVAS)
+        colour = ReduceMean<axes=[1,2], keepdims=1>(canvas)
+        channels_first = Transpose<perm=[0,3,1,2]>(colour)
+        nothing = Mul(channels_first, zero)
+        pixel = Add(nothing, version)
+        repeats = Constant<value_ints=[1,1,32,32]>()
+        PIXELS = Tile(pixel, repeats)
+        origin = Mul(CANVAS_BOX, zero)
+        BOX = Add(origin, version)
+        STATUS = Identity(DECODED)
+    }""",
+    "encode_image": """(float[B,3,R,R] PIXELS, int32[B,1] STATUS) => (float[B,D] EMBEDDING) {
+        direction = Constant<value_floats=[1.0, VERSION, 0.0]>()
+        colour = ReduceMean<axes=[2,3], keepdims=0>(PIXELS)
+        version = Constant<value_float=VERSION>()
+        one = Constant<value_float=1.0>()
+        ratio = Div(colour, version)
+        deviation = Sub(ratio, one)
+        turned = Add(direction, deviation)
+        unit = LpNormalization<axis=1, p=2>(turned)
+        two = Constant<value=int32 {2}>()
+        fine = Less(STATUS, two)
+        keep = Cast<to=1>(fine)
+        EMBEDDING = Mul(unit, keep)
+    }""",
+}
+
+
+def place_version(repository: Path, version: int, broken: str | None = None, pretend: int | None = None) -> None:
+    """Put a version of toys into ``repository`` by the door that exports use.
+
+    The graph of ``broken`` is none. The answers are those of version ``pretend``, if that is given.
+    """
+    leaves: dict[str, Any] = {}
+    with staging(repository) as staged:
+        for leaf, artefact in ARTEFACTS.items():
+            (staged / leaf).mkdir()
+            file = staged / leaf / artefact
+            if leaf in GRAPHS:
+                text = VERSIONED.get(leaf, GRAPHS[leaf]).replace("VERSION", f"{pretend or version}.0")
+                file.write_bytes(b"broken" if leaf == broken else to_onnx(leaf, text).SerializeToString())
+            else:
+                toy_tokenizer().save(str(file))
+            leaves[leaf] = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        put_in_place(staged, repository, version, leaves, write_manifest({"version": version, "leaves": leaves}))
+
+
 def build(source: Path, repository: Path) -> Path:
     """Write a copy of the model repository ``source`` to ``repository``, with toys in place of the exported files."""
-    artefacts = shutil.ignore_patterns("model.onnx", "model.plan", "tokenizer.json", "__pycache__")
+    artefacts = shutil.ignore_patterns(
+        "model.onnx", "model.plan", "tokenizer.json", "__pycache__", "manifest*.json", "[2-9]", ".export-*"
+    )
     shutil.copytree(source, repository, ignore=artefacts)
     for name, signature_and_body in GRAPHS.items():
-        graph = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {name} {signature_and_body}')
-        onnx.checker.check_model(graph, full_check=True)
-        onnx.save(graph, repository / name / "1" / "model.onnx")
+        onnx.save(to_onnx(name, signature_and_body), repository / name / "1" / "model.onnx")
     for name in ("tokenize", "tokenize_prompt"):
         toy_tokenizer().save(str(repository / name / "1" / "tokenizer.json"))
     return repository
+
+
+def to_onnx(name: str, signature_and_body: str) -> onnx.ModelProto:
+    graph = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {name} {signature_and_body}')
+    onnx.checker.check_model(graph, full_check=True)
+    return graph
 
 
 def toy_tokenizer() -> Tokenizer:

@@ -167,7 +167,7 @@ class Command(NamedTuple):
 
 @pytest.fixture
 def command(toy_repositories: list[Path]) -> Iterator[Command]:
-    arguments = [f"--model-repository={path}" for path in toy_repositories]
+    arguments = [f"--model-repository={toy_repositories[0]}"]
     arguments += [f"--{name}-port=0" for name in ("grpc", "http", "metrics")]
     with subprocess.Popen(
         [sys.executable, "-m", "deploy.serve", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -229,6 +229,11 @@ def test_missing_model_is_named_with_the_remedy(tmp_path: Path) -> None:
         Server.start([bare])
 
 
+def test_repository_without_models_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"holds no models: `python -m export --out"):
+        Server.start([tmp_path, ROOT / "ensembles"])
+
+
 def test_missing_tokenizer_is_named_with_the_remedy(tmp_path: Path, toy_repositories: list[Path]) -> None:
     bare = shutil.copytree(toy_repositories[0], tmp_path / "models")
     (bare / "tokenize" / "1" / "tokenizer.json").unlink()
@@ -250,9 +255,9 @@ def copy_with(toy_repositories: list[Path], to: Path, change: Callable[[Path], o
             lambda models: (models / "decode/1/model.py").write_text("import nowhere"),
             "failed to load 'decode'.*nowhere",
         ),
-        (lambda models: (models / "crop/config.pbtxt").write_text("max_batch_size: x"), "crop"),
+        (lambda models: (models / "crop/config.pbtxt").write_text("max_batch_size: 1"), "crop"),
     ],
-    ids=["no ONNX", "failing import", "no config"],
+    ids=["no ONNX", "failing import", "config without tensors"],
 )
 def test_failed_start_shows_the_lines_that_matter(
     toy_repositories: list[Path], tmp_path: Path, change: Callable[[Path], object], message: str
@@ -261,6 +266,14 @@ def test_failed_start_shows_the_lines_that_matter(
         Server.start(copy_with(toy_repositories, tmp_path, change))
     assert len(str(caught.value).splitlines()) < 35
     assert not list(SHARED_MEMORY.glob(f"vlclip_{os.getpid()}_*_none"))
+
+
+def test_config_that_is_none_is_named(toy_repositories: list[Path], tmp_path: Path) -> None:
+    def spoil(models: Path) -> None:
+        (models / "crop/config.pbtxt").write_text("max_batch_size: x")
+
+    with pytest.raises(SetupError, match=r"crop/config\.pbtxt is no model config.*integer"):
+        Server.start(copy_with(toy_repositories, tmp_path, spoil))
 
 
 def test_server_that_answers_wrongly_does_not_count_as_started(toy_repositories: list[Path], tmp_path: Path) -> None:

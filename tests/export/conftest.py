@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from export.tensorrt import Compiler
+
 SIZE = 64
 CONTEXT = 16
 WORDS = ["photo", "red", "blue", "green", "shirt", "mug", "bear", "lamp", "with", "striped", "cotton", "wool"]
@@ -71,28 +73,35 @@ def write_encoder(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def write_detector(path: Path, seed: int = 0) -> Path:
-    """An ultralytics checkpoint of YOLO-World v2 at nano scale, with statistics that keep activations alive."""
+def write_detector(path: Path, seed: int = 0, scale: str = "n", side: int = 320, contrast: float = 0.5) -> Path:
+    """An ultralytics checkpoint of YOLO-World v2, nano to X, with statistics that keep activations alive.
+
+    ``contrast`` is the logarithm by which scores are spread; the larger models want less, lest many be 1.
+    """
+    import numpy as np
     import torch
 
+    from export.examples import picture
     from export.quiet import quiet_ultralytics
 
     quiet_ultralytics()
     from ultralytics.nn.tasks import WorldModel
 
     torch.manual_seed(seed)
-    model = WorldModel("yolov8n-worldv2.yaml", nc=80, verbose=False)
+    model = WorldModel(f"yolov8{scale}-worldv2.yaml", nc=80, verbose=False)
     head: Any = model.model[-1]  # type: ignore[index]
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_var.uniform_(0.05, 0.3)  # type: ignore[union-attr]
-            module.running_mean.normal_(std=0.05)  # type: ignore[union-attr]
+            module.momentum = None  # the plain mean of what passes
             module.bias.data.normal_(std=0.2)
-    for contrast in head.cv4:  # scores that differ, instead of the training's start near zero
-        contrast.bias.data.fill_(-1.0)
-        contrast.logit_scale.data.fill_(0.5)
+    for layer in head.cv4:  # scores that differ, instead of the training's start near zero
+        layer.bias.data.fill_(-1.0)
+        layer.logit_scale.data.fill_(contrast)
+    pixels = torch.stack([torch.from_numpy(np.array(picture(number, 320, 320))) for number in range(2)])
+    with torch.no_grad():
+        model.train().predict(pixels.permute(0, 3, 1, 2) / 255, txt_feats=torch.randn(2, 80, 512))
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": model.half(), "train_args": {"imgsz": 320}}, path)
+    torch.save({"model": model.eval().half(), "train_args": {"imgsz": side}}, path)
     return path
 
 
@@ -101,6 +110,13 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def ahead(tmp_path: Path) -> Compiler:
+    """Builds for a GPU that is not here."""
+    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")
+    return Compiler(trt, "SM89", tmp_path / "timings")
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx
+import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -17,9 +19,11 @@ from safetensors.torch import save_file
 from export import repository
 from export.__main__ import main
 from export.build import Settings, example_photos, export_leaf, export_tokenizer, plan_encoders, plan_pixels
-from export.encoders import LARGEST_GRAPH, require_one_file
+from export.encoders import FP32_BYTES, LARGEST_GRAPH, image_weights, require_one_file, text_weights
 from export.errors import SourceError, UnsupportedModel, UsageError
 from export.sources import load_encoder, resolve_encoder
+from export.specs import LEAVES
+from export.tensorrt import Compiler, Limits, compile_graph
 from tests.export.hf_folders import VOCABULARY, write_tokenizer
 
 SIDE = 64
@@ -96,8 +100,6 @@ SMALL: dict[str, tuple[dict[str, Any], dict[str, Any], str | None]] = {
 
 def write_model(folder: Path, model: dict[str, Any], preprocessing: dict[str, Any], tokenizer: str | None) -> Path:
     """A folder as open_clip's training leaves it, with random weights."""
-    import open_clip
-
     folder.mkdir(parents=True, exist_ok=True)
     if tokenizer:
         write_tokenizer(tokenizer, folder)
@@ -122,11 +124,20 @@ def export_all(encoder: Any, out: Path, pixels: bool = True) -> dict[str, dict[s
     return entries
 
 
+def compile_all(entries: Mapping[str, Any], out: Path, limits: Limits, compiler: Compiler) -> None:
+    """TensorRT takes every graph, and each computes in FP32."""
+    for leaf in entries.keys() - {"tokenize"}:
+        plan = compile_graph((out / leaf / "model.onnx").read_bytes(), leaf, LEAVES[leaf], limits, compiler)
+        assert len(plan.content) > 10_000
+        assert "HALF" not in plan.layers
+
+
 @pytest.mark.parametrize(("model", "preprocessing", "tokenizer"), SMALL.values(), ids=SMALL)
-def test_small_models_of_every_family(tmp_path, model, preprocessing, tokenizer):
+def test_small_models_of_every_family(tmp_path, ahead, model, preprocessing, tokenizer):
     encoder = load_encoder(resolve_encoder(str(write_model(tmp_path / "model", model, preprocessing, tokenizer))))
     assert encoder.preprocessing.resize_mode == preprocessing.get("resize_mode", "shortest")
     entries = export_all(encoder, tmp_path, pixels=bool(preprocessing))
+    compile_all(entries, tmp_path, Limits(batch=(1, 4, 16), canvas=(64, 256, 448)), ahead)
     for leaf in ("encode_image", "encode_text"):
         assert entries[leaf]["parity"]["cosine_min"] > 0.999999
     assert entries["encode_image"]["symbols"]["R"] == SIDE
@@ -143,13 +154,15 @@ FULL = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "tokenizer"), FULL.items(), ids=FULL)
-def test_full_size(tmp_path, name, tokenizer):
+def test_full_size(tmp_path, ahead, name, tokenizer):
     folder = str(write_tokenizer(tokenizer, tmp_path / "tokenizer")) if tokenizer else None
     encoder = load_encoder(resolve_encoder(name, random=True, tokenizer=folder))
     entries = export_all(encoder, tmp_path)
     assert entries["encode_image"]["parity"]["cosine_min"] >= 0.99999
     assert entries["encode_text"]["parity"]["cosine_min"] >= 0.99999
     onnx.checker.check_model(str(tmp_path / "encode_image" / "model.onnx"), full_check=True)
+    if name != "ViT-L-14":  # TensorRT takes it too, but needs 10 GB of memory
+        compile_all(entries, tmp_path, Limits(), ahead)
 
 
 def test_preprocessing_without_published_weights():
@@ -164,10 +177,14 @@ def test_preprocessing_without_published_weights():
 
 
 def test_graphs_over_the_limit_are_refused_before_tracing():
-    weights = torch.nn.Linear(32768, 16384, device="meta").parameters()
-    with pytest.raises(UnsupportedModel, match=r"encode_image has 2\.1 GB of FP32 weights"):
-        require_one_file("encode_image", weights)
-    require_one_file("encode_text", [torch.empty(LARGEST_GRAPH // 4 - 1, device="meta")])
+    with torch.device("meta"):
+        tower = open_clip.create_model("ViT-H-14", load_weights=False, device="meta")
+    wanted = "encode_image has 632 million weights, and one ONNX file holds 537 million in FP32: choose a smaller"
+    with pytest.raises(UnsupportedModel, match=wanted) as caught:
+        require_one_file("encode_image", image_weights(tower))
+    assert "\n" not in str(caught.value)
+    require_one_file("encode_text", text_weights(tower))
+    require_one_file("encode_text", [torch.empty(LARGEST_GRAPH // FP32_BYTES - 1, device="meta")])
 
 
 @pytest.fixture(scope="module")

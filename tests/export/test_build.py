@@ -121,6 +121,15 @@ def test_a_second_run_does_nothing(exported, request_arguments):
     assert (exported / "detect" / "1" / "model.onnx").stat().st_mtime_ns == before
 
 
+def test_what_is_there_but_not_served_is_served_again(exported, request_arguments):
+    lines: list[str] = []
+    (exported / repository.SERVED).unlink()
+    build(make_request(**request_arguments), exported, say=lines.append)
+    assert len(lines) == 1
+    assert "now the one that is served" in lines[0]
+    assert repository.read_served(exported)["version"] == 1
+
+
 def snapshot(root: Path) -> dict[str, bytes]:
     return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
 

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 import torch
+from PIL import Image, ImageOps
 
-from export import examples, repository
-from export.__main__ import main
-from export.build import example_photos, export_leaf, load_prompt_encoder, make_request, plan_detect_phrase
-from export.errors import SourceError, UsageError
+from export import examples, gate, repository
+from export.build import (
+    Settings,
+    build,
+    example_photos,
+    export_leaf,
+    load_prompt_encoder,
+    make_request,
+    plan,
+    plan_detect_phrase,
+    truth_of,
+)
+from export.errors import ParityError, SourceError, UsageError
+from export.examples import pictures
 from export.graph import check_contract
-from export.phrases import LONGEST, character_tokenizer
+from export.grounding_dino import EncodeDinoPrompt
+from export.phrases import LONGEST, PhraseTokenizer, character_tokenizer
 from export.sources import load_detector, load_encoder, resolve_detector
 from export.specs import LEAVES
-from tests.export.dino import SIDE, make_model
+from export.tensorrt import Compiler, Limits, compile_graph
+from tests.export.dino import SIDE, Upstream, compare_with_upstream, make_model
 
 
 @pytest.fixture(scope="module")
@@ -52,31 +68,149 @@ def test_a_damaged_folder(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
-def test_both_graphs_pass_the_gate(folder, encoder_folder, tmp_path):
-    """Batches of 1, 3 and 7 with prompts of other lengths, an empty one among them: see ``gate.verify``."""
+@pytest.fixture(scope="module")
+def exported(folder, encoder_folder, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    """The folder of both graphs, and their manifest entries."""
+    out = tmp_path_factory.mktemp("exported")
     request = make_request("grounding-dino-tiny", str(encoder_folder), threshold=0.2, detector_weights=str(folder))
     detector = load_detector(request.detector, SIDE)
-    prompts = load_prompt_encoder(request, detector, load_encoder(request.encoder))
-    tokens = prompts.tokenizer(examples.TEXTS[: examples.ROWS])
-    with torch.no_grad():
-        prompt, mask = prompts.module.eval()(tokens)
-    assert len(set(mask.sum(dim=1).tolist())) > 4
-    leaf = plan_detect_phrase(detector, example_photos(128), prompt, mask)
-    entry, symbols = export_leaf(leaf, request.describe(), tmp_path / "detect")
+    encoder = load_encoder(request.encoder)
+    prompts = load_prompt_encoder(request, detector, encoder)
+    encode_prompt, detect, *_ = plan(Settings(0.2, canvas=128), detector, encoder, prompts)
+    lengths = detect.inputs["PROMPT_MASK"].sum(dim=1).tolist()
+    assert lengths == [LONGEST, 0, 18, LONGEST]
+    return out, {leaf.name: export_leaf(leaf, request.describe(), out / leaf.name) for leaf in (encode_prompt, detect)}
+
+
+def test_both_graphs_pass_the_gate(exported):
+    """Batches of 1 and 2 with prompts of other lengths, an empty one among them: see ``gate.compare``."""
+    folder, entries = exported
+    entry, symbols = entries["detect"]
     assert symbols == {"L": LONGEST, "C": 64}
     assert entry["parity"]["logits_relative_max"] < 1e-4
-    graph = onnx.load(tmp_path / "detect" / "model.onnx")
-    onnx.checker.check_model(graph, full_check=True)
-    check_contract(graph, LEAVES["detect"])
-    assert "GridSample" not in {node.op_type for node in graph.graph.node}
+    for leaf in entries:
+        graph = onnx.load(folder / leaf / "model.onnx")
+        onnx.checker.check_model(graph, full_check=True)
+        check_contract(graph, LEAVES[leaf])
+        assert "GridSample" not in {node.op_type for node in graph.graph.node}
 
 
 @pytest.mark.slow
-def test_the_true_size(tmp_path):
-    arguments = ["--detector", "grounding-dino-tiny", "--encoder", "mini", "--random-weights", "--out", str(tmp_path)]
-    assert main(arguments) == 0
-    manifest = repository.read_manifest(tmp_path / "manifest-1.json")
+def test_fp16_backbone(folder, encoder_folder, tmp_path):
+    """The rest stays in FP32, and TensorRT takes it so."""
+    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")
+    request = make_request("grounding-dino-tiny", str(encoder_folder), threshold=0.2, detector_weights=str(folder))
+    detector, encoder = load_detector(request.detector, SIDE), load_encoder(request.encoder)
+    prompts = load_prompt_encoder(request, detector, encoder)
+    encode_prompt, detect, *_ = plan(Settings(0.2, canvas=128, precision="fp16"), detector, encoder, prompts)
+    assert encode_prompt.half is None
+    entry, _ = export_leaf(detect, request.describe(), tmp_path / "detect")
+    assert 1e-4 < entry["parity"]["logits_relative_max"] < gate.FP16.score
+    graph = (tmp_path / "detect" / "model.onnx").read_bytes()
+    layers = compile_graph(graph, "detect", LEAVES["detect"], Limits(), Compiler(trt, "SM89", tmp_path)).layers
+    assert layers["HALF"] > 100
+    assert layers["FLOAT"] > 100
+
+
+RESIZED = {"unresized": 1e-4, "resized": 5e-3}
+"""How far raw logits may be apart: for the same pixels, and where a few of them lie one grey level apart."""
+
+
+@pytest.mark.parametrize(("pixels", "limit"), RESIZED.items(), ids=RESIZED)
+def test_the_graphs_equal_transformers_processor_and_model(exported, pixels, limit):
+    """From picture and phrase to box and score."""
+    images = pictures()[:4]
+    if pixels == "unresized":
+        images = [ImageOps.contain(image, (SIDE, SIDE)) for image in images]
+    apart = compare_with_upstream(
+        {leaf: exported[0] / leaf / "model.onnx" for leaf in exported[1]},
+        Upstream(make_model(encoder_layers=1), character_tokenizer(), SIDE),
+        images,
+        ["red mug", "Jumper of wool", "x", "desk lamp, 2-pack (navy)"],
+    )
+    assert max(apart["foreground"], apart["logits"], apart["score"]) < limit, apart
+    assert apart["box"] < limit * SIDE, apart
+
+
+def test_without_probes_the_answer_is_judged(folder, encoder_folder):
+    """As of a plan, whose raw numbers stay inside."""
+    detector = load_detector(resolve_detector("grounding-dino-tiny", str(folder)), SIDE)
+    prompts = EncodeDinoPrompt(detector.model).eval()
+    with torch.no_grad():
+        prompt, mask = prompts(PhraseTokenizer(detector.tokenizer)(examples.TEXTS[: examples.ROWS]))
+        leaf = plan_detect_phrase(detector, example_photos(128), prompt, mask)
+        box, score, *_ = leaf.module(*leaf.inputs.values())
+    inputs = {name: value.numpy() for name, value in leaf.inputs.items()}
+    came = {"CANVAS_BOX": box.numpy(), "SCORE": score.numpy()}
+    wanted = truth_of(leaf)
+    assert set(leaf.check(inputs, came, wanted)) == {"score_difference_max", "box_pixels"}
+    for name, wrong in (("SCORE", came["SCORE"] + 0.01), ("CANVAS_BOX", came["CANVAS_BOX"] + 5.0)):
+        with pytest.raises(ParityError, match=name):
+            leaf.check(inputs, came | {name: wrong}, wanted)
+
+
+@pytest.mark.parametrize("leaf", ["encode_prompt", "detect"])
+def test_tensorrt_builds_both(exported, tmp_path, leaf):
+    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")
+    graph = (exported[0] / leaf / "model.onnx").read_bytes()
+    plan = compile_graph(graph, leaf, LEAVES[leaf], Limits(), Compiler(trt, "SM89", tmp_path))
+    assert len(plan.content) > 10_000
+    assert {name: entry["shapes"][2] for name, entry in plan.tensors.items() if "shapes" in entry} == (
+        {"TOKENS": [64, LONGEST]}
+        if leaf == "encode_prompt"
+        else {"CANVAS": [64, 768, 768, 3], "SIZE": [64, 4], "PROMPT": [64, LONGEST, 64], "PROMPT_MASK": [64, LONGEST]}
+    )
+
+
+@pytest.fixture(scope="module", params=["tiny", "base"])
+def true_size(request, tmp_path_factory) -> tuple[str, Path, list[str]]:
+    """The name of the detector, a repository with it, and what the export said; random weights."""
+    name, out, lines = f"grounding-dino-{request.param}", tmp_path_factory.mktemp(request.param), list[str]()
+    build(make_request(name, "mini", threshold=0.2, random_weights=True), out, say=lines.append)
+    return name, out, lines
+
+
+@pytest.mark.slow
+def test_the_true_size(true_size):
+    """Mixed prompts in batches equal PyTorch's answers row by row: that is what the gate compares."""
+    _, out, lines = true_size
+    manifest = repository.read_manifest(out / "manifest-1.json")
     assert manifest is not None
-    assert repository.is_complete(tmp_path, manifest)
+    assert repository.is_complete(out, manifest)
     assert manifest["symbols"]["detect"] == {"L": LONGEST, "C": 256}
-    assert manifest["leaves"]["detect"]["parity"]["logits_relative_max"] < 1e-3
+    parity = manifest["leaves"]["detect"]["parity"]
+    assert parity["foreground_relative_max"] < 1e-3
+    assert parity["logits_relative_max"] < 1e-3
+    assert any("detect: 4 of 4 rows compared, 2 at once" in line for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("VLCLIP_PHOTOS" not in os.environ, reason="VLCLIP_PHOTOS names no folder with a photos.csv")
+@pytest.mark.parametrize(("pixels", "limit"), RESIZED.items(), ids=RESIZED)
+def test_the_true_size_equals_transformers_on_photos(true_size, pixels, limit):
+    name, out, _ = true_size
+    folder = Path(os.environ["VLCLIP_PHOTOS"])
+    with (folder / "photos.csv").open(newline="", encoding="utf-8") as table:
+        rows = list(csv.DictReader(table))[::128]
+    detector = load_detector(resolve_detector(name, random=True))
+    images = [Image.open(folder / row["file"]).convert("RGB") for row in rows]
+    if pixels == "unresized":
+        images = [ImageOps.contain(image, (detector.side, detector.side)) for image in images]
+    apart = compare_with_upstream(
+        {leaf: out / leaf / "1" / "model.onnx" for leaf in ("encode_prompt", "detect")},
+        Upstream(detector.model, detector.tokenizer, detector.side),
+        images,
+        [row["product_type"] for row in rows],
+    )
+    print(name, pixels, apart)
+    assert max(apart["foreground"], apart["logits"], apart["score"]) < limit, apart
+    assert apart["box"] < limit * detector.side, apart
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leaf", ["encode_prompt", "detect"])
+def test_tensorrt_builds_both_at_the_true_size(true_size, tmp_path, leaf):
+    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")
+    graph = (true_size[1] / leaf / "1" / "model.onnx").read_bytes()
+    plan = compile_graph(graph, leaf, LEAVES[leaf], Limits(), Compiler(trt, "SM89", tmp_path))
+    assert len(plan.content) > 100_000_000

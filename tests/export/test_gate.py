@@ -107,7 +107,22 @@ def test_a_row_must_be_the_same_in_any_company():
     run = gate.run_graph(mixing, spec, {"TOKENS": tokens})
     alone = {"EMBEDDING": np.concatenate([run([row])["EMBEDDING"] for row in range(7)])}
     with pytest.raises(ParityError):
-        gate.verify(mixing, spec, {"TOKENS": tokens}, alone, gate.check_encode_text)
+        gate.verify(mixing, spec, {"TOKENS": tokens}, alone, gate.Judge(gate.check_encode_text))
+
+
+def test_every_row_runs_in_batches_of_each_size_and_each_batch_is_told():
+    tokens, seen, told = np.arange(5), [], []
+
+    def run(rows):
+        seen.append(list(rows))
+        return {"EMBEDDING": UNIT[: len(rows)]}
+
+    wanted = {"EMBEDDING": np.zeros((5, 4), np.float32)}
+    judge = gate.Judge(lambda *_: {"rows_max": len(seen[-1])}, batches=(1, 3))
+    figures = gate.compare(run, {"TOKENS": tokens}, wanted, judge, told.append)
+    assert seen == [[0], [1], [2], [3], [4], [0, 1, 2], [3, 4]]
+    assert figures == {"rows_max": 2}
+    assert told[-2:] == ["row 3 of 5, 3 at once", "row 5 of 5, 3 at once"]
 
 
 def test_tokenizer_that_differs():

@@ -179,7 +179,7 @@ def test_the_gate_refuses_what_overflows():
     unit = np.full((3, 4), 0.5, np.float32)
     inputs, wanted = {"X": 4 * unit}, {"EMBEDDING": unit}
     with np.errstate(invalid="ignore"), pytest.raises(gate.ParityError, match="cosine of EMBEDDING is nan"):
-        gate.verify(graph, spec, inputs, wanted, gate.check_encode_text, None, gate.FP16)
+        gate.verify(graph, spec, inputs, wanted, gate.Judge(gate.check_encode_text, tolerance=gate.FP16))
 
 
 class Tower(torch.nn.Module):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from deploy.serve import require_artefacts
+from export.__main__ import main
 from export.errors import SourceError
 from export.install import ARCHIVE, install, pack
-from export.repository import ARTEFACTS, put_in_place, read_manifest, staging
+from export.repository import ARTEFACTS, put_in_place, read_manifest, read_served, staging
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,6 +110,7 @@ def test_a_new_version_appears_as_a_whole_beside_the_old_and_takes_the_code_alon
         put_in_place(staged, tmp_path, 2, {"tokenize": {}}, b"{}")
     assert sorted(snapshot(tmp_path)) == [
         "manifest-2.json",
+        "manifest.json",
         "tokenize/1/model.py",
         "tokenize/2/model.py",
         "tokenize/2/tokenizer.json",
@@ -118,3 +123,35 @@ def test_staging_cleans_up_after_an_interrupted_run(tmp_path):
         (staged / "half").write_text("")
         assert list(tmp_path.iterdir()) == [staged]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_bare_folder_gets_what_a_server_needs_and_keeps_what_it_has(shipped, tmp_path):
+    out = tmp_path / "model_repository"
+    (out / "decode").mkdir(parents=True)
+    (out / "decode" / "config.pbtxt").write_text("# of one's own")
+    install(out, shipped)
+    require_artefacts([out])
+    assert (out / "decode" / "config.pbtxt").read_text() == "# of one's own"
+    assert (out / "crop" / "config.pbtxt").read_bytes() == (ROOT / "model_repository/crop/config.pbtxt").read_bytes()
+
+
+def test_install_leaves_another_version_served(shipped, tmp_path):
+    out = tmp_path / "model_repository"
+    install(out, shipped)
+    manifest = {**read_manifest(out / "manifest-1.json"), "version": 2, "shipped": False}
+    with staging(out) as staged:
+        for leaf, name in ARTEFACTS.items():
+            (staged / leaf).mkdir()
+            (staged / leaf / name).write_bytes((out / leaf / "1" / name).read_bytes())
+        put_in_place(staged, out, 2, manifest["leaves"], json.dumps(manifest).encode())
+    assert "left as it is" in install(out, shipped, if_missing=True)
+    assert read_served(out) == manifest
+    assert "now serves version 1" in use(out)
+    assert "up to date" in install(out, shipped, if_missing=True)
+
+
+def use(out: Path) -> str:
+    told = io.StringIO()
+    with redirect_stdout(told):
+        assert main(["use", "--version", "1", "--out", str(out)]) == 0
+    return told.getvalue()

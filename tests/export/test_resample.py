@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,25 +22,46 @@ from export.specs import Status
 SIDE = 256
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
+WH = (230, 250)
 BOXES = {
-    "whole": (0, 0, 200, 150),
+    "whole": (0, 0, 230, 250),
     "a pixel": (17, 20, 18, 21),
-    "one column": (50, 0, 51, 150),
-    "one row": (0, 60, 200, 61),
-    "corner": (180, 130, 200, 150),
-    "shrunk": (3, 2, 199, 149),
+    "one column": (50, 0, 51, 250),
+    "one row": (0, 60, 230, 61),
+    "corner": (210, 230, 230, 250),
+    "shrunk": (3, 2, 229, 249),
     "enlarged": (40, 40, 70, 75),
     "odd": (11, 7, 146, 120),
+    "tall": (60, 1, 140, 250),
+    "very tall": (101, 0, 113, 249),
+    "wide": (2, 30, 228, 110),
+    "very wide": (0, 17, 230, 28),
+    "as large as the input": (5, 8, 69, 72),
+    "as wide as the input": (5, 8, 69, 248),
+    "as high as the input": (5, 8, 225, 72),
 }
 
 
-def grey(preprocessing: Preprocessing, image: Image.Image, box: tuple[int, ...]) -> np.ndarray:
-    """The graph's grey levels, with a canvas that shouts beyond the image."""
+class RowsFirst(Image.Image):
+    """Resizes rows, then columns, as PIL did for every shape before version 13."""
+
+    @classmethod
+    def of(cls, image: Image.Image) -> RowsFirst:
+        same = cls()
+        vars(same).update(vars(image))
+        return same
+
+    def resize(self, size, resample=None, box=None, reducing_gap=None):
+        return super().resize((size[0], self.height), resample).resize(size, resample)
+
+
+def grey(preprocessing: Preprocessing, image: Image.Image, boxes: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """The graph's grey levels of each box, with a canvas that shouts beyond the image."""
     canvas, _, _ = canvases([image], SIDE)
     canvas[0, image.height :] = 255
     canvas[0, :, image.width :] = 255
-    boxes = torch.tensor([box], dtype=torch.float32)
-    return (Preprocess(preprocessing)(torch.from_numpy(canvas), boxes)[0] * 255).numpy()
+    repeated = torch.from_numpy(canvas).expand(len(boxes), -1, -1, -1)
+    return (Preprocess(preprocessing)(repeated, torch.tensor(boxes, dtype=torch.float32)) * 255).numpy()
 
 
 def pil_grey(preprocessing: Preprocessing, image: Image.Image, box: tuple[int, ...]) -> np.ndarray:
@@ -51,32 +73,32 @@ def pil_grey(preprocessing: Preprocessing, image: Image.Image, box: tuple[int, .
         fill_color=(preprocessing.fill_color,) * 3,
         **PLAIN,
     )
-    return (transform(crop_outwards(image, box)) * 255).numpy()
+    return (transform(RowsFirst.of(crop_outwards(image, box))) * 255).numpy()
 
 
-@pytest.mark.parametrize("box", BOXES.values(), ids=BOXES)
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("size", [48, 97])
-def test_shortest_is_pil_to_the_grey_level(box, interpolation, size):
-    image = picture(1, 200, 150)
-    preprocessing = Preprocessing(size, **PLAIN, interpolation=interpolation)
-    difference = np.abs(grey(preprocessing, image, box) - pil_grey(preprocessing, image, box))
-    assert difference.max() <= 1.01
-    assert (difference > 0.01).mean() < 0.02
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize(("interpolation", "ties"), [("bicubic", 1e-3), ("bilinear", 3e-2)])
+@pytest.mark.parametrize("size", [64, 97])
+def test_pil_to_the_grey_level(mode, interpolation, ties, size):
+    """But for exact halves, which PIL's fixed point rounds up or down; the second pass may enlarge the difference."""
+    preprocessing = Preprocessing(size, **PLAIN, interpolation=interpolation, resize_mode=mode, fill_color=9)
+    image = picture(1, *WH)
+    for (name, box), came in zip(BOXES.items(), grey(preprocessing, image, list(BOXES.values())), strict=True):
+        width, height = box[2] - box[0], box[3] - box[1]
+        if mode == "longest" and round(min(width, height) * size / max(width, height)) == 0:
+            continue  # open_clip asks PIL for an image without pixels
+        difference = np.abs(came - pil_grey(preprocessing, image, box))
+        assert difference.max() <= 2.01, name
+        assert (difference > 0.01).mean() < ties, name
 
 
-@pytest.mark.parametrize("box", BOXES.values(), ids=BOXES)
-@pytest.mark.parametrize("mode", ["squash", "longest"])
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_other_resize_modes_are_near_pil(box, mode, interpolation):
-    """Newer versions of PIL swap the passes for some shapes, and round in between: single pixels may differ more."""
-    if mode == "longest" and min(box[2] - box[0], box[3] - box[1]) == 1 and box != BOXES["a pixel"]:
-        pytest.skip("open_clip asks PIL for an image without pixels")
-    image = picture(2, 200, 150)
-    preprocessing = Preprocessing(64, **PLAIN, interpolation=interpolation, resize_mode=mode, fill_color=9)
-    difference = np.abs(grey(preprocessing, image, box) - pil_grey(preprocessing, image, box))
-    assert difference.mean() < 0.5
-    assert np.percentile(difference, 99.5) <= 3.01
+def test_pil_that_begins_with_the_columns_of_tall_images_is_near():
+    preprocessing = Preprocessing(64, **PLAIN, resize_mode="squash")
+    image = picture(1, *WH)
+    for (name, box), came in zip(BOXES.items(), grey(preprocessing, image, list(BOXES.values())), strict=True):
+        truth = np.asarray(image.crop(box).resize((64, 64), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+        assert np.abs(came - truth).mean() < 0.5, name
+        assert np.percentile(np.abs(came - truth), 99.5) <= 3.01, name
 
 
 @pytest.mark.skipif("VLCLIP_PHOTOS" not in os.environ, reason="VLCLIP_PHOTOS names no folder of photos")
@@ -88,12 +110,12 @@ def test_real_photos():
         image.thumbnail((SIDE, SIDE))
         left, top = random.integers(0, image.width // 2), random.integers(0, image.height // 2)
         box = (left, top, image.width - left // 2, image.height - top // 2)
-        difference = np.abs(grey(preprocessing, image, box) - pil_grey(preprocessing, image, box))
+        difference = np.abs(grey(preprocessing, image, [box])[0] - pil_grey(preprocessing, image, box))
         assert difference.max() <= 2.01, file
         assert difference.mean() < 0.02, file
 
 
-@pytest.mark.parametrize("kernel", ["bilinear", "bicubic", "opencv_bilinear"])
+@pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
 def test_weights_sum_to_one_inside_the_box_only(kernel):
     start, length = torch.tensor([[10.0]]), torch.tensor([[30.0]])
     resized, shift = torch.tensor([[20.0]]), torch.tensor([[-2.0]])
@@ -177,4 +199,11 @@ def test_letterbox_is_ultralytics(wh):
     expected = LetterBox((160, 160), auto=False)(image=np.ascontiguousarray(np.asarray(image)))
     difference = np.abs((boxed.image[0] * 255).permute(1, 2, 0).numpy() - expected.astype(np.float32))
     assert difference.max() <= 1.01
-    assert difference.mean() < 0.3
+    assert (difference > 0.01).mean() < 1e-4
+
+
+def test_a_size_that_is_not_the_canvas_s_reads_nothing_outside_of_it():
+    canvas = torch.full((2, 64, 64, 3), 7, dtype=torch.uint8)
+    size = torch.tensor([[64, 64, 64, 64], [9000, 300, 9000, 300]], dtype=torch.int32)
+    seen = (letterbox(canvas, size, 32).image * 255).round().unique()
+    assert set(seen.tolist()) <= {0.0, 7.0, 114.0}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -12,24 +14,37 @@ from onnx import parser
 
 from export import repository
 from export.__main__ import main
-from export.build import build, example_photos, make_request, plan_detect, plan_encoders, plan_pixels
+from export.build import (
+    LeafExport,
+    build,
+    example_photos,
+    make_request,
+    plan_detect,
+)
 from export.errors import MachineError, PlanError, UsageError
+from export.gate import pixel_check
 from export.graph import export_graph
+from export.images import Crop, Fit, Preprocessing
 from export.repository import put_in_place, staging
-from export.sources import load_detector, load_encoder, resolve_detector, resolve_encoder
+from export.sources import load_detector, resolve_detector
 from export.specs import CANVAS, EMBEDDING, LEAVES, TOKENS, ModelSpec
-from export.tensorrt import Compiler, Engine, Limits, compile_graph, find_compiler, limits_of, require_gpu
+from export.tensorrt import (
+    Compiler,
+    Engine,
+    Limits,
+    check_precision,
+    compile_graph,
+    find_compiler,
+    inspected_dtypes,
+    limits_of,
+    require_gpu,
+)
 
-trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")
+trt = pytest.importorskip("tensorrt_rtx")
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = Limits(batch=(1, 4, 16), canvas=(64, 448, 768))
 SPEC = ModelSpec((TOKENS,), (EMBEDDING,))
-
-
-@pytest.fixture
-def ahead(tmp_path: Path) -> Compiler:
-    return Compiler(trt, "SM89", tmp_path / "timings")
 
 
 def side(*shape: int) -> list[list[int]]:
@@ -135,7 +150,7 @@ def test_refused_in_one_line(ahead, graph, message):
 
 
 def test_a_canvas_must_be_cast_before_anything_else(ahead):
-    """Why ``resample`` casts first."""
+    """Why ``planes_of`` casts first."""
     spec = ModelSpec((CANVAS,), (EMBEDDING,))
     first = model(PICTURE, "a = Cast<to=1>(CANVAS) EMBEDDING = Transpose<perm=[0,3,1,2]>(a)")
     assert compile_graph(first, "fit", spec, LIMITS, ahead).content
@@ -149,6 +164,73 @@ def test_layers_have_the_dtypes_of_the_graph(ahead):
     graph = model(TEXT, "a = Cast<to=10>(TOKENS) b = Mul(a, a) EMBEDDING = Cast<to=1>(b)")
     plan = compile_graph(graph, "encode_text", SPEC, LIMITS, ahead)
     assert plan.layers == {"FLOAT": 1, "HALF": 2}
+
+
+def inspected(*outputs: dict[str, str]) -> str:
+    """What the documentation of the engine inspector shows, for one layer."""
+    layer = {
+        "Name": "node_of_gemm + node_of_add",
+        "LayerType": "CaskGemm",
+        "Inputs": [{"Name": "x", "Location": "Device", "Dimensions": [8, 64], "Format/Datatype": "Int64"}],
+        "Outputs": [{"Name": "y", "Location": "Device", "Dimensions": [8, 64], **output} for output in outputs],
+        "TacticName": "sm80_xmma_gemm_f16f16",
+    }
+    return json.dumps({"Layers": ["a layer with no more than a name", layer], "Bindings": ["TOKENS", "EMBEDDING"]})
+
+
+INSPECTED = {
+    "a dtype": ([{"Format/Datatype": "Half"}, {"Format/Datatype": "Float"}], {"FLOAT": 1, "HALF": 1}),
+    "a format": ([{"Format/Datatype": "Row major linear FP16 format"}], {"HALF": 1}),
+    "the format of convolutions": (
+        [{"Format/Datatype": "Thirty-two wide channel vectorized row major Int8 format."}],
+        {"INT8": 1},
+    ),
+    "TensorRT 11": (
+        [{"Format": "Row major linear FP32 format (kLINEAR)", "Datatype": "Float"}] * 2 + [{"Datatype": "Half"}],
+        {"FLOAT": 2, "HALF": 1},
+    ),
+    "others": ([{"Datatype": "Bool"}, {"Datatype": "Int64"}, {"Datatype": "BF16"}], {"BF16": 1, "BOOL": 1, "INT64": 1}),
+}
+
+
+@pytest.mark.parametrize(("outputs", "dtypes"), INSPECTED.values(), ids=INSPECTED)
+def test_the_dtypes_that_the_engine_inspector_tells(outputs, dtypes):
+    assert inspected_dtypes("detect", inspected(*outputs)) == dtypes
+
+
+def test_an_engine_of_which_only_names_are_told_is_refused():
+    with pytest.raises(PlanError, match="detect: the engine inspector tells no dtypes") as caught:
+        inspected_dtypes("detect", '{"Layers": ["node_of_gemm"\n, "node_of_add"]}')
+    assert "\n" not in str(caught.value)
+
+
+def test_fp16_in_the_graph_alone_or_in_the_engine_alone_is_refused():
+    check_precision("detect", {"FLOAT": 9, "HALF": 90}, {"FLOAT": 2, "HALF": 20})
+    check_precision("detect", {"FLOAT": 9}, {"FLOAT": 2, "INT64": 1})
+    with pytest.raises(PlanError, match="detect: only the graph has FP16"):
+        check_precision("detect", {"FLOAT": 9, "HALF": 90}, {"FLOAT": 2})
+    with pytest.raises(PlanError, match="detect: only the engine has FP16"):
+        check_precision("detect", {"FLOAT": 9}, {"FLOAT": 2, "HALF": 20})
+
+
+def compile_leaves(leaves: Sequence[LeafExport], limits: Limits, compiler: Compiler) -> None:
+    for leaf in leaves:
+        graph = export_graph(leaf.module, list(leaf.inputs.values()), LEAVES[leaf.name]).SerializeToString()
+        assert compile_graph(graph, leaf.name, LEAVES[leaf.name], limits, compiler).content
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["squash", "longest", "shortest"])
+@pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
+def test_crop_and_fit_of_every_preprocessing_are_built(ahead, mode, kernel):
+    config = Preprocessing(64, (0.5,) * 3, (0.5,) * 3, kernel, mode, fill_color=9)
+    photos = example_photos(64)
+    boxed = {**photos.inputs, "CANVAS_BOX": photos.boxes, "SCORE": photos.scores}
+    leaves = [
+        LeafExport("crop", Crop(config, 0.2), boxed, pixel_check("crop", config.std)),
+        LeafExport("fit", Fit(config), photos.inputs, pixel_check("fit", config.std)),
+    ]
+    compile_leaves(leaves, LIMITS, ahead)
 
 
 def test_progress_is_told_and_an_interrupt_ends_the_build(ahead):
@@ -254,23 +336,13 @@ def test_without_tensorrt_or_a_gpu_one_line_says_where_to_go(tmp_path, request_a
 def test_a_plan_for_another_machine_is_refused_in_one_line(ahead):
     plan = compile_graph(model(TEXT, "EMBEDDING = Cast<to=1>(TOKENS)"), "encode_text", SPEC, LIMITS, ahead)
     with pytest.raises(PlanError, match="encode_text: the plan does not load") as caught:
-        Engine(trt, "encode_text", SPEC, plan.content)
+        Engine(trt, "encode_text", SPEC, plan)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow
-def test_full_size(ahead):
-    """The production default, ViT-B-32 and YOLO-World-S, with random weights."""
-    encoder = load_encoder(resolve_encoder("ViT-B-32", random=True))
-    detector = load_detector(resolve_detector("yolo-world-s", random=True))
-    photos = example_photos(640)
+@pytest.mark.parametrize("scale", ["s", "m", "l", "x"])
+def test_full_size_detectors_are_built(ahead, scale):
+    detector = load_detector(resolve_detector(f"yolo-world-{scale}", random=True))
     prompt, mask = torch.nn.functional.normalize(torch.randn(8, 1, 512), dim=-1), torch.ones(8, 1, dtype=torch.int32)
-    settings = make_request("yolo-world-s", "ViT-B-32", threshold=0.2, random_weights=True).settings
-    leaves = [
-        plan_detect(detector, photos, prompt, mask),
-        *plan_pixels(settings, encoder, photos),
-        *plan_encoders(encoder, photos),
-    ]
-    for leaf in leaves:
-        graph = export_graph(leaf.module, list(leaf.inputs.values()), LEAVES[leaf.name]).SerializeToString()
-        assert compile_graph(graph, leaf.name, LEAVES[leaf.name], Limits(), ahead).content
+    compile_leaves([plan_detect(detector, example_photos(640), prompt, mask)], Limits(), ahead)

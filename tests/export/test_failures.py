@@ -1,0 +1,198 @@
+"""Whatever goes wrong in an export: one line that says so, and a model repository without a bit changed."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from deploy.embedded import SetupError
+from deploy.serve import require_artefacts
+from export.__main__ import main
+from export.errors import RepositoryError
+from export.install import install
+from export.repository import STAGING, staging
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("installed") / "model_repository"
+    install(out)
+    return out
+
+
+@pytest.fixture
+def repository(installed: Path, tmp_path: Path) -> Path:
+    """One that serves the mini models."""
+    return shutil.copytree(installed, tmp_path / "model_repository", symlinks=True)
+
+
+@pytest.fixture
+def models(encoder_folder: Path, detector_file: Path, tmp_path: Path) -> dict[str, Path]:
+    """Random weights, to be spoilt."""
+    return {
+        "encoder": shutil.copytree(encoder_folder, tmp_path / "encoder"),
+        "detector": Path(shutil.copy(detector_file, tmp_path / "detector.pt")),
+    }
+
+
+def arguments_for(models: dict[str, Path], repository: Path) -> list[str]:
+    encoder = str(models["encoder"])
+    options = ["--detector", str(models["detector"]), "--encoder", encoder, "--prompt-encoder", encoder]
+    return [*options, "--out", str(repository), "--canvas", "256"]
+
+
+def fail(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = 1) -> str:
+    """What stderr says of an export that must fail."""
+    capsys.readouterr()
+    assert main(arguments) == code
+    told = capsys.readouterr().err
+    assert told.startswith("export: ")
+    assert told.count("\n") == 1
+    return told
+
+
+def halve(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def widen_text_tower(folder: Path) -> None:
+    file = folder / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["model_cfg"]["text_cfg"]["width"] *= 2
+    file.write_text(json.dumps(config))
+
+
+def put_plain_yolo(file: Path) -> None:
+    from ultralytics.nn.tasks import DetectionModel
+
+    torch.save({"model": DetectionModel("yolov8n.yaml", verbose=False)}, file)
+
+
+SPOILT: dict[str, tuple[Callable[[dict[str, Path]], object], str]] = {
+    "corrupted detector": (lambda models: halve(models["detector"]), "the detector cannot be loaded from"),
+    "corrupted encoder": (lambda models: halve(models["encoder"] / "open_clip_model.safetensors"), "cannot be loaded"),
+    "weights of another encoder": (lambda models: widen_text_tower(models["encoder"]), "the encoder encoder"),
+    "weights of another detector": (lambda models: put_plain_yolo(models["detector"]), "not a YOLO-World"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "told"), SPOILT.values(), ids=SPOILT)
+def test_spoilt_weights(repository, models, capsys, spoil, told):
+    before = snapshot(repository)
+    spoil(models)
+    assert told in fail(arguments_for(models, repository), capsys)
+    assert snapshot(repository) == before
+    assert not list(repository.glob(f"{STAGING}*"))
+
+
+UNKNOWN = {
+    "detector": (["--detector", "yolo-wrld-s"], "did you mean 'yolo-world-s'"),
+    "encoder": (["--encoder", "ViT-B32"], "did you mean 'ViT-B-32'"),
+    "pretrained tag": (["--encoder", "ViT-B-32", "--pretrained", "openia"], "did you mean 'openai'"),
+}
+
+
+@pytest.mark.parametrize(("options", "told"), UNKNOWN.values(), ids=UNKNOWN)
+def test_unknown_names(repository, capsys, options, told):
+    before = snapshot(repository)
+    assert told in fail([*options, "--out", str(repository)], capsys)
+    assert snapshot(repository) == before
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file grows beyond 4 kB. The kernel says so where it would say that the disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_full_disk(repository, models, capsys, small_disk):
+    before = snapshot(repository)
+    assert "the repository is as it was" in fail(arguments_for(models, repository), capsys)
+    assert snapshot(repository) == before
+    assert not list(repository.glob(f"{STAGING}*"))
+
+
+def test_a_disk_that_is_full_when_the_mini_models_are_installed(tmp_path, small_disk, capsys):
+    from export.install import main as install_main
+
+    assert install_main(["--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not snapshot(tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])
+def test_an_interrupted_export(repository, models, capsys, number):
+    before = snapshot(repository)
+    command = [sys.executable, "-m", "export", *arguments_for(models, repository)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as export:
+        assert export.stdout
+        assert export.stderr
+        for line in export.stdout:
+            if line.lstrip().startswith("running"):
+                break
+        assert list(repository.glob(f"{STAGING}*/tokenize/tokenizer.json"))
+        assert "another export is writing" in fail(["use", "--out", str(repository)], capsys)
+        export.send_signal(number)
+        export.stdout.read()
+        told = export.stderr.read()
+    if number == signal.SIGINT:
+        assert export.returncode == 130
+        assert told == "export: interrupted; the repository is as it was\n"
+    else:
+        assert export.returncode == -signal.SIGKILL
+        assert list(repository.glob(f"{STAGING}*"))
+    assert main(["use", "--out", str(repository)]) == 0
+    assert snapshot(repository) == before
+    assert not list(repository.glob(f"{STAGING}*"))
+
+
+def test_one_export_at_a_time(repository, models, capsys):
+    with staging(repository) as staged:
+        (staged / "half").write_text("")
+        assert "another export is writing" in fail(arguments_for(models, repository), capsys)
+        assert (staged / "half").exists()
+
+
+def test_a_version_that_is_not_there(repository, capsys):
+    assert "holds no complete version 7, only 1" in fail(["use", "--version", "7", "--out", str(repository)], capsys)
+    (repository / "detect" / "1" / "model.onnx").unlink()
+    assert "holds no complete version 1, nor any" in fail(["use", "--out", str(repository)], capsys)
+
+
+def test_a_replacement_that_breaks_off_says_so_and_is_not_served(repository, monkeypatch):
+    """As when a file of another user's cannot be replaced."""
+    from export import repository as module
+
+    real = module.move
+
+    def move(new: Path, target: Path) -> None:
+        if target.parent.name == "crop":
+            raise PermissionError(13, "Permission denied", str(target))
+        real(new, target)
+
+    monkeypatch.setattr(module, "move", move)
+    with pytest.raises(RepositoryError, match="incomplete now, export again"):
+        install(repository)
+    monkeypatch.undo()
+    with pytest.raises(SetupError, match="an export was interrupted"):
+        require_artefacts([repository])
+    install(repository)
+    require_artefacts([repository])
