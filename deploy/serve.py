@@ -46,6 +46,8 @@ from deploy.view import View, file_of
 from export.repository import SERVED, Manifest, manifest_path, read_manifest, read_served
 
 ROOT = Path(__file__).parent.parent
+SHARED_MEMORY_KEY = "VLCLIP_SHARED_MEMORY_KEY"
+"""The environment variable with the key to shared memory, of the server and of the clients on its host."""
 REPOSITORIES = (ROOT / "model_repository", ROOT / "ensembles")
 
 DRAIN_SECONDS = 30
@@ -78,6 +80,7 @@ class Server:
 
     def __init__(self, repositories: Sequence[Path], host: str, ports: Ports, log: Path | None, echo: bool):
         key = secrets.token_hex(16)
+        self.shared_memory_key = os.environ.get(SHARED_MEMORY_KEY) or secrets.token_hex(16)
         self.host = "127.0.0.1" if host == "0.0.0.0" else host
         self.ports = ports
         self.shm_prefix = f"vlclip_{os.getpid()}_{secrets.token_hex(4)}_"
@@ -94,13 +97,16 @@ class Server:
             f"--http-port={ports.http}",
             f"--metrics-port={ports.metrics}",
             f"--model-repository={self._runtime / 'view'}",
-            # Explicit control lets us say when to look; the key keeps it, and shared memory, to ourselves.
+            # Explicit control lets us say when to look; the key keeps it to ourselves.
             "--model-control-mode=explicit",
             "--load-model=*",
             # Not to be called unready, and left out by a balancer, for the time in which another version is loading.
             "--strict-readiness=false",
-            f"--grpc-restricted-protocol=model-repository,shared-memory:admin-key={key}",
-            f"--http-restricted-api=model-repository,shared-memory:admin-key={key}",
+            f"--grpc-restricted-protocol=model-repository:admin-key={key}",
+            f"--http-restricted-api=model-repository:admin-key={key}",
+            # Who may name a region may have the server read it: for those that were told the key.
+            f"--grpc-restricted-protocol=shared-memory:shared-memory-key={self.shared_memory_key}",
+            f"--http-restricted-api=shared-memory:shared-memory-key={self.shared_memory_key}",
             # The configs are complete. To see whether they are, Triton would start every Python model twice.
             "--disable-auto-complete-config",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",

@@ -137,6 +137,15 @@ def _spelled(family: int, place: Any) -> str:
     return f"{place[0]}:{place[1]}" if family == socket.AF_INET else f"[{place[0]}]:{place[1]}"
 
 
+def with_key(headers: Headers | None) -> Headers | None:
+    """With the key to shared memory that the environment tells, for a server that asks for one."""
+    key = os.environ.get("VLCLIP_SHARED_MEMORY_KEY")
+    if not key:
+        return headers
+    name = "triton-grpc-protocol-shared-memory-key"
+    return lambda: {name: key, **(headers() if callable(headers) else headers or {})}
+
+
 def metadata(headers: Headers | None) -> list[tuple[str, str]]:
     """gRPC's form of headers, whose names are lower case."""
     given = headers() if callable(headers) else headers or {}

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from vlclip._connection import Endpoint, Headers, metadata
+from vlclip._connection import Endpoint, Headers, metadata, with_key
 from vlclip._memory import Kind, SharedMemory, Slot
 from vlclip._retry import Budget, Call, Retry, Timeout
 from vlclip.errors import ClosedError, ContractError, InvalidInputError, ItemError, RequestError
@@ -61,6 +61,7 @@ WHOLE_IMAGE = Pipeline("whole_image", ("IMAGE",), WholeImageEmbeddings)
 GROUND = Pipeline("ground", ("IMAGE", "PRODUCT_TYPE"), Grounding)
 PRODUCT_TEXT = Pipeline("product_text", ("TEXT",), TextEmbeddings)
 ENRICHED_TEXT = Pipeline("enriched_text", ("PRODUCT", "IMAGE"), EnrichedTexts)
+PIPELINES: tuple[Pipeline[Any], ...] = (PRODUCT_IMAGE, WHOLE_IMAGE, GROUND, PRODUCT_TEXT, ENRICHED_TEXT)
 
 OUTPUTS = {
     "embedding": Output("EMBEDDING", "FP32", np.float32, (-1,), (-1,)),
@@ -202,10 +203,8 @@ def read_health(live: Any, ready: Any, metadata: Any) -> Health:
     return Health(live=live.live, ready=ready.ready, server=metadata.name, version=metadata.version)
 
 
-def read_models(response: Any) -> tuple[Model, ...]:
-    """From a RepositoryIndexResponse, in the order of names."""
-    models = (Model(one.name, one.version, one.state == "READY", one.reason) for one in response.models)
-    return tuple(sorted(models, key=lambda model: (model.name, model.version)))
+def read_model(pipeline: Pipeline[Any], metadata: Any, config: Any) -> Model:
+    return Model(pipeline.name, True, tuple(metadata.versions), max_batch_size(pipeline, config))
 
 
 class Session:
@@ -227,7 +226,7 @@ class Session:
         self.endpoint = endpoint
         self.timeout = Timeout.of(timeout, Timeout())
         self.budget = Budget(retry)
-        self.headers = headers
+        self.headers = with_key(headers) if shared_memory else headers
         self.max_in_flight = max_in_flight
         self.max_batch_size: dict[str, int] = {}
         self.dim: int | None = None

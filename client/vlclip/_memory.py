@@ -166,16 +166,18 @@ class SharedMemory:
 
     def watch(self, endpoint: Endpoint, metadata: list[tuple[str, str]]) -> None:
         """Starts the helper process."""
-        if self._warden is None:
+        with self._lock:
+            if self._warden is not None:
+                return
             self._warden = subprocess.Popen(
                 [sys.executable, "-I", _warden.__file__],
                 stdin=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-            to = endpoint
             self._tell(json.dumps({"path": sys.path, "kind": self.kind, "name": self.name}).encode() + b"\n")
-            self._tell(pickle.dumps({"target": to.target, "options": to.options, "tls": to.tls, "metadata": metadata}))
+            how = {"target": endpoint.target, "options": endpoint.options, "tls": endpoint.tls, "metadata": metadata}
+            self._tell(pickle.dumps(how))
 
     def _tell(self, what: bytes) -> None:
         assert self._warden

@@ -123,10 +123,21 @@ class AsyncClient:
             return Health(live=False, ready=False)
         return _core.read_health(live, ready, said)
 
-    async def models(self, *, timeout: float | Timeout | None = None) -> tuple[Model, ...]:
-        """Every model and pipeline in the server's repositories, with its versions."""
-        request, call = service_pb2.RepositoryIndexRequest(), self._session.call(timeout)
-        return _core.read_models(await self._send(self._connect().RepositoryIndex, request, "models", call))
+    async def models(self, *, timeout: float = 5.0) -> tuple[Model, ...]:
+        """The pipelines of the contract, and which of them this server has ready."""
+        call = self._session.single_call(timeout)
+        found = []
+        for pipeline in _core.PIPELINES:
+            request: Any = service_pb2.ModelReadyRequest(name=pipeline.name)
+            if not (await self._send(self._connect().ModelReady, request, pipeline.name, call)).ready:
+                found.append(Model(pipeline.name, ready=False))
+                continue
+            request = service_pb2.ModelMetadataRequest(name=pipeline.name)
+            metadata = await self._send(self._connect().ModelMetadata, request, pipeline.name, call)
+            request = service_pb2.ModelConfigRequest(name=pipeline.name)
+            config = await self._send(self._connect().ModelConfig, request, pipeline.name, call)
+            found.append(_core.read_model(pipeline, metadata, config))
+        return tuple(found)
 
     async def close(self) -> None:
         """Close the connection and end what is on its way; a second time does nothing."""

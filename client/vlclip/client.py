@@ -52,7 +52,8 @@ class Client:
     Client(…, headers={"authorization": "Bearer …"})   or a function that returns them, asked before each request
     Client(…, compression=True)                gzip: for texts over slow lines; photos are compressed already
     Client(…, retry=None)                      no second try; see `Retry` for what is tried again, and how often
-    Client(…, shared_memory="system")          for a server on this host: items lie in /dev/shm; or "cuda", on its GPU
+    Client(…, shared_memory="system")          for a server on this host: items lie in /dev/shm; or "cuda", on its GPU.
+                                               `deploy.serve` wants a key: VLCLIP_SHARED_MEMORY_KEY, the same for both
     Client(…, max_in_flight=1)                 one batch after the other; by default a call keeps 4 on their way
 
     images        "a.jpg"                      a path: str or Path
@@ -145,12 +146,21 @@ class Client:
             return Health(live=False, ready=False)
         return _core.read_health(live, ready, said)
 
-    def models(self, *, timeout: float | Timeout | None = None) -> tuple[Model, ...]:
-        """Every model and pipeline in the server's repositories, with its versions."""
-        call = self._session.call(timeout)
-        return _core.read_models(
-            self._ask(self._stub.RepositoryIndex, service_pb2.RepositoryIndexRequest(), "models", call)
-        )
+    def models(self, *, timeout: float = 5.0) -> tuple[Model, ...]:
+        """The pipelines of the contract, and which of them this server has ready."""
+        call = self._session.single_call(timeout)
+        found = []
+        for pipeline in _core.PIPELINES:
+            request: Any = service_pb2.ModelReadyRequest(name=pipeline.name)
+            if not (self._ask(self._stub.ModelReady, request, pipeline.name, call)).ready:
+                found.append(Model(pipeline.name, ready=False))
+                continue
+            request = service_pb2.ModelMetadataRequest(name=pipeline.name)
+            metadata = self._ask(self._stub.ModelMetadata, request, pipeline.name, call)
+            request = service_pb2.ModelConfigRequest(name=pipeline.name)
+            config = self._ask(self._stub.ModelConfig, request, pipeline.name, call)
+            found.append(_core.read_model(pipeline, metadata, config))
+        return tuple(found)
 
     def close(self) -> None:
         """Close the connection and end what is on its way; a second time does nothing."""

@@ -37,13 +37,13 @@ class Health:
 
 @dataclass(frozen=True)
 class Model:
-    """A version of a model or pipeline in the server's repositories."""
+    """A pipeline of the contract, as a server has it."""
 
     name: str
-    version: str
     ready: bool
-    reason: str
-    """Why it is not ready, in the server's words."""
+    """Whether it can be asked; if not, nothing else is known of it."""
+    versions: tuple[str, ...] = ()
+    max_batch_size: int = 0
 
 
 @dataclass(frozen=True, eq=False)

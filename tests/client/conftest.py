@@ -83,11 +83,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     def ServerMetadata(self, request, context):
         return service_pb2.ServerMetadataResponse(name="fake", version="1.0")
 
-    def RepositoryIndex(self, request, context):
-        response = service_pb2.RepositoryIndexResponse()
-        response.models.add(name="product_text", version="1", state="UNAVAILABLE", reason="unloaded")
-        response.models.add(name="ground", version="1", state="READY")
-        return response
+    def ModelReady(self, request, context):
+        return service_pb2.ModelReadyResponse(ready=self.is_ready and request.name != "ground")
+
+    def ModelMetadata(self, request, context):
+        return service_pb2.ModelMetadataResponse(name=request.name, versions=["1", "2"])
 
     def ServerReady(self, request, context):
         if self.fail is not None:

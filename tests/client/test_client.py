@@ -236,7 +236,7 @@ def test_health(triton, client):
 
 
 def test_models(client):
-    assert client.models() == (
-        vlclip.Model("ground", "1", True, ""),
-        vlclip.Model("product_text", "1", False, "unloaded"),
+    names = ("product_image", "whole_image", "ground", "product_text", "enriched_text")
+    assert client.models() == tuple(
+        vlclip.Model(name, False) if name == "ground" else vlclip.Model(name, True, ("1", "2"), 4) for name in names
     )

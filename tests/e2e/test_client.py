@@ -108,7 +108,11 @@ def test_a_server_restarted_under_load(toy_repositories):
 
 def regions(server: Server) -> set[str]:
     with triton.InferenceServerClient(server.grpc_url) as client:
-        return set(client.get_system_shared_memory_status().regions)
+        return set(client.get_system_shared_memory_status(headers=key_of(server)).regions)
+
+
+def key_of(server: Server) -> dict[str, str]:
+    return {"triton-grpc-protocol-shared-memory-key": server.shared_memory_key}
 
 
 def files() -> set[Path]:
@@ -116,8 +120,9 @@ def files() -> set[Path]:
 
 
 @pytest.fixture
-def tidy(server) -> Iterator[None]:
+def tidy(server, monkeypatch) -> Iterator[None]:
     """Nothing is left behind that was not there before."""
+    monkeypatch.setenv("VLCLIP_SHARED_MEMORY_KEY", server.shared_memory_key)
     before = files(), regions(server)
     yield
     end = time.monotonic() + 15
@@ -184,14 +189,29 @@ def test_a_server_that_knows_nothing_of_the_memory_any_more(server, truth, twin,
         with vlclip.Client(server.grpc_url, shared_memory="system") as client:
             client.embed_texts("a red mug")
             with triton.InferenceServerClient(server.grpc_url) as other:
-                other.unregister_system_shared_memory()
+                other.unregister_system_shared_memory(headers=key_of(server))
             assert_same(client.embed_texts(TEXTS), truth)
     else:
 
         async def work(client):
             await client.embed_texts("a red mug")
             with triton.InferenceServerClient(server.grpc_url) as other:
-                other.unregister_system_shared_memory()
+                other.unregister_system_shared_memory(headers=key_of(server))
             assert_same(await client.embed_texts(TEXTS), truth)
 
         twin.run(work, server.grpc_url, shared_memory="system")
+
+
+def test_shared_memory_is_for_those_with_the_key(server, twin):  # noqa: F811
+    with pytest.raises(vlclip.AccessError, match="restricted"):
+        twin.run(lambda c: c.embed_texts("mug"), server.grpc_url, shared_memory="system")
+    assert not any(path.name.startswith(f"vlclip-{os.getpid()}-") for path in files())
+
+
+def test_models_and_health(server, twin):  # noqa: F811
+    health = twin.run(lambda c: c.health(), server.grpc_url)
+    assert (health.live, health.ready, health.server) == (True, True, "triton")
+    models = {model.name: model for model in twin.run(lambda c: c.models(), server.grpc_url)}
+    assert models["product_image"].ready
+    assert models["product_image"].max_batch_size == 64
+    assert not models["enriched_text"].ready
