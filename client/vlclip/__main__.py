@@ -1,0 +1,7 @@
+"""``python -m vlclip``: see ``--help``."""
+
+import sys
+
+from vlclip.cli import main
+
+sys.exit(main())

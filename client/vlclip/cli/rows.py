@@ -1,0 +1,321 @@
+"""What the command line gives: rows as a table or as JSON, and their embeddings in a file, all as they come."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vlclip.results import Status
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.text import Text
+
+UNREADABLE = -1
+"""Beside the values of `Status`: the file could not be read, and was not sent."""
+
+PIPED_WIDTH = 200
+"""Of tables that no terminal bounds, so that names are not folded."""
+
+WIDTHS = {"status": 12, "score": 5, "box": 19, "similarity": 10, "embedding": 25}
+NUMBERS = ("score", "box", "similarity")
+
+
+class UsageError(Exception):
+    """The arguments cannot be followed; the message says why."""
+
+
+@dataclass
+class Row:
+    """What is known of one photo or text; its fields are those of the results."""
+
+    file: str | None = None
+    text: str | None = None
+    status: int | None = None
+    reason: str = ""
+    """Why the file could not be read."""
+    score: float | None = None
+    box_xyxy: np.ndarray | None = None
+    similarity: float | None = None
+    embedding: np.ndarray | None = None
+
+    @property
+    def name(self) -> str:
+        return self.text or "" if self.file is None else self.file
+
+    @property
+    def decoded(self) -> bool:
+        return self.status in (None, Status.GROUNDED, Status.WHOLE_IMAGE)
+
+    @property
+    def state(self) -> str:
+        if self.status is None:
+            return ""
+        return "unreadable" if self.status == UNREADABLE else Status(self.status).name.lower()
+
+    def known(self) -> dict[str, Any]:
+        """For JSON: what is not known is left out."""
+        told: dict[str, Any] = {"text": self.text} if self.file is None else {"file": self.file, "status": self.state}
+        if self.reason:
+            told["reason"] = self.reason
+        for name, value in (
+            ("score", self.score),
+            ("box_xyxy", self.box_xyxy),
+            ("similarity", self.similarity),
+            ("embedding", self.embedding),
+        ):
+            if value is not None and self.decoded:
+                # Nine digits are all that 32 bits hold.
+                told[name] = [float(f"{x:.9g}") for x in value] if isinstance(value, np.ndarray) else float(value)
+        return told
+
+    def cells(self) -> dict[str, str]:
+        """For a table: every column's text, empty where nothing is known."""
+        shown = self if self.decoded else Row()
+        return {
+            "name": f"{self.name}: {self.reason}" if self.reason else self.name,
+            "status": self.state.replace("_", " "),
+            "score": "" if shown.score is None else f"{shown.score:.2f}",
+            "box": "" if shown.box_xyxy is None else " ".join(f"{x:.0f}" for x in shown.box_xyxy),
+            "similarity": "" if shown.similarity is None else f"{shown.similarity:.3f}",
+            "embedding": "" if shown.embedding is None else " ".join(f"{x:+.3f}" for x in shown.embedding[:3]) + " …",
+        }
+
+
+class Output:
+    """Where rows go; on a terminal, a bar on stderr says how many have come of ``count()``."""
+
+    def __init__(self, as_json: bool, count: Callable[[], int] | None, out: Path | None = None) -> None:
+        self._json, self._count, self._out = as_json, count, out
+        self._open = ExitStack()
+        self._console = _console()
+        self._table: _Table | None = None
+        self._bar: Progress | None = None
+        self._saved: _Saved | None = None
+        self._states: Counter[str] = Counter()
+
+    def __enter__(self) -> Output:
+        if self._out:
+            self._saved = self._open.enter_context(_saving(self._out))
+        if sys.stderr.isatty():
+            self._bar = self._open.enter_context(_bar())
+            self._bar.add_task("", total=self._count() if self._count else None)
+            if sys.stdout.isatty():
+                # One hand writes to the terminal, so that rows and bar do not mix.
+                self._console = self._bar.console
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+        if kind and self._saved and self._saved.rows:
+            print(f"vlclip: {self._out} holds what had come before: {self._saved}", file=sys.stderr)
+
+    def write(self, rows: Sequence[Row]) -> None:
+        if self._json:
+            for row in rows:
+                self._console.out(json.dumps(row.known()), highlight=False)
+        else:
+            self._table = self._table or _Table(self._console, rows)
+            self._table.print(rows)
+        if self._saved:
+            self._saved.add(rows)
+        if self._bar:
+            self._bar.advance(self._bar.task_ids[0], len(rows))
+        self._states.update(row.state for row in rows)
+
+    def report(self, things: str, also: str = "") -> int:
+        """Says on stderr what became of all rows; returns how many photos were not decoded."""
+        failed = sum(n for state, n in self._states.items() if state not in ("", "grounded", "whole_image"))
+        counts = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in self._states.items() if state)
+        if failed or not self._json:
+            said = f"{self._states.total()} {things}" + (f": {counts}" if counts else "")
+            saved = f"{self._out}: {self._saved}" if self._saved else ""
+            print("; ".join(filter(None, (said, saved, also))), file=sys.stderr)
+        return failed
+
+
+def print_list(as_json: bool, objects: Sequence[Any], titles: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """A short table, or its objects as JSON."""
+    from rich.table import Table
+
+    console = _console()
+    if as_json:
+        for one in objects:
+            console.out(json.dumps(one), highlight=False)
+        return
+    table = Table(*titles, box=None, pad_edge=False, header_style="bold")
+    for line in cells:
+        table.add_row(*map(_plain, line))
+    console.print(table)
+
+
+class _Table:
+    """A table printed in pieces; its first rows decide which columns it has, and how wide they are."""
+
+    def __init__(self, console: Console, first: Sequence[Row]) -> None:
+        self._console = console
+        self._title = "text" if first[0].file is None else "file"
+        cells = [row.cells() for row in first]
+        self._columns = {name: width for name, width in WIDTHS.items() if any(line[name] for line in cells)}
+        room = console.width - sum(width + 2 for width in self._columns.values())
+        self._name_width = max(16, min(room, max(len(line["name"]) for line in cells)))
+        self._headed = False
+
+    def print(self, rows: Sequence[Row]) -> None:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=not self._headed, header_style="bold")
+        table.add_column(self._title, width=self._name_width, overflow="fold")
+        for name, width in self._columns.items():
+            table.add_column(name, width=width, justify="right" if name in NUMBERS else "left", no_wrap=True)
+        for row in rows:
+            cells = row.cells()
+            texts = [_plain(cells[name]) for name in ("name", *self._columns)]
+            table.add_row(*texts, style=None if row.decoded else "red")
+        self._console.print(table)
+        self._headed = True
+
+
+def _plain(text: str) -> Text:
+    """No markup, whatever brackets are in it; and names of files need not be UTF-8."""
+    from rich.text import Text
+
+    return Text(text.encode("utf-8", "replace").decode())
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    class Stdout(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # what rich has caught: it would exit with 1, which has another meaning here
+
+    return Stdout(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
+
+
+def _bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+
+
+def checked_out(out: Path | None) -> Path | None:
+    """Raises UsageError where nothing could be saved."""
+    if out and out.suffix not in (".npy", ".npz"):
+        raise UsageError(f"--out: expected a name that ends in .npy or .npz, got {out}")
+    if out and not out.parent.is_dir():
+        raise UsageError(f"--out: there is no folder {out.parent}")
+    return out
+
+
+class _Column:
+    """An array in a .npy file that grows by rows; numpy leaves room in the header for their number."""
+
+    def __init__(self, path: Path, like: np.ndarray) -> None:
+        self.rows, self._like = 0, np.zeros_like(like)
+        self._file = path.open("wb")
+        self._write_header()
+
+    def add(self, values: Sequence[Any]) -> None:
+        """``None`` becomes zeros."""
+        rows = np.array([self._like if value is None else value for value in values], self._like.dtype)
+        self._file.write(rows.tobytes())
+        self.rows += len(rows)
+
+    def close(self) -> None:
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+
+    def __str__(self) -> str:
+        return str([self.rows, *self._like.shape])
+
+    def _write_header(self) -> None:
+        header = {"descr": self._like.dtype.str, "fortran_order": False, "shape": (self.rows, *self._like.shape)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+class _Saved:
+    """Rows on their way into .npy files of a folder, one for each column."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._columns: dict[str, _Column] = {}
+        self._names = (folder / "names").open("w+")
+        self._names_of, self._longest = "text", 1
+
+    @property
+    def rows(self) -> int:
+        return self._columns["embedding"].rows if self._columns else 0
+
+    def __str__(self) -> str:
+        return f"embeddings {self._columns['embedding']}" if self._columns else "no embeddings"
+
+    def add(self, rows: Sequence[Row]) -> None:
+        if not self._columns:
+            self._start(rows)
+        for name, column in self._columns.items():
+            column.add([getattr(row, name) for row in rows])
+        for row in rows:
+            self._names.write(json.dumps(row.name) + "\n")
+            self._longest = max(self._longest, len(row.name))
+
+    def _start(self, rows: Sequence[Row]) -> None:
+        """A column for all that is known of an embedding; none if there is none."""
+        whole = next((row for row in rows if row.embedding is not None), Row())
+        self._names_of = "text" if whole.file is None else "file"
+        for name in ("embedding", "status", "score", "box_xyxy"):
+            value = getattr(whole, name)
+            if value is not None:
+                self._columns[name] = self._column(name, np.asarray(value))
+
+    def _column(self, name: str, like: np.ndarray) -> _Column:
+        return _Column(self._folder / f"{name}.npy", like)
+
+    def close(self, out: Path) -> None:
+        """Puts what has come into place."""
+        for column in self._columns.values():
+            column.close()
+        if self._columns:
+            os.replace(self._folder / "embedding.npy" if out.suffix == ".npy" else self._zip(), out)
+        self._names.close()
+
+    def _zip(self) -> Path:
+        names = self._column(self._names_of, np.array("", f"<U{self._longest}"))
+        self._names.seek(0)
+        for line in self._names:
+            names.add([json.loads(line)])
+        names.close()
+        path = self._folder / "all.npz"
+        with zipfile.ZipFile(path, "w") as file:
+            for name in (*self._columns, self._names_of):
+                file.write(self._folder / f"{name}.npy", f"{name}.npy")
+        return path
+
+
+@contextmanager
+def _saving(out: Path) -> Iterator[_Saved]:
+    """Whatever ends it, ``out`` then holds what had come; if nothing had, it is as before."""
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        saved = _Saved(Path(folder))
+        try:
+            yield saved
+        finally:
+            saved.close(out)
