@@ -1,0 +1,414 @@
+"""The command line against a KServe v2 server over real gRPC: what it prints, saves and returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+import vlclip
+from vlclip import cli
+from vlclip.cli.photos import Photos
+
+ROOM = Path(vlclip.__file__).parents[1]
+
+
+@pytest.fixture
+def run(triton, capsys):
+    """Runs `vlclip`, and returns its exit code, stdout and stderr."""
+
+    def run(*arguments):
+        code = cli.main([*map(str, arguments), "--address", triton.address])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def process(*arguments, **options):
+    """The same in a process of its own, where signals and standard input are real."""
+    program = "import sys; from vlclip.cli import main; sys.exit(main())"
+    environment = {**os.environ, "PYTHONPATH": str(ROOM), "COLUMNS": "100"}
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", program, *arguments], env=environment, **{**pipe, **options})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six photos, of which one is no image and one cannot be read; and a file that is no photo by its name."""
+    photos = tmp_path / "photos"
+    for name, content in {
+        "1.jpg": "1",
+        "[2].JPG": "2",
+        "a/3.png": "3",
+        "a/broken.webp": "not a number",
+        "b/5.jpeg": "5",
+        "notes.txt": "7",
+    }.items():
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_text(content)
+    (photos / "a/gone.jpg").symlink_to("nowhere.jpg")
+    return photos
+
+
+IN_ORDER = ["1.jpg", "[2].JPG", "a/3.png", "a/broken.webp", "a/gone.jpg", "b/5.jpeg"]
+STATES = ["grounded", "grounded", "grounded", "not_an_image", "unreadable", "grounded"]
+
+
+def objects(stdout):
+    return [json.loads(line) for line in stdout.splitlines()]
+
+
+def test_json_of_a_folder(run, folder):
+    code, out, err = run("embed-image", folder, "--type", "mug", "--query", "2", "--json")
+    rows = objects(out)
+    assert code == cli.NOT_DECODED
+    assert [row["file"] for row in rows] == [str(folder / name) for name in IN_ORDER]
+    assert [row["status"] for row in rows] == STATES
+    assert rows[2] == {
+        "file": str(folder / "a/3.png"),
+        "status": "grounded",
+        "score": 0.5,
+        "box_xyxy": [3, 4, 5, 6],
+        "similarity": 6,  # [3, 3, 0] @ [2, 0, 0]
+        "embedding": [3, 3, 0],
+    }
+    assert rows[3] == {"file": str(folder / "a/broken.webp"), "status": "not_an_image"}
+    assert rows[4]["reason"] == "No such file or directory"
+    assert err == "6 photos: 4 grounded, 1 not an image, 1 unreadable\n"
+
+
+def test_table_of_a_folder(run, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    code, out, err = run("embed-image", ".", "--type", "mug", "--query", "1")
+    lines = [re.split(r"  +", line.strip()) for line in out.splitlines()]
+    assert code == cli.NOT_DECODED
+    assert lines == [
+        ["file", "status", "score", "box", "similarity", "embedding"],
+        ["1.jpg", "grounded", "0.50", "1 2 3 4", "1.000", "+1.000 +3.000 +0.000 …"],
+        ["[2].JPG", "grounded", "0.50", "2 3 4 5", "2.000", "+2.000 +3.000 +0.000 …"],
+        ["a/3.png", "grounded", "0.50", "3 4 5 6", "3.000", "+3.000 +3.000 +0.000 …"],
+        ["a/broken.webp", "not an image"],
+        ["a/gone.jpg: No such file or directory", "unreadable"],
+        ["b/5.jpeg", "grounded", "0.50", "5 6 7 8", "5.000", "+5.000 +3.000 +0.000 …"],
+    ]
+    assert "6 photos" in err
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        pytest.param(["1.jpg"], ["1.jpg"], id="a file"),
+        pytest.param(["notes.txt"], ["notes.txt"], id="a file of any name"),
+        pytest.param(["b", "a"], ["b/5.jpeg", "a/3.png", "a/broken.webp", "a/gone.jpg"], id="folders"),
+        pytest.param(["*.txt", "*/*.png"], ["notes.txt", "a/3.png"], id="patterns"),
+        pytest.param(["**/*.jp*g"], ["1.jpg", "b/5.jpeg"], id="a pattern of any depth"),
+        pytest.param(["[2].JPG"], ["[2].JPG"], id="a file that looks like a pattern"),
+    ],
+)
+def test_which_photos_are_found(run, folder, monkeypatch, given, found):
+    monkeypatch.chdir(folder)
+    _, out, _ = run("embed-image", *given, "--whole", "--json")
+    assert [row["file"] for row in objects(out)] == found
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_embeddings_are_saved_row_by_row(run, folder, tmp_path, suffix):
+    out = tmp_path / f"mugs{suffix}"
+    code, _, err = run("embed-image", folder, "--type", "mug", "--out", out)
+    assert code == cli.NOT_DECODED
+    assert err.endswith(f"{out}: embeddings [6, 3]\n")
+    embedding = [[1, 3, 0], [2, 3, 0], [3, 3, 0], [0, 3, 0], [0, 0, 0], [5, 3, 0]]  # the fourth as the server has it
+    if suffix == ".npy":
+        np.testing.assert_array_equal(np.load(out), np.array(embedding, np.float32), strict=True)
+    else:
+        with np.load(out) as saved:
+            assert set(saved) == {"file", "embedding", "status", "score", "box_xyxy"}
+            np.testing.assert_array_equal(saved["embedding"], np.array(embedding, np.float32), strict=True)
+            assert saved["status"].tolist() == [0, 0, 0, 2, -1, 0]
+            assert saved["file"].tolist() == [str(folder / name) for name in IN_ORDER]
+            assert saved["box_xyxy"].tolist()[-1] == [5, 6, 7, 8]
+    assert sorted(tmp_path.iterdir()) == [out, folder]
+
+
+def test_texts_are_saved_with_their_words(run, tmp_path):
+    out = tmp_path / "texts.npz"
+    assert run("embed-text", "12", "[bold]", "", "9" * 9, "--out", out)[0] == cli.OK
+    with np.load(out) as saved:
+        assert saved["text"].tolist() == ["12", "[bold]", "", "9" * 9]
+        assert saved["embedding"][:, 0].tolist() == [12, 0, 0, 1e9]
+
+
+def test_more_rows_than_a_batch(run, tmp_path):
+    lines, out = tmp_path / "lines.txt", tmp_path / "out.npy"
+    lines.write_text("".join(f"{i}\n" for i in range(1234)))
+    code, shown, _ = run("embed-text", "--lines", lines, "--out", out)
+    assert code == cli.OK
+    assert np.load(out)[:, 0].tolist() == list(range(1234))
+    assert [line.split()[0] for line in shown.splitlines()] == ["text", *map(str, range(1234))]
+
+
+def test_lines_of_standard_input(triton):
+    with process("embed-text", "7", "-", "--json", "--address", triton.address) as vl:
+        out, _ = vl.communicate("1\n\ngrün\r\n".encode())
+    assert vl.returncode == cli.OK
+    assert [row["text"] for row in objects(out)] == ["7", "1", "", "grün"]
+
+
+def test_ground(run, folder):
+    code, out, _ = run("ground", folder / "1.jpg", "--type", "mug", "--json")
+    assert code == cli.OK
+    assert objects(out) == [
+        {"file": str(folder / "1.jpg"), "status": "grounded", "score": 0.5, "box_xyxy": [1, 2, 3, 4]}
+    ]
+
+
+def test_health(triton, run):
+    code, out, err = run("health")
+    assert (code, err) == (cli.OK, "")
+    assert out.split()[3:] == [triton.address, "ready", "fake", "1.0"]
+    triton.is_ready = False
+    code, out, _ = run("health", "--json")
+    assert code == cli.NO_SERVER
+    assert objects(out) == [
+        {"address": triton.address, "live": True, "ready": False, "server": "fake", "version": "1.0"}
+    ]
+
+
+def test_each_server_is_asked_for_its_health(triton, run):
+    code, out, err = run("health", "--address", "127.0.0.1:1", "--timeout", "2", "--json")
+    assert code == cli.NO_SERVER
+    assert {one["address"]: one["ready"] for one in objects(out)} == {"127.0.0.1:1": False, triton.address: True}
+    assert "no server answers at 127.0.0.1:1. Start one" in err
+
+
+def test_models(run):
+    code, out, _ = run("models")
+    assert code == cli.OK
+    assert [line.split() for line in out.splitlines()][1:] == [
+        ["ground", "1", "ready"],
+        ["product_text", "1", "not", "ready", "unloaded"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, cli.NO_SERVER),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, cli.NO_SERVER),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, cli.NO_SERVER),
+        (grpc.StatusCode.CANCELLED, cli.NO_SERVER),
+        (grpc.StatusCode.INTERNAL, cli.REFUSED),
+        (grpc.StatusCode.NOT_FOUND, cli.REFUSED),
+        (grpc.StatusCode.INVALID_ARGUMENT, cli.REFUSED),
+        (grpc.StatusCode.UNAUTHENTICATED, cli.REFUSED),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_exit_codes_of_failures(triton, run, code, expected):
+    triton.fail = code
+    came, out, err = run("embed-text", "1", "--timeout", "0.3")
+    assert (came, out) == (expected, "")
+    assert err.startswith("vlclip: product_text from ")
+    assert len(err.splitlines()) == 1
+
+
+def test_no_server(capsys):
+    assert cli.main(["embed-text", "1", "--address", "127.0.0.1:1", "--timeout", "0.5"]) == cli.NO_SERVER
+    err = capsys.readouterr().err
+    assert "`make serve`" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_what_came_before_a_failure_is_kept(triton, run, tmp_path):
+    triton.fail, triton.fail_on = grpc.StatusCode.INTERNAL, b"5"
+    code, out, err = run("embed-text", *range(6), "--json", "--out", tmp_path / "out.npy")
+    assert code == cli.REFUSED
+    assert [row["text"] for row in objects(out)] == ["0", "1", "2", "3"]
+    assert np.load(tmp_path / "out.npy")[:, 0].tolist() == [0, 1, 2, 3]
+    assert "holds what had come before: embeddings [4, 3]\nvlclip: product_text from" in err
+
+
+def test_a_failure_before_anything_came_leaves_the_file_as_it_was(triton, run, tmp_path):
+    out = tmp_path / "out.npy"
+    np.save(out, np.ones(2))
+    triton.fail = grpc.StatusCode.INTERNAL
+    assert run("embed-text", "1", "--out", out)[0] == cli.REFUSED
+    assert np.load(out).tolist() == [1, 1]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param("embed-image nowhere.jpg --whole", "nowhere.jpg: no such file or folder", id="a missing file"),
+        pytest.param("embed-image '*.gif' --whole", "*.gif: no photos there", id="a pattern without photos"),
+        pytest.param(
+            "embed-image photos/a/.. empty --whole --out x.txt", "ends in .npy or .npz, got x.txt", id="--out"
+        ),
+        pytest.param("embed-image photos --whole --out no/x.npy", "there is no folder no", id="--out in no folder"),
+        pytest.param("embed-image empty --whole", "empty: no photos there", id="an empty folder"),
+        pytest.param("embed-text", "expected a TEXT, - for standard input", id="no text"),
+        pytest.param("embed-text --lines nowhere.txt", "nowhere.txt: No such file", id="a missing file of lines"),
+        pytest.param("embed-text --lines latin1.txt", "text 0: expected text that UTF-8", id="a file of another code"),
+        pytest.param("embed-text 1 --timeout 0", "timeout: expected request seconds above 0", id="--timeout"),
+        pytest.param("embed-text 1 --header token", '--header: expected NAME:VALUE, got "token"', id="--header"),
+        pytest.param("embed-text 1 --ca nowhere.pem", "nowhere.pem: No such file", id="--ca"),
+        pytest.param("embed-text 1 --cert c.pem", "tls: a certificate and its key go together", id="--cert alone"),
+        pytest.param("health --address http://localhost:8000", 'expected "host:port"', id="--address"),
+        pytest.param("ground photos/1.jpg --type x --draw photos/1.jpg", "is the photo itself", id="--draw on it"),
+        pytest.param("ground photos/1.jpg --type x --draw x.gif", "ends in .jpg, .jpeg,", id="--draw of another kind"),
+        pytest.param("ground photos --type x --draw photos", "is where the photos are", id="--draw among them"),
+        pytest.param("ground photos --type x --draw photos/new", "is where the photos are", id="--draw below them"),
+        pytest.param("ground photos/*.* --type x --draw photos", "is where the photos are", id="--draw over a pattern"),
+        pytest.param(
+            "ground photos --type x --draw latin1.txt", "expected a folder for several", id="--draw to a file"
+        ),
+    ],
+)
+def test_usage(triton, run, folder, monkeypatch, arguments, message):
+    monkeypatch.chdir(folder.parent)
+    Path("empty").mkdir()
+    Path("latin1.txt").write_bytes("grün".encode("latin-1"))
+    code, out, err = run(*shlex.split(arguments))
+    assert (code, out) == (cli.USAGE, "")
+    assert err.startswith("vlclip: ")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert triton.infer_requests == []
+
+
+@pytest.mark.parametrize(
+    ("given", "out", "photo", "expected"),
+    [
+        (["photos/1.jpg"], "found.png", "photos/1.jpg", "found.png"),
+        (["photos/1.jpg"], "found", "photos/1.jpg", "found/1.jpg"),
+        (["photos/1.jpg", "photos/a/3.png"], "found", "photos/a/3.png", "found/a/3.png"),
+        (["photos"], "found", "photos/a/3.png", "found/a/3.png"),
+        (["photos/a", "photos/b"], "photos/c", "photos/b/5.jpeg", "photos/c/b/5.jpeg"),
+        (["photos/*.jpg"], "photos/c", "photos/1.jpg", "photos/c/1.jpg"),
+    ],
+)
+def test_where_drawings_go(folder, monkeypatch, given, out, photo, expected):
+    monkeypatch.chdir(folder.parent)
+    assert Photos(given).drawn_to(Path(out))(Path(photo)) == Path(expected)
+
+
+def test_headers_and_the_address_of_the_environment(triton, monkeypatch, capsys):
+    monkeypatch.setenv("VLCLIP_ADDRESS", f"{triton.address} {triton.address}")
+    assert cli.main(["embed-text", "1", "--header", "Authorization: Bearer a:b"]) == cli.OK
+    assert triton.metadata[0]["authorization"] == "Bearer a:b"
+
+
+def test_names_that_are_not_utf8(run, tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff.jpg"
+    Path(os.fsdecode(path)).write_bytes(b"1")
+    code, out, _ = run("ground", tmp_path, "--type", "mug")
+    assert code == cli.OK
+    assert "?.jpg" in out
+    _, out, _ = run("ground", tmp_path, "--type", "mug", "--json")
+    assert os.fsencode(objects(out)[0]["file"]) == path
+
+
+def test_photos_are_read_as_they_are_sent(triton, run, tmp_path):
+    for i in range(400):
+        (tmp_path / f"{i:03d}.jpg").write_text(str(i))
+
+    def delete_what_is_far_ahead(response):
+        for path in sorted(tmp_path.glob("*.jpg"))[200:]:
+            path.unlink()
+
+    triton.tamper = delete_what_is_far_ahead
+    _, out, _ = run("embed-image", tmp_path, "--whole", "--json")
+    assert [row["status"] for row in objects(out)] == ["grounded"] * 200 + ["unreadable"] * 200
+
+
+def test_ctrl_c(triton, tmp_path):
+    triton.delay = {b"4": 30}
+    arguments = [*map(str, range(8)), "--json", "--out", str(tmp_path / "out.npy"), "--address", triton.address]
+    with process("embed-text", *arguments, stdin=None, start_new_session=True) as vl:
+        for _ in range(4):
+            assert b"text" in vl.stdout.readline()
+        start = time.monotonic()
+        vl.send_signal(signal.SIGINT)
+        _, err = vl.communicate(timeout=10)
+    assert time.monotonic() - start < 5
+    assert vl.returncode == cli.INTERRUPTED
+    assert err.decode().splitlines()[-1] == "vlclip: interrupted"
+    assert b"Traceback" not in err
+    assert len(np.load(tmp_path / "out.npy")) == 4
+    assert triton.cancelled.wait(5)
+
+
+@pytest.mark.parametrize("form", ["--json", ""])
+def test_a_reader_that_has_enough(triton, form):
+    lines = "".join(f"{i}\n" for i in range(4000)).encode()
+    with process("embed-text", "-", *filter(None, [form]), "--address", triton.address) as vl:
+        vl.stdin.write(lines)
+        vl.stdin.close()
+        vl.stdout.readline()
+        vl.stdout.close()
+        err = vl.stderr.read()
+    assert (vl.returncode, err) == (cli.BROKEN_PIPE, b"")
+
+
+def test_a_bar_on_a_terminal_only(triton):
+    master, terminal = pty.openpty()
+    with process("embed-text", *map(str, range(6)), "--address", triton.address, stderr=terminal) as vl:
+        os.close(terminal)
+        shown = b""
+        try:
+            while piece := os.read(master, 65536):
+                shown += piece
+        except OSError:  # how Linux says that the other end was closed
+            pass
+        out = vl.stdout.read()
+    os.close(master)
+    assert vl.returncode == cli.OK
+    assert b"6/6" in shown or b"6/?" in shown
+    assert out.splitlines()[0].split() == [b"text", b"embedding"]
+    assert b"\x1b" not in out
+
+
+def test_without_rich(triton):
+    program = (
+        "import sys; sys.modules['rich'] = None; import importlib.util as u; find = u.find_spec;"
+        "u.find_spec = lambda name, *a: None if name == 'rich' else find(name, *a);"
+        "from vlclip.cli import main; sys.exit(main(['health']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOM)}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (cli.USAGE, "vlclip: this needs rich: pip install 'vlclip[cli]'\n")
+
+
+def test_help_teaches_what_exists(capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main(["--help"])
+    assert done.value.code == 0
+    shown = capsys.readouterr().out
+    examples = re.findall(r"^  vlclip ([a-z].*)$", shown, re.M)
+    assert {example.split()[0] for example in examples} == {"embed-image", "embed-text", "ground", "health", "models"}
+    for example in examples:
+        cli.parser().parse_args(shlex.split(re.sub(r"[<>] .*", "", example)))
+    codes = {cli.OK, cli.NOT_DECODED, cli.USAGE, cli.NO_SERVER, cli.REFUSED, cli.INTERRUPTED}
+    assert {int(code) for code in re.findall(r"^  (\d+) ", shown, re.M)} == codes
+
+
+def test_as_a_module():
+    environment = {**os.environ, "PYTHONPATH": str(ROOM)}
+    done = subprocess.run(
+        [sys.executable, "-m", "vlclip", "embed-image"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == cli.USAGE
+    assert "usage: vlclip embed-image" in done.stderr
