@@ -1,0 +1,111 @@
+"""The examples in the docstrings run as they stand, but for the server's address."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vlclip
+from vlclip.client import Stream
+
+TOP_LEVEL_AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+
+
+def is_python(text):
+    try:
+        compile(text, "docstring", "exec", TOP_LEVEL_AWAIT)
+    except SyntaxError:
+        return False
+    return True
+
+
+def text_of(documented: Any) -> str:
+    return inspect.getdoc(documented) or ""
+
+
+def example(documented: Any) -> str:
+    """The paragraphs of a docstring that are code."""
+    paragraphs = text_of(documented).split("\n\n")
+    return "\n".join(text for text in paragraphs if is_python(text))
+
+
+def calls(documented: type) -> list[str]:
+    """The calls in the lines that show what a class takes, each with an explanation behind it."""
+    found = []
+    for line in text_of(documented).splitlines():
+        text = line.replace("(…, ", '("localhost:8001", ')
+        if text.startswith(f"{documented.__name__}("):
+            ends = (at + 1 for at, letter in enumerate(text) if letter == ")")
+            found.append(next(text[:end] for end in ends if is_python(text[:end])))
+    return found
+
+
+class Index(list):
+    """What a caller may keep embeddings in."""
+
+    add = list.append
+
+
+@pytest.fixture
+def names(triton, tmp_path, monkeypatch):
+    """What the examples speak of; photos are numbers, as the fake server has it."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("mug.jpg", "lamp.jpg")):
+        (tmp_path / name).write_text(str(number + 1))
+    with vlclip.Client(triton.address) as client:
+        yield {
+            "Client": vlclip.Client,
+            "AsyncClient": vlclip.AsyncClient,
+            "client": client,
+            "paths": ["mug.jpg", "lamp.jpg"],
+            "texts": ["1", "2"],
+            "index": Index(),
+        }
+
+
+def run(code, triton, names):
+    assert code, "no example in this docstring"
+    code = code.replace("localhost:8001", triton.address)
+    ran = eval(compile(code, "docstring", "exec", TOP_LEVEL_AWAIT), names)
+    if inspect.iscoroutine(ran):
+        asyncio.run(ran)
+
+
+def test_module(triton, names):
+    run(example(vlclip), triton, names)
+    assert names["photos"].embedding.tolist() == [[1, len("coffee mug"), 0], [2, len("desk lamp"), 0]]
+    assert names["similarity"].shape == (1, 2)
+
+
+def test_async_client(triton, names):
+    run(example(vlclip.AsyncClient), triton, names)
+    assert names["found"].embedding[:, 0].tolist() == [1]
+    assert triton.batches[-1] == [b"1", b"2"]
+
+
+def test_stream(triton, names):
+    run(example(Stream), triton, names)
+    assert np.concatenate(names["index"])[:, 0].tolist() == [1, 2]
+
+
+ARGUMENTS = [(kind, call) for kind in (vlclip.Client, vlclip.TLS, vlclip.Timeout) for call in calls(kind)]
+
+
+@pytest.mark.parametrize(("kind", "call"), ARGUMENTS, ids=[call for _, call in ARGUMENTS])
+def test_arguments(kind, call):
+    made = eval(call, {kind.__name__: kind})
+    assert isinstance(made, kind)
+    if kind is vlclip.Client:
+        made.close()
+
+
+def test_every_class_shows_its_arguments():
+    shown = {kind.__name__: sum(one is kind for one, _ in ARGUMENTS) for kind, _ in ARGUMENTS}
+    assert shown.keys() == {"Client", "TLS", "Timeout"}
+    lines = [line for line in text_of(vlclip.Client).splitlines() if line.startswith("Client(")]
+    assert shown["Client"] == len(lines)

@@ -1,0 +1,129 @@
+"""docs/contract.md says what the specs, the configs and the server say."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.utils import InferenceServerException
+
+from deploy.serve import REPOSITORIES, ROOT, Server
+from export.specs import PIPELINES, ModelSpec, Status, TensorSpec
+from tests.asking import ask_grpc
+from tests.pictures import bad_files, encode, picture
+
+PAGE = (ROOT / "docs/contract.md").read_text()
+TABLES = [
+    [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    for table in re.findall(r"(?:^\|.*\n)+", PAGE, re.M)
+]
+PIPELINE_TABLE, TENSOR_TABLE, STATUS_TABLE, ERROR_TABLE = TABLES
+
+
+def config(path: Path) -> ModelConfig:
+    return text_format.Parse((path / "config.pbtxt").read_text(), ModelConfig())
+
+
+def written(cell: str) -> tuple[TensorSpec, ...]:
+    found = re.findall(r"`(\w+)` (\w+) \[(\w+)\]", cell)
+    return tuple(TensorSpec(name, dtype, (int(n) if n.isdigit() else n,)) for name, dtype, n in found)
+
+
+def test_pipelines_and_tensors() -> None:
+    said = {name.strip("`"): ModelSpec(written(inputs), written(outputs)) for name, inputs, outputs in PIPELINE_TABLE}
+    assert said == PIPELINES
+
+
+def test_every_tensor_is_explained() -> None:
+    tensors = {tensor.name for spec in PIPELINES.values() for tensor in (*spec.inputs, *spec.outputs)}
+    assert {name.strip("`") for name, _ in TENSOR_TABLE} == tensors
+
+
+def test_status() -> None:
+    assert [int(value) for value, *_ in STATUS_TABLE] == list(Status)
+    for (_, meaning, *_), status in zip(STATUS_TABLE, Status, strict=True):
+        assert meaning.startswith(status.name.lower().replace("_", " "))
+
+
+def test_limits() -> None:
+    models, ensembles = REPOSITORIES
+    limits = config(models / "decode").parameters
+    assert f"more than {limits['max_bytes'].string_value} bytes" in PAGE
+    assert f"or {limits['max_pixels'].string_value} pixels" in PAGE
+    for name in PIPELINES:
+        assert f"N is {config(ensembles / name).max_batch_size} at most" in PAGE
+
+
+def test_no_queue_heeds_timeouts_or_priorities() -> None:
+    for path in (path.parent for folder in REPOSITORIES for path in folder.glob("*/config.pbtxt")):
+        batching = config(path).dynamic_batching
+        assert not batching.HasField("default_queue_policy"), path
+        assert batching.priority_levels == 0, path
+
+
+def test_what_is_in_rows_without_a_box(server: Server) -> None:
+    files = bad_files()
+    photo = encode(picture(120, 90), "JPEG")
+    answer = ask_grpc(
+        server.grpc_url,
+        "product_image",
+        IMAGE=[files["text"][0], files["100 megapixels"][0], photo],
+        PRODUCT_TYPE=[b"mug", b"mug", b" "],
+    )
+    assert answer["STATUS"][:, 0].tolist() == [2, 3, 1]
+    assert answer["BOX"].tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 90, 120]]
+    assert not answer["EMBEDDING"][:2].any()
+
+
+@pytest.mark.parametrize(
+    ("row", "model", "tensor", "shape"),
+    [
+        pytest.param(0, "nowhere", "TEXT", [1, 1], id="an unknown pipeline"),
+        pytest.param(0, "product_text/versions/2", "TEXT", [1, 1], id="an unknown version"),
+        pytest.param(1, "product_text", "TXT", [1, 1], id="an unknown input"),
+        pytest.param(1, "ground", "IMAGE", [1, 1], id="an input missing"),
+        pytest.param(1, "product_text", "TEXT", [1], id="another shape"),
+        pytest.param(1, "product_text", "TEXT", [65, 1], id="a batch too large"),
+    ],
+)
+def test_errors(server: Server, row: int, model: str, tensor: str, shape: list[int]) -> None:
+    _, grpc_code, http_code = ERROR_TABLE[row]
+    name, _, version = model.partition("/versions/")
+    given = tritonclient.grpc.InferInput(tensor, shape, "BYTES")
+    given.set_data_from_numpy(np.full(shape, b"a", object))
+    with (
+        tritonclient.grpc.InferenceServerClient(server.grpc_url) as client,
+        pytest.raises(InferenceServerException) as refused,
+    ):
+        client.infer(name, [given], model_version=version)
+    assert refused.value.status() == f"StatusCode.{grpc_code.strip('`')}"
+
+    body = {"inputs": [{"name": tensor, "shape": shape, "datatype": "BYTES", "data": ["a"] * shape[0]}]}
+    with pytest.raises(urllib.error.HTTPError) as answered:
+        urllib.request.urlopen(f"http://{server.http_url}/v2/models/{model}/infer", json.dumps(body).encode())
+    answered.value.close()
+    assert answered.value.code == int(http_code)
+
+
+def test_the_request_on_the_wire_adds_up() -> None:
+    wire = re.search(r"^```\nPOST (.*?)\n```", PAGE, re.M | re.S)
+    assert wire
+    header, body, answer = wire[1].split("\n\n")
+    lengths = dict(re.findall(r"([\w-]+): (\d+)", header))
+    described, binary = body.split("\n<")
+    sent = int(re.search(r"binary_data_size\": (\d+)", described)[1])  # type: ignore[index]
+    assert int(lengths["Inference-Header-Content-Length"]) == len(described)
+    assert int(lengths["Content-Length"]) == len(described) + sent
+    assert int.from_bytes(bytes.fromhex(binary.partition(">")[0]), "little") == sent - 4
+    assert [tensor["name"] for tensor in json.loads(described)["inputs"]] == [
+        t.name for t in PIPELINES["ground"].inputs
+    ]
+    assert {tensor["name"] for tensor in json.loads(answer)["outputs"]} == {t.name for t in PIPELINES["ground"].outputs}

@@ -1,0 +1,118 @@
+"""The examples of the README run as they stand, against a real server, but for its address."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import json_format
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from benchmarks import retrieval
+from deploy.serve import ROOT, Server
+from vlclip import Client
+
+README = (ROOT / "README.md").read_text()
+
+
+def block(language: str, sign: str) -> str:
+    """The code block in which this stands."""
+    (found,) = (code for code in re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S) if sign in code)
+    return found
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the examples speak of."""
+    scenes = retrieval.draw_scenes(2, 5, ("coffee mug", "desk lamp"))
+    (tmp_path / "photos").mkdir()
+    for name, scene in zip(("mug.jpg", "lamp.jpg"), scenes, strict=True):
+        (tmp_path / name).write_bytes(scene.jpeg)
+        (tmp_path / "photos" / name).write_bytes(scene.jpeg)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def expected(here: Path, server: Server) -> Iterator[np.ndarray]:
+    """The embedding of mug.jpg for "coffee mug" (D)."""
+    with Client(server.grpc_url) as client:
+        yield client.embed_images("mug.jpg", "coffee mug").embedding[0]
+
+
+def for_server(code: str, server: Server) -> str:
+    return code.replace("localhost:8001", server.grpc_url).replace("localhost:8000", server.http_url)
+
+
+def run_python(code: str) -> tuple[dict, str]:
+    names: dict = {}
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        exec(compile(code, "README.md", "exec"), names)
+    return names, said.getvalue()
+
+
+def run_sh(code: str, path: Path | None = None) -> str:
+    environment = dict(os.environ)
+    environment["PATH"] = os.pathsep.join(filter(None, [str(path) if path else "", environment["PATH"]]))
+    done = subprocess.run(["sh", "-eu", "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def embedding(answer: str) -> np.ndarray:
+    outputs = {output["name"]: output for output in json.loads(answer)["outputs"]}
+    return np.array(outputs["EMBEDDING"]["data"], np.float32)
+
+
+def test_five_lines_of_python(server: Server, expected: np.ndarray) -> None:
+    names, said = run_python(for_server(block("python", "from vlclip"), server))
+    assert names["found"].embedding[0] @ expected > 0.9999
+    assert said.count("[") > 3
+
+
+def test_tritonclient(server: Server, expected: np.ndarray) -> None:
+    names, _ = run_python(for_server(block("python", "tritonclient"), server))
+    assert names["answer"].as_numpy("EMBEDDING")[0] @ expected > 0.9999
+
+
+def test_curl_of_a_text(server: Server, here: Path) -> None:
+    answer = run_sh(for_server(block("sh", "product_text"), server))
+    with Client(server.grpc_url) as client:
+        assert embedding(answer) @ client.embed_texts("a red mug").embedding[0] > 0.9999
+
+
+def test_curl_of_a_photo(server: Server, expected: np.ndarray) -> None:
+    answer = run_sh(for_server(block("sh", "product_image/infer"), server))
+    assert embedding(answer) @ expected > 0.9999
+
+
+def test_json_of_grpcurl(server: Server, expected: np.ndarray, here: Path) -> None:
+    stand_in = here / "bin/grpcurl"
+    stand_in.parent.mkdir()
+    stand_in.write_text("#!/bin/sh\ncat\n")
+    stand_in.chmod(0o755)
+    request = json_format.Parse(run_sh(block("sh", "grpcurl"), stand_in.parent), service_pb2.ModelInferRequest())
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        answer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
+    content = dict(zip((output.name for output in answer.outputs), answer.raw_output_contents, strict=True))
+    assert np.frombuffer(content["EMBEDDING"], np.float32) @ expected > 0.9999
+
+
+def test_command_line(server: Server, here: Path) -> None:
+    commands = here / "bin/vlclip"
+    commands.parent.mkdir()
+    commands.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT / "client"} exec {sys.executable} -m vlclip "$@" 2> said\n')
+    commands.chmod(0o755)
+    run_sh(f"export VLCLIP_ADDRESS={server.grpc_url}\n" + block("sh", "vlclip ground"), commands.parent)
+    assert (here / "found.png").read_bytes().startswith(b"\x89PNG")
+    assert np.load(here / "mugs.npz")["embedding"].shape[0] == 2
