@@ -8,6 +8,7 @@ import pty
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -348,6 +349,25 @@ def test_ctrl_c(triton, tmp_path):
     assert b"Traceback" not in err
     assert len(np.load(tmp_path / "out.npy")) == 4
     assert triton.cancelled.wait(5)
+
+
+def test_ctrl_c_while_a_server_is_silent():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with process("embed-text", "1", "--address", address, start_new_session=True) as vl:
+            connection, _ = silent.accept()
+            time.sleep(0.2)
+            vl.send_signal(signal.SIGINT)
+            out, err = vl.communicate(timeout=10)
+            connection.close()
+    assert (vl.returncode, out, err) == (cli.INTERRUPTED, b"", b"vlclip: interrupted\n")
+
+
+def test_one_line_where_the_server_is_not_encrypted(triton):
+    with process("embed-text", "1", "--tls", "--timeout", "1", "--address", triton.address) as vl:
+        out, err = vl.communicate(timeout=20)
+    assert (vl.returncode, out) == (cli.NO_SERVER, b"")
+    assert [line.split(b":")[0] for line in err.splitlines()] == [b"vlclip"]
 
 
 @pytest.mark.parametrize("form", ["--json", ""])

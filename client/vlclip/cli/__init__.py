@@ -73,6 +73,8 @@ OK, NOT_DECODED, USAGE, NO_SERVER, REFUSED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
+    # gRPC logs what it cannot connect to, line after line; our one line says it too.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         _require_extra()
         code: int = arguments.run(arguments)
