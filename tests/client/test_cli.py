@@ -340,6 +340,8 @@ def test_ctrl_c(triton, tmp_path):
     with process("embed-text", *arguments, stdin=None, start_new_session=True) as vl:
         for _ in range(4):
             assert b"text" in vl.stdout.readline()
+        while len(triton.infer_requests) < 2:
+            time.sleep(0.01)
         start = time.monotonic()
         vl.send_signal(signal.SIGINT)
         _, err = vl.communicate(timeout=10)

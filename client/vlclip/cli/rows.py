@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -126,14 +127,15 @@ class Output:
             print(f"vlclip: {self._out} holds what had come before: {self._saved}", file=sys.stderr)
 
     def write(self, rows: Sequence[Row]) -> None:
+        # Saved first: whoever has seen a row finds it in the file, also after Ctrl-C.
+        if self._saved:
+            self._saved.add(rows)
         if self._json:
             for row in rows:
                 self._console.out(json.dumps(row.known()), highlight=False)
         else:
             self._table = self._table or _Table(self._console, rows)
             self._table.print(rows)
-        if self._saved:
-            self._saved.add(rows)
         if self._bar:
             self._bar.advance(self._bar.task_ids[0], len(rows))
         self._states.update(row.state for row in rows)
@@ -239,9 +241,12 @@ class _Column:
         self._file.write(rows.tobytes())
         self.rows += len(rows)
 
-    def close(self) -> None:
+    def close(self, rows: int) -> None:
+        """Keeps this many."""
+        self.rows = rows
         self._file.seek(0)
         self._write_header()
+        self._file.truncate(self._file.tell() + rows * self._like.nbytes)
         self._file.close()
 
     def __str__(self) -> str:
@@ -271,11 +276,11 @@ class _Saved:
     def add(self, rows: Sequence[Row]) -> None:
         if not self._columns:
             self._start(rows)
-        for name, column in self._columns.items():
-            column.add([getattr(row, name) for row in rows])
         for row in rows:
             self._names.write(json.dumps(row.name) + "\n")
             self._longest = max(self._longest, len(row.name))
+        for name, column in self._columns.items():
+            column.add([getattr(row, name) for row in rows])
 
     def _start(self, rows: Sequence[Row]) -> None:
         """A column for all that is known of an embedding; none if there is none."""
@@ -290,19 +295,20 @@ class _Saved:
         return _Column(self._folder / f"{name}.npy", like)
 
     def close(self, out: Path) -> None:
-        """Puts what has come into place."""
+        """Puts what has come into place: the rows that all columns have, for Ctrl-C may come between them."""
+        rows = min((column.rows for column in self._columns.values()), default=0)
         for column in self._columns.values():
-            column.close()
-        if self._columns:
+            column.close(rows)
+        if rows:
             os.replace(self._folder / "embedding.npy" if out.suffix == ".npy" else self._zip(), out)
         self._names.close()
 
     def _zip(self) -> Path:
         names = self._column(self._names_of, np.array("", f"<U{self._longest}"))
         self._names.seek(0)
-        for line in self._names:
+        for line in islice(self._names, self.rows):
             names.add([json.loads(line)])
-        names.close()
+        names.close(self.rows)
         path = self._folder / "all.npz"
         with zipfile.ZipFile(path, "w") as file:
             for name in (*self._columns, self._names_of):
