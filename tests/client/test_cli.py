@@ -196,10 +196,11 @@ def test_each_server_is_asked_for_its_health(triton, run):
 def test_models(run):
     code, out, _ = run("models")
     assert code == cli.OK
-    assert [line.split() for line in out.splitlines()][1:] == [
-        ["ground", "1", "ready"],
-        ["product_text", "1", "not", "ready", "unloaded"],
-    ]
+    lines = [re.split(r"  +", line.strip()) for line in out.splitlines()]
+    assert lines[:2] == [["pipeline", "state", "version", "batch"], ["product_image", "ready", "1, 2", "4"]]
+    assert ["ground", "not ready"] in lines
+    _, out, _ = run("models", "--json")
+    assert objects(out)[0] == {"name": "product_image", "ready": True, "versions": ["1", "2"], "max_batch_size": 4}
 
 
 @pytest.mark.parametrize(

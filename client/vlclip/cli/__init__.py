@@ -52,7 +52,7 @@ Product photos and texts to embeddings of one space, by a VL-CLIP server.
       draws the box, its score and the type on each photo
 
   vlclip models
-      what the server holds, with versions
+      which pipelines the server has ready, and the largest batch that each takes
 """
 
 EXIT_CODES = """\
@@ -153,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     health = command("health", _health, "say whether each server is there and ready")
-    models = command("models", _models, "list the server's models and pipelines")
+    models = command("models", _models, "list the pipelines, and whether the server has them")
     for made in (embed_image, embed_text, ground, health, models):
         _add_common(made)
     return main
@@ -280,9 +280,14 @@ def _health(arguments: argparse.Namespace) -> int:
 
 def _models(arguments: argparse.Namespace) -> int:
     with _client(arguments) as client:
-        models = client.models()
-    cells = [(model.name, model.version, "ready" if model.ready else "not ready", model.reason) for model in models]
-    print_list(arguments.json, [asdict(model) for model in models], ("model", "version", "state", "reason"), cells)
+        models = client.models(timeout=arguments.timeout or 5.0)
+    cells = [
+        (model.name, "ready", ", ".join(model.versions), str(model.max_batch_size))
+        if model.ready
+        else (model.name, "not ready", "", "")
+        for model in models
+    ]
+    print_list(arguments.json, [asdict(model) for model in models], ("pipeline", "state", "version", "batch"), cells)
     return OK
 
 
