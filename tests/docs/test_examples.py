@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from deploy.serve import ROOT, Server
 from vlclip import Client
 
 README = (ROOT / "README.md").read_text()
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
 
 def block(language: str, sign: str) -> str:
@@ -85,12 +87,14 @@ def test_tritonclient(server: Server, expected: np.ndarray) -> None:
     assert names["answer"].as_numpy("EMBEDDING")[0] @ expected > 0.9999
 
 
+@needs_curl
 def test_curl_of_a_text(server: Server, here: Path) -> None:
     answer = run_sh(for_server(block("sh", "product_text"), server))
     with Client(server.grpc_url) as client:
         assert embedding(answer) @ client.embed_texts("a red mug").embedding[0] > 0.9999
 
 
+@needs_curl
 def test_curl_of_a_photo(server: Server, expected: np.ndarray) -> None:
     answer = run_sh(for_server(block("sh", "product_image/infer"), server))
     assert embedding(answer) @ expected > 0.9999
