@@ -29,6 +29,7 @@ from export.sources import (
 from export.specs import LEAVES, ModelSpec, Status, TensorSpec
 from export.tensorrt import (
     PLAN,
+    SECONDS_BETWEEN_NEWS,
     Compiler,
     Engine,
     Limits,
@@ -408,6 +409,19 @@ def plan_encoders(encoder: Encoder, photos: Photos) -> list[LeafExport]:
     ]
 
 
+def seldom(say: Say, what: str) -> Say:
+    """Passes on the news of a long step; of a short one there is none."""
+    told = time.monotonic()
+
+    def news(step: str) -> None:
+        nonlocal told
+        if time.monotonic() - told >= SECONDS_BETWEEN_NEWS:
+            told = time.monotonic()
+            say(f"{what}, {step} …")
+
+    return news
+
+
 def export_leaf(
     leaf: LeafExport, described: dict[str, Any], folder: Path, say: Say = print
 ) -> tuple[dict[str, Any], dict[str, int]]:
@@ -425,7 +439,7 @@ def export_leaf(
     wanted = truth_of(leaf)
     say(f"{leaf.name}: verifying …")
     inputs = {name: value.numpy() for name, value in leaf.inputs.items()}
-    figures = gate.verify(model, probed, inputs, wanted, leaf.judge, lambda step: say(f"{leaf.name}: {step} …"))
+    figures = gate.verify(model, probed, inputs, wanted, leaf.judge, seldom(say, f"{leaf.name}: verifying"))
     drop_outputs(model, [probe.name for probe in leaf.probes])
     metadata = {
         "leaf": leaf.name,

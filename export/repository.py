@@ -130,6 +130,7 @@ def staging(repository: Path) -> Iterator[Path]:
     Raises:
         RepositoryError: another export is at work.
     """
+    is_new = not repository.exists()
     repository.mkdir(parents=True, exist_ok=True)
     with locked(repository):
         for left_over in repository.glob(f"{STAGING}*"):
@@ -139,6 +140,9 @@ def staging(repository: Path) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            if is_new:
+                with suppress(OSError):  # something was put into place
+                    repository.rmdir()
 
 
 @contextmanager

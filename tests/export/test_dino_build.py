@@ -162,7 +162,7 @@ def test_tensorrt_builds_both(exported, tmp_path, leaf):
     )
 
 
-@pytest.fixture(scope="module", params=["tiny", "base"])
+@pytest.fixture(scope="module")
 def true_size(request, tmp_path_factory) -> tuple[str, Path, list[str]]:
     """The name of the detector, a repository with it, and what the export said; random weights."""
     name, out, lines = f"grounding-dino-{request.param}", tmp_path_factory.mktemp(request.param), list[str]()
@@ -171,6 +171,7 @@ def true_size(request, tmp_path_factory) -> tuple[str, Path, list[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("true_size", ["tiny", "base"], indirect=True)
 def test_the_true_size(true_size):
     """Mixed prompts in batches equal PyTorch's answers row by row: that is what the gate compares."""
     _, out, lines = true_size
@@ -186,12 +187,13 @@ def test_the_true_size(true_size):
 
 @pytest.mark.slow
 @pytest.mark.skipif("VLCLIP_PHOTOS" not in os.environ, reason="VLCLIP_PHOTOS names no folder with a photos.csv")
+@pytest.mark.parametrize("true_size", ["tiny"], indirect=True)
 @pytest.mark.parametrize(("pixels", "limit"), RESIZED.items(), ids=RESIZED)
 def test_the_true_size_equals_transformers_on_photos(true_size, pixels, limit):
     name, out, _ = true_size
     folder = Path(os.environ["VLCLIP_PHOTOS"])
     with (folder / "photos.csv").open(newline="", encoding="utf-8") as table:
-        rows = list(csv.DictReader(table))[::128]
+        rows = list(csv.DictReader(table))[::192]
     detector = load_detector(resolve_detector(name, random=True))
     images = [Image.open(folder / row["file"]).convert("RGB") for row in rows]
     if pixels == "unresized":
@@ -208,6 +210,7 @@ def test_the_true_size_equals_transformers_on_photos(true_size, pixels, limit):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("true_size", ["tiny"], indirect=True)
 @pytest.mark.parametrize("leaf", ["encode_prompt", "detect"])
 def test_tensorrt_builds_both_at_the_true_size(true_size, tmp_path, leaf):
     trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")
