@@ -102,12 +102,13 @@ _ADVICE: dict[type[RequestError], str] = {
     CancelledError: "The client was closed, or the server gave the request up: send it again if it is still wanted",
     OverloadedError: "Send less at once: smaller images, or a lower `max_in_flight`",
     AccessError: "Ask whoever runs the server for access to it",
-    PipelineNotFoundError: "Is this a VL-CLIP server, and were its models built (`make models`)?",
+    PipelineNotFoundError: "Ask the address of a VL-CLIP server, whose models were built (`make models`)",
     RejectedError: "The client and the server may be of different versions: update both",
     ServerError: "The reason is in the server's log",
 }
 
 _SIGNS = {
+    "wrong_version_number": "The server does not encrypt: leave out `tls`, or ask for its encrypted port",
     "certificate": "The server's certificate is not trusted: pass the authority that signed it as `ca` of vlclip.TLS",
     "hostname verification": "The server's certificate is for another name than the address: pass that name as "
     "`server_name` of vlclip.TLS",

@@ -90,7 +90,7 @@ def test_a_plain_client_and_an_encrypted_server(encrypted, twin):  # noqa: F811
 
 
 def test_an_encrypted_client_and_a_plain_server(encrypted, twin):  # noqa: F811
-    with pytest.raises(vlclip.UnavailableError):
+    with pytest.raises(vlclip.UnavailableError, match="does not encrypt"):
         twin.run(lambda c: c.embed_texts("7"), encrypted.triton.address, tls=True, timeout=SOON)
 
 
