@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -44,6 +45,34 @@ def test_every_third_request_refused(server, truth, twin):  # noqa: F811
     for _ in range(10):
         assert_same(twin.run(calls, moody.address), truth)
     assert moody.refused > 0
+    moody.stop()
+
+
+@pytest.mark.slow
+def test_ten_thousand_requests_of_which_every_third_is_refused(server, truth):
+    """Every result right and in its place, and no call past its deadline by more than 100 ms."""
+    moody = Moody(server.grpc_url, 0.3)
+    callers, requests, total = 20, 10_000, 10.0
+    slowest, answered = 0.0, 0
+
+    async def work(client: vlclip.AsyncClient, random: np.random.Generator) -> None:
+        nonlocal slowest, answered
+        for _ in range(requests // callers):
+            chosen = random.integers(0, len(TEXTS), random.integers(1, 9))
+            begun = time.monotonic()
+            found = await client.embed_texts([TEXTS[i] for i in chosen])
+            slowest = max(slowest, time.monotonic() - begun)
+            assert_same(found, truth[chosen])
+            answered += 1
+
+    async def main() -> None:
+        async with vlclip.AsyncClient(moody.address, timeout=vlclip.Timeout(total=total)) as client:
+            await asyncio.gather(*(work(client, np.random.default_rng(k)) for k in range(callers)))
+
+    asyncio.run(main())
+    assert answered == requests
+    assert moody.refused > 0.25 * requests
+    assert slowest < total + 0.1
     moody.stop()
 
 
