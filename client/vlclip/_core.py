@@ -7,6 +7,7 @@ import struct
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -43,6 +44,11 @@ class Pipeline(Generic[R]):
     name: str
     inputs: tuple[str, ...]
     result: type[R]
+
+    @cached_property
+    def outputs(self) -> dict[str, Output]:
+        """By the field of the result that they fill."""
+        return {field.name: OUTPUTS[field.name] for field in fields(self.result)}
 
 
 @dataclass(frozen=True)
@@ -126,8 +132,8 @@ def infer_request(
             at += size
         else:
             request.raw_input_contents.append(b"".join(column))
-    for field in fields(pipeline.result):
-        request.outputs.add(name=OUTPUTS[field.name].name)
+    for output in pipeline.outputs.values():
+        request.outputs.add(name=output.name)
     return request, slot
 
 
@@ -143,8 +149,7 @@ def read_response(pipeline: Pipeline[R], n: int, response: Any) -> R:
         for tensor, content in zip(response.outputs, response.raw_output_contents, strict=False)
     }
     arrays = {}
-    for field in fields(pipeline.result):
-        output = OUTPUTS[field.name]
+    for field, output in pipeline.outputs.items():
         datatype, shape, content = came.get(output.name, ("nothing", (), b""))
         expected = (n, *(shape[1:2] if output.wire == (-1,) else output.wire))
         array = _array(output, content) if datatype == output.datatype and shape == expected else None
@@ -154,7 +159,7 @@ def read_response(pipeline: Pipeline[R], n: int, response: Any) -> R:
                 f"{pipeline.name}: expected {output.name} {output.datatype} {wanted}, "
                 f"got {datatype} {list(shape)} in {len(content)} bytes. Are the client and the server of one version?"
             )
-        arrays[field.name] = array.reshape(n, *shape[1:][: len(output.shape)])
+        arrays[field] = array.reshape(n, *shape[1:][: len(output.shape)])
     return pipeline.result(**arrays)
 
 
@@ -180,10 +185,13 @@ def _texts(content: bytes) -> list[str] | None:
 def merged(pipeline: Pipeline[R], parts: Sequence[R], dim: int = 0) -> R:
     """One result of the parts; with no parts, an empty one, whose embeddings are ``dim`` wide."""
     arrays = {}
-    for field in fields(pipeline.result):
-        output = OUTPUTS[field.name]
-        empty = np.empty((0, *(dim if d == -1 else d for d in output.shape)), output.dtype)
-        arrays[field.name] = np.concatenate([getattr(part, field.name) for part in parts] or [empty])
+    for field, output in pipeline.outputs.items():
+        if len(parts) == 1:
+            arrays[field] = getattr(parts[0], field).copy()  # which can be written to, as those of several parts can
+        elif parts:
+            arrays[field] = np.concatenate([getattr(part, field) for part in parts])
+        else:
+            arrays[field] = np.empty((0, *(dim if d == -1 else d for d in output.shape)), output.dtype)
     return pipeline.result(**arrays)
 
 

@@ -35,9 +35,10 @@ class Span:
 
             attributes = {"rpc.system": "grpc", "rpc.method": "ModelInfer", "server.address": address}
             self._span = tracer.start_span(f"vlclip {pipeline}", kind=trace.SpanKind.CLIENT, attributes=attributes)
-            carrier: dict[str, str] = {}
-            propagate.inject(carrier, context=trace.set_span_in_context(self._span))
-            self.headers = list(carrier.items())
+            if self._span.get_span_context().is_valid:  # else no provider is set up, and nobody listens
+                carrier: dict[str, str] = {}
+                propagate.inject(carrier, context=trace.set_span_in_context(self._span))
+                self.headers = list(carrier.items())
 
     def tried(self, error: Exception) -> None:
         """Notes a failed try that is followed by another."""
