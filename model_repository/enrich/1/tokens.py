@@ -28,7 +28,9 @@ class Tokens:
         """
         files = {int(file.parent.name): file for file in tokenize.glob("[0-9]*/tokenizer.json")}
         if not files:
-            raise FileNotFoundError(f"no tokenizer.json in {tokenize}: enrich must lie beside the tokenize it writes for")
+            raise FileNotFoundError(
+                f"no tokenizer.json in {tokenize}: enrich must lie beside the tokenize it writes for"
+            )
         newest = files[max(files)]
         return known if known and known.file == newest else cls(newest)
 
