@@ -1,4 +1,4 @@
-"""Summarizer, Evaluator, Refiner: a language model writes a product's text, and judges and rewrites it until it is good.
+"""Summarizer, Evaluator, Refiner: a language model writes a product's text, then judges and rewrites it.
 
 The model's word counts for nothing until ``checks`` has found nothing wrong with it; a product that it cannot be had
 for gets the text that ``compose`` makes.
@@ -33,7 +33,7 @@ LOG = logging.getLogger("vlclip.agent")
 MAX_ROUNDS = 5
 STOP = re.compile(r"\W*STOP\W*")
 LONGEST_DATUM = 4000
-"""Characters of one of a product's texts that are sent. What says most stands first, and every character is paid for."""
+"""Characters of one of a product's texts that are sent. What says most stands first, and each one is paid for."""
 
 SUMMARIZER, EVALUATOR, REFINER = ROLES = ("summarizer", "evaluator", "refiner")
 SEEN = ("colour", "pattern", "material")
@@ -72,7 +72,7 @@ class Agent:
     """Any number of threads may call ``enrich``; all calls to the endpoint run on one event loop."""
 
     def __init__(self, config: Config, tokens: Tokens, meter: Meter | None = None) -> None:
-        """Raises ConfigError and OSError, where prompts or cache cannot be used; that an endpoint is down is no error."""
+        """Raises ConfigError or OSError where prompts or cache cannot be used. An endpoint that is down is no error."""
         self.config = config
         self.tokens = tokens
         """To be set anew when the encoder changes."""
@@ -114,7 +114,7 @@ class Agent:
     async def _enrich(self, product: Product, image: bytes | None) -> Enriched:
         shown = data_url(image) if image and self.config.vision else None
         async with self._endpoint.turn() as turn:
-            text, rounds, status = await self._write(product, shown, turn)
+            text, rounds, status = await self._write(brief(product), shown, turn)
         return Enriched(text or compose(product, self.tokens), rounds if text else 0, status)
 
     async def _write(self, product: Product, image: str | None, turn: Turn) -> tuple[str, int, Outcome]:
@@ -152,7 +152,7 @@ class Agent:
         return problems(draft, facts, self.tokens)
 
     async def _ask(self, role: str, turn: Turn, image: str | None, product: Product, **more: str) -> dict[str, Any]:
-        data = {"product": described(product), **{name: clean(text)[:LONGEST_DATUM] for name, text in more.items()}}
+        data = {"product": described(product), **{name: clean(text) for name, text in more.items()}}
         question = Question(role, self.prompts.texts[role], delimited(data), image, schema_of(role, bool(image)))
         return await self._endpoint.ask(question, turn)
 
@@ -177,33 +177,38 @@ def with_seen(product: Product, seen: Any) -> Product:
     return replace(product, attributes={**product.attributes, **found})
 
 
-def described(product: Product) -> dict[str, Any]:
-    texts = {"type": product.product_type, "title": product.title, "description": product.description}
-    described: dict[str, Any] = {name: clean(text)[:LONGEST_DATUM] for name, text in texts.items()}
-    attributes = {clean(name): clean(text) for name, text in product.attributes.items()}
+def brief(product: Product) -> Product:
+    """The product in clean texts of bounded length: what the model is shown, and what its words are held against."""
     left = LONGEST_DATUM
-    for name, text in attributes.items():
+    attributes = {}
+    for name, text in product.attributes.items():
         left -= len(name) + len(text)
         if left >= 0:
-            described.setdefault("attributes", {})[name] = text
-    return described
+            attributes[clean(name)] = clean(text)
+    texts = (clean(text) for text in (product.product_type, product.title, product.description))
+    return Product(*texts, attributes)
+
+
+def described(product: Product) -> dict[str, Any]:
+    texts = {"type": product.product_type, "title": product.title, "description": product.description}
+    return texts | {"attributes": dict(product.attributes)}
 
 
 def delimited(data: Mapping[str, Any]) -> str:
-    """JSON between <data> and </data>. In it no angle bracket is left, so that no text can end it or look like a tag."""
+    """JSON between <data> and </data>, without an angle bracket, so that no text can end it or look like a tag."""
     inner = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
     return f"<data>\n{inner}\n</data>"
 
 
 def clean(text: str) -> str:
-    """Without characters that nobody sees, in which instructions can be hidden; line breaks become blanks."""
-    kept = (one if unicodedata.category(one)[0] != "C" else " " if one in "\n\r\t" else "" for one in text)
+    """Not too long, and without characters that nobody sees, in which instructions can be hidden."""
+    kept = (one for one in text[:LONGEST_DATUM] if one.isspace() or unicodedata.category(one)[0] != "C")
     return " ".join("".join(kept).split())
 
 
 def one_line(text: str) -> str:
     """A model's text without quotation marks around it. What else is wrong with it is for ``checks`` to say."""
-    return " ".join(text.split()).strip("\"'“”„‘’« »")
+    return " ".join(text[:LONGEST_DATUM].split()).strip("\"'“”„«» ")
 
 
 def data_url(image: bytes) -> str | None:

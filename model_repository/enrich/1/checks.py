@@ -72,22 +72,31 @@ fleece
 fur / furry
 faux : vegan imitation
 """
-NUMBERS = dict(zip("two three four five six seven eight nine ten eleven twelve".split(), range(2, 13), strict=True))
+NUMBERS = {
+    word: str(number)
+    for number, word in enumerate(
+        ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"), start=2
+    )
+}
 
 MARKUP = re.compile(
     r"[<>{}\[\]|`*#~^_\\=]|&\w+;|https?:|www\.|\S@\S|\b\w+\.(?:com|net|org|io|shop)\b|\n|\s-\s.*\s-\s", re.I
 )
 INSTRUCTIONS = re.compile(
     r"\b(?:as an ai|language model|i(?:'m| am) (?:sorry|unable)|i (?:can(?:'t|not)|will|have) |sorry|here (?:is|are)"
-    r"|sure|certainly|instructions?|ignore|disregard|previous|prompts?|system|assistant|user|critique|evaluator|summarizer"
-    r"|refiner|rewritten|json|the (?:text|answer|product data)|click|buy now|order now|visit)\b|^(?:text|answer|title)\s*:",
+    r"|sure|certainly|instructions?|ignore|disregard|previous|prompts?|system|assistant|user|critique|evaluator"
+    r"|summarizer|refiner|rewritten|json|the (?:text|answer|product data)|click|buy now|order now|visit)\b"
+    r"|^(?:text|answer|title)\s*:",
     re.I,
 )
+ENGLISH = frozenset(re.findall(r"\w+", "the and with for of in is this a from to your it on made by"))
 OTHER_LANGUAGES = frozenset(
-    "der die das und mit für aus ein eine von im ist le la les et avec pour une des du est el los las con para una por"
-    " il lo gli di per della een het van voor met och för med av i och na z do w и в с для из на".split()
+    re.findall(
+        r"\w+",
+        "der die das und mit für aus ein eine von im ist le la les et avec pour une des du est el los las con para por"
+        " il lo gli di per della een het van voor met och för med av på na z do w og til и в для из на",
+    )
 )
-ENGLISH = frozenset("the and with for of in is this a from to your it on made by".split())
 
 
 def problems(text: str, product: Product, tokens: Tokens) -> list[str]:
@@ -201,11 +210,11 @@ def _stems(text: str) -> set[str]:
 def _numerals(text: str) -> list[str]:
     text = unicodedata.normalize("NFKC", text)
     digits = [number.replace(",", ".") for number in re.findall(r"\d+(?:[.,]\d+)*", text)]
-    return digits + [str(NUMBERS[word]) for word in _words(text) if word in NUMBERS]
+    return digits + [NUMBERS[word] for word in _words(text) if word in NUMBERS]
 
 
 def _scripts(text: str) -> set[str]:
-    return {unicodedata.name(one, "UNKNOWN").split()[0] for one in text if one.isalpha()}
+    return {unicodedata.name(one, "UNKNOWN").split()[0] for one in unicodedata.normalize("NFKC", text) if one.isalpha()}
 
 
 def _is_english(product: Product) -> bool:

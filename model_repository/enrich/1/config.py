@@ -62,18 +62,17 @@ class Config:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Config | None:
         """None without a URL. Raises ConfigError."""
-        given = {
-            name[len(PREFIX) :].lower(): value.strip() for name, value in environ.items() if name.startswith(PREFIX)
-        }
-        given = {name: value for name, value in given.items() if value}
+        ours = {name.removeprefix(PREFIX): value.strip() for name, value in environ.items() if name.startswith(PREFIX)}
+        given = {name.lower(): value for name, value in ours.items() if value}
         if unknown := sorted(given.keys() - READERS.keys()):
             known = ", ".join(PREFIX + name.upper() for name in READERS)
             raise ConfigError(f"{PREFIX}{unknown[0].upper()} is not known; known are {known}")
-        if "url" not in given:
+        read = {name: _read(name, value) for name, value in given.items()}
+        if "url" not in read:
             return None
-        if "model" not in given:
+        if "model" not in read:
             raise ConfigError(f"{PREFIX}MODEL: expected the name of the model at {PREFIX}URL, got nothing")
-        return cls(**{name: _read(name, value) for name, value in given.items()})
+        return cls(**read)
 
 
 def _read(name: str, value: str) -> Any:

@@ -53,7 +53,9 @@ class Question:
     def messages(self, structured: bool) -> list[dict[str, Any]]:
         prompt = self.prompt
         if not structured:
-            prompt += f"\nWrite the answer as a JSON object of this schema, and nothing around it: {json.dumps(self.schema)}\n"
+            prompt += (
+                f"\nWrite the answer as a JSON object of this schema, with nothing around: {json.dumps(self.schema)}\n"
+            )
         content: Any = self.data
         if self.image:
             content = [{"type": "text", "text": self.data}, {"type": "image_url", "image_url": {"url": self.image}}]

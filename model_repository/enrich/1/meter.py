@@ -22,7 +22,7 @@ GAUGES = {
 }
 
 BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0)
-"""Seconds. Triton's Python backend has no histograms of its own, so the buckets are counters named as Prometheus does."""
+"""Seconds. Not every Triton has histograms, so the buckets are counters, named and cumulative as in Prometheus."""
 
 
 class Meter(Protocol):
@@ -49,11 +49,9 @@ class Numbers:
             self._sums[name, frozenset()] = value
 
     def of(self, name: str, **labels: str) -> float:
-        wanted = labels.items()
+        wanted = set(labels.items())
         with self._lock:
-            return sum(
-                n for (known, having), n in self._sums.items() if known == name and wanted <= dict(having).items()
-            )
+            return sum(n for (known, having), n in self._sums.items() if known == name and wanted <= having)
 
 
 def observe_seconds(meter: Meter, seconds: float) -> None:
