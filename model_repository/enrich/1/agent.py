@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cache import open_cache
-from checks import echoes, problems
+from checks import problems, runs
 from compose import compose
 from config import Config, ConfigError
 from endpoint import Endpoint, EndpointError, Question, Turn
@@ -78,6 +78,7 @@ class Agent:
         """To be set anew when the encoder changes."""
         self.meter = meter or Numbers()
         self.prompts = Prompts.read(config.prompts)
+        self._instructions = {run for prompt in self.prompts.texts.values() for run in runs(prompt)}
         cache = open_cache(config.cache)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="agent", daemon=True)
@@ -147,9 +148,8 @@ class Agent:
         return good, rounds, Outcome.WRITTEN if good else Outcome.REFUSED
 
     def _problems(self, draft: str, facts: Product) -> list[str]:
-        if any(echoes(draft, prompt) for prompt in self.prompts.texts.values()):
-            return ["The text repeats instructions."]
-        return problems(draft, facts, self.tokens)
+        wrong = problems(draft, facts, self.tokens)
+        return ["The text repeats your instructions.", *wrong] if runs(draft) & self._instructions else wrong
 
     async def _ask(self, role: str, turn: Turn, image: str | None, product: Product, **more: str) -> dict[str, Any]:
         data = {"product": described(product), **{name: clean(text) for name, text in more.items()}}

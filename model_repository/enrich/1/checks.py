@@ -49,8 +49,8 @@ embroidered / embroidery
 """
 MATERIALS = """
 wood / wooden timber : oak pine beech walnut bamboo teak acacia birch ash mahogany plywood
-metal / metallic : steel iron aluminium aluminum brass copper chrome titanium tin zinc
-steel / stainless
+metal / metallic : steel stainless iron aluminium aluminum brass copper chrome titanium tin zinc
+steel : stainless
 aluminium / aluminum
 leather / leathery : suede nubuck
 cotton : denim corduroy canvas flannel jersey
@@ -110,10 +110,10 @@ def problems(text: str, product: Product, tokens: Tokens) -> list[str]:
     return [sentence for check in CHECKS for sentence in check(text, product, tokens)]
 
 
-def echoes(text: str, source: str, words: int = 6) -> bool:
-    """Whether so many words in a row stand in both."""
-    said, there = " ".join(_words(text)), _words(source)
-    return any(f" {' '.join(there[i : i + words])} " in f" {said} " for i in range(len(there) - words + 1))
+def runs(text: str, length: int = 6) -> set[str]:
+    """So many words in a row, wherever in the text: two texts that share one quote each other."""
+    words = _words(text)
+    return {" ".join(words[i : i + length]) for i in range(len(words) - length + 1)}
 
 
 def _length(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
@@ -204,7 +204,7 @@ def _words(text: str) -> list[str]:
 
 def _stems(text: str) -> set[str]:
     """Words of three letters and more, singular and plural alike."""
-    return {re.sub(r"(?:es|s)$", "", word) for word in _words(text) if len(word) > 2} - ENGLISH
+    return {word.rstrip("es") for word in _words(text) if len(word) > 2} - ENGLISH
 
 
 def _numerals(text: str) -> list[str]:

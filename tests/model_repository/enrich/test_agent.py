@@ -1,4 +1,4 @@
-"""The agent against a scripted endpoint over real HTTP: its loop, its bad days, its memory, and what it tells nobody."""
+"""The agent against a scripted endpoint over real HTTP: its loop, its bad days, its memory, what it tells nobody."""
 
 from __future__ import annotations
 
@@ -350,7 +350,7 @@ def test_settings_from_the_environment() -> None:
 
 
 def test_every_setting_is_explained() -> None:
-    assert all(f"VLCLIP_AGENT_{name.upper()} " in config.__doc__ for name in config.READERS)
+    assert all(f"VLCLIP_AGENT_{name.upper()} " in str(config.__doc__) for name in config.READERS)
     assert config.READERS.keys() == config.Config.__dataclass_fields__.keys()
 
 
@@ -478,7 +478,11 @@ def test_what_is_another_question_is_asked_anew(
     hire(vision=True).enrich(MUG, JPEG)
     for role, prompt in PROMPTS.items():
         (tmp_path / f"{role}.md").write_text(prompt + "Be brief.\n")
-    changes = {"model": {"model": "other"}, "options": {"options": {"seed": 1}}, "prompts": {"prompts": tmp_path}}
+    changes: dict[str, dict[str, Any]] = {
+        "model": {"model": "other"},
+        "options": {"options": {"seed": 1}},
+        "prompts": {"prompts": tmp_path},
+    }
     mug = Product("coffee mug", "Other mug", "", {}) if change == "product" else MUG
     again = hire(vision=True, **changes.get(change, {}))
     again.enrich(mug, JPEG + b"!" if change == "image" else JPEG)
@@ -505,7 +509,7 @@ def test_a_cache_that_breaks_costs_calls_alone(hire: Callable[..., Any], server:
 
 def test_a_cache_that_cannot_be_is_told_at_once(hire: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a database, and long enough to be none " * 30)
-    with pytest.raises(OSError, match="notes.txt cannot be opened: file is not a database"):
+    with pytest.raises(OSError, match=r"notes\.txt cannot be opened: file is not a database"):
         hire(cache=str(tmp_path / "notes.txt"))
     with pytest.raises(OSError, match="below cannot be opened"):
         hire(cache=str(tmp_path / "notes.txt" / "below"))
@@ -567,7 +571,7 @@ def test_a_thousand_products_on_a_bad_day(hire: Callable[..., Any], server: Agen
 
 BULK = """
 import sys
-from tests.model_repository import test_agent
+from tests.model_repository.enrich import test_agent
 where, url, cache = sys.argv[1:]
 config = test_agent.config.Config(url=url, model="scripted", cache=cache, concurrency=8)
 agent = test_agent.agent.Agent(config, test_agent.tokens.Tokens(test_agent.Path(where)))
@@ -590,7 +594,7 @@ def test_a_run_that_is_killed_repeats_what_was_in_flight_alone(
     assert 100 < server.count() < 300
     second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert second.stdout.strip() == "150"
-    # Two calls for each product; of those that were in flight when the process died, eight at most, the answers are lost.
+    # Two calls for each product. Eight at most were in flight when the process died, and their answers are lost.
     assert 300 <= server.count() <= 308
 
 
