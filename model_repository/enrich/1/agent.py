@@ -185,8 +185,7 @@ def brief(product: Product) -> Product:
         left -= len(name) + len(text)
         if left >= 0:
             attributes[clean(name)] = clean(text)
-    texts = (clean(text) for text in (product.product_type, product.title, product.description))
-    return Product(*texts, attributes)
+    return Product(clean(product.product_type), clean(product.title), clean(product.description), attributes)
 
 
 def described(product: Product) -> dict[str, Any]:

@@ -12,66 +12,9 @@ from collections.abc import Callable, Iterator
 
 from product import Product
 from tokens import Tokens
+from words import COLOURS, MATERIALS, PATTERNS, families
 
-# A line is one family: the first word is what any of the others may be called as well. Words after a "/" mean the same.
-COLOURS = """
-black / jet ebony onyx noir
-white / snow ivory cream eggshell alabaster pearl
-grey / gray greyish grayish : charcoal anthracite slate silver ash graphite gunmetal
-red / reddish : crimson scarlet burgundy maroon ruby cherry wine bordeaux vermilion brick rust
-orange / orangish : tangerine apricot peach coral amber rust terracotta
-yellow / yellowish : mustard lemon gold golden canary amber saffron ochre
-green / greenish : olive khaki mint lime emerald sage teal forest moss jade turquoise pistachio
-blue / bluish : navy azure cobalt teal turquoise sky indigo denim cyan aqua sapphire petrol
-purple / violet : lilac lavender mauve plum aubergine magenta burgundy
-pink / pinkish : rose fuchsia magenta salmon blush coral
-brown / brownish : chocolate chestnut tan camel cognac mocha beige taupe bronze copper terracotta walnut
-beige : sand taupe ecru cream camel khaki nude oatmeal
-gold / golden gilded gilt : brass
-silver / silvery : chrome steel
-multicoloured / multicolored multicolour multicolor colourful colorful rainbow
-transparent / clear see-through translucent
-"""
-PATTERNS = """
-striped / stripe stripes stripy pinstripe pinstriped
-checked / check checks checkered chequered checker plaid gingham tartan
-dotted / dot dots polka dotty spotted spots
-floral / flower flowers flowered flowery botanical
-plain / solid one-colour one-color unicolour unicolor self-coloured
-paisley
-camouflage / camo
-leopard / animal : zebra tiger
-geometric / geometrical
-herringbone
-houndstooth
-marbled / marble
-embroidered / embroidery
-"""
-MATERIALS = """
-wood / wooden timber : oak pine beech walnut bamboo teak acacia birch ash mahogany plywood
-metal / metallic : steel stainless iron aluminium aluminum brass copper chrome titanium tin zinc
-steel : stainless
-aluminium / aluminum
-leather / leathery : suede nubuck
-cotton : denim corduroy canvas flannel jersey
-wool / woolen woollen woolly : cashmere merino tweed felt
-silk / silky
-satin
-linen
-velvet / velour
-polyester
-nylon
-plastic : acrylic polypropylene polyethylene vinyl pvc melamine polycarbonate
-glass : crystal
-ceramic / ceramics : porcelain stoneware earthenware terracotta china
-stone : marble granite slate
-rubber : silicone latex
-paper / cardboard
-rattan / wicker
-fleece
-fur / furry
-faux : vegan imitation
-"""
+FAMILIES = {"colour": families(COLOURS), "pattern": families(PATTERNS), "material": families(MATERIALS)}
 NUMBERS = {
     word: str(number)
     for number, word in enumerate(
@@ -151,9 +94,9 @@ def _attributes(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
     if not _is_english(product):
         return
     said = set(_words(_said(product)))
-    for kind, families in FAMILIES.items():
+    for kind, known in FAMILIES.items():
         for word in dict.fromkeys(_words(text)):
-            if word in families and not families[word] & said:
+            if word in known and not known[word] & said:
                 yield f"The product is nowhere said to be {word}: leave out the {kind} {word!r}."
 
 
@@ -173,22 +116,6 @@ def _repetition(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
 CHECKS: tuple[Callable[[str, Product, Tokens], Iterator[str]], ...] = (
     _length, _markup, _script, _instructions, _subject, _attributes, _numbers, _repetition,
 )  # fmt: skip
-
-
-def _families(table: str) -> dict[str, frozenset[str]]:
-    """Each word to the words that justify it: itself, its synonyms, and for a family's name all of the family."""
-    justify: dict[str, set[str]] = {}
-    for line in table.strip().splitlines():
-        same, _, narrower = line.partition(":")
-        same_words = same.replace("/", " ").split()
-        for word in same_words:
-            justify.setdefault(word, set()).update(same_words, narrower.split())
-        for word in narrower.split():
-            justify.setdefault(word, set()).add(word)
-    return {word: frozenset(words) for word, words in justify.items()}
-
-
-FAMILIES = {"colour": _families(COLOURS), "pattern": _families(PATTERNS), "material": _families(MATERIALS)}
 
 
 def _said(product: Product) -> str:

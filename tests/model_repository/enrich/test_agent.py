@@ -18,16 +18,19 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import agent
+import cache
+import config
+import meter
 import pytest
+from compose import compose
+from product import Outcome, Product
+from tokens import Tokens
 
 from deploy.serve import ROOT
-from tests import siblings, toys
+from tests import toys
 from tests.agent_server import PROMPTS, AgentServer, Call, Reply, says, sensible
 
-ENRICH = ("cache", "meter", "product", "tokens", "compose", "config", "checks", "endpoint", "agent")
-cache, meter, product, tokens, compose, config, checks, endpoint, agent = siblings.load("enrich", *ENRICH)
-
-Outcome, Product = product.Outcome, product.Product
 MUG = Product("coffee mug", "Nordhaus Mug NEW!", "A mug. Also available in green.", {"colour": "red"})
 WRITTEN_MUG = ("red coffee mug", 1, Outcome.WRITTEN)
 JPEG = b"\xff\xd8\xff\xe0 not much of a photo"
@@ -39,7 +42,7 @@ SECRET = "sk-this-is-a-secret"
 def counted(tmp_path_factory: pytest.TempPathFactory) -> Any:
     file = tmp_path_factory.mktemp("tokens") / "tokenizer.json"
     toys.toy_tokenizer().save(str(file))
-    return tokens.Tokens(file)
+    return Tokens(file)
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def of(enriched: Any) -> tuple[str, int, int]:
 
 
 def composed(status: int, counted: Any, of: Any = MUG) -> tuple[str, int, int]:
-    return compose.compose(of, counted), 0, status
+    return compose(of, counted), 0, status
 
 
 def drafts(*texts: str, verdict: str = "<STOP>") -> Callable[[Call], Reply]:
@@ -344,6 +347,7 @@ def test_settings_from_the_environment() -> None:
     assert config.Config.from_environment({"PATH": "/bin", "VLCLIP_AGENT_MODEL": "m", "VLCLIP_AGENT_URL": " "}) is None
     given = {"URL": "https://me:pass@llm.example:8/v1/", "MODEL": "m", "VISION": "1", "RETRIES": "0", "OPTIONS": "{}"}
     read = config.Config.from_environment({f"VLCLIP_AGENT_{name}": value for name, value in given.items()})
+    assert read is not None
     assert (read.url, read.model, read.vision, read.retries) == ("https://me:pass@llm.example:8/v1", "m", True, 0)
     assert read.host == "https://llm.example:8"
     assert "pass" not in repr(read)
@@ -574,7 +578,7 @@ import sys
 from tests.model_repository.enrich import test_agent
 where, url, cache = sys.argv[1:]
 config = test_agent.config.Config(url=url, model="scripted", cache=cache, concurrency=8)
-agent = test_agent.agent.Agent(config, test_agent.tokens.Tokens(test_agent.Path(where)))
+agent = test_agent.agent.Agent(config, test_agent.Tokens(test_agent.Path(where)))
 with test_agent.ThreadPoolExecutor(16) as pool:
     print(sum(one.status == 0 for one in pool.map(agent.enrich, test_agent.shop(150))))
 agent.close()
@@ -586,7 +590,7 @@ def test_a_run_that_is_killed_repeats_what_was_in_flight_alone(
 ) -> None:
     server.script = lambda call: Reply(sensible(call).content, delay=0.01)
     command = [sys.executable, "-c", BULK, str(counted.file), server.url, str(tmp_path / "agent.sqlite")]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     first = subprocess.Popen(command, cwd=ROOT, env=environment)
     until(lambda: server.count() > 100, 20)
     first.send_signal(signal.SIGKILL)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import checks
 import pytest
+from product import Product
+from tokens import Tokens
 
-from tests import siblings, toys
+from tests import toys
 
-product, tokens, checks = siblings.load("enrich", "product", "tokens", "checks")
-
-Product = product.Product
 MUG = Product(
     "coffee mug", "Nordhaus Stripe Mug 2er NEW!", "A mug of navy stoneware, 330 ml.", {"colour": "Light Grey"}
 )
@@ -24,7 +24,7 @@ BOTTLE = Product("steel bottle", "Bottle 0,5 l", "Set of two bottles.", {"cap": 
 def counted(tmp_path_factory: pytest.TempPathFactory) -> Any:
     file = tmp_path_factory.mktemp("tokens") / "tokenizer.json"
     toys.toy_tokenizer().save(str(file))
-    return tokens.Tokens(file)
+    return Tokens(file)
 
 
 @pytest.mark.parametrize(
