@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import openai
 from cache import Cache
 from config import Config
-from meter import Meter, observe_seconds
+from meter import Meter
 
 LOG = logging.getLogger("vlclip.agent")
 LONGEST_WAIT = 8.0
@@ -252,7 +252,7 @@ class Endpoint:
             raise TryAgain(result) from None
         finally:
             self.meter.add("calls", role=question.role, result=result)
-            observe_seconds(self.meter, time.monotonic() - begun)
+            self.meter.observe("call_seconds", time.monotonic() - begun)
         self.circuit.answered()
         return answer
 
