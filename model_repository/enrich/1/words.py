@@ -40,8 +40,8 @@ embroidered / embroidery
 """
 MATERIALS = """
 wood / wooden timber : oak pine beech walnut bamboo teak acacia birch ash mahogany plywood
-metal / metallic : steel iron aluminium aluminum brass copper chrome titanium tin zinc
-steel / stainless
+metal / metallic : steel stainless iron aluminium aluminum brass copper chrome titanium tin zinc
+steel : stainless
 aluminium / aluminum
 leather / leathery : suede nubuck
 cotton : denim corduroy canvas flannel jersey

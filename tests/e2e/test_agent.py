@@ -1,0 +1,92 @@
+"""The agent in the real server: a thousand products on a bad day, an endpoint that goes and returns, metrics."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from product import Outcome
+
+from deploy.serve import Server
+from tests.agent_server import AgentServer, sensible
+from tests.model_repository.enrich.test_agent import bad_day
+from vlclip import Client
+
+COLOURS = ("red", "blue", "green", "black", "white")
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[AgentServer]:
+    with AgentServer() as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def served(
+    toy_repositories: list[Path], model: AgentServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    settings = {
+        "URL": model.url,
+        "MODEL": "scripted",
+        "CACHE": str(tmp_path_factory.mktemp("agent") / "agent.sqlite"),
+        "CONCURRENCY": "32",
+        "CALL_SECONDS": "1",
+        "PROBE_SECONDS": "0.2",
+    }
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in settings.items():
+            environment.setenv(f"VLCLIP_AGENT_{name}", value)
+        with Server.start(toy_repositories) as server:
+            yield server
+
+
+def shop(number: int, kind: str = "mug") -> list[dict[str, str]]:
+    return [{"product_type": kind, "title": f"{kind} {n}", "colour": COLOURS[n % 5]} for n in range(number)]
+
+
+def metric(server: Server, start: str) -> float:
+    with urllib.request.urlopen(server.metrics_url) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"vlclip_agent_{start}"))
+
+
+def test_a_thousand_products_on_a_bad_day(served: Server, model: AgentServer) -> None:
+    model.script = bad_day
+    products = shop(1000)
+    with Client(served.grpc_url, timeout=120) as client:
+        found = client.enrich(products)
+        assert found.text.tolist() == [f"{one['colour']} mug" for one in products]
+        assert set(found.status.tolist()) == {Outcome.WRITTEN}
+        assert found.rounds.max() == 1
+        np.testing.assert_allclose(np.linalg.norm(found.embedding, axis=1), 1, atol=1e-4)
+        paid = model.count()
+        again = client.enrich(products)
+        assert again.text.tolist() == found.text.tolist()
+        assert model.count() == paid
+    assert metric(served, "items{") == 2000
+    assert metric(served, 'calls{result="answered",role="evaluator"}') == 1000
+    assert metric(served, 'call_seconds_bucket{le="+Inf"}') == metric(served, "calls{") == paid
+    assert metric(served, 'cache{result="hit"}') == 2000
+
+
+def test_an_endpoint_goes_and_returns(served: Server, model: AgentServer) -> None:
+    model.script = sensible
+    with Client(served.grpc_url, timeout=120) as client:
+        model.stop()
+        down = client.enrich(shop(100, "vase"))
+        assert set(down.status.tolist()) == {Outcome.UNANSWERED}
+        assert all(down.text)
+        begun = time.monotonic()
+        assert set(client.enrich(shop(100, "lamp")).status.tolist()) == {Outcome.UNANSWERED}
+        assert time.monotonic() - begun < 2
+        assert metric(served, "circuit_open") == 1
+        model.start()
+        end = time.monotonic() + 10
+        while metric(served, "circuit_open"):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert client.enrich(shop(5, "vase")).status.tolist() == [Outcome.WRITTEN] * 5
