@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from product import Outcome
 
+from benchmarks import texts
 from deploy.serve import Server
 from tests.asking import ask_grpc, ask_http
 from tests.pictures import encode, picture
@@ -71,3 +72,13 @@ def test_what_is_no_product_costs_its_own_row_only(server: Server):
         assert answer["STATUS"][:, 0].tolist() == [Outcome.COMPOSED] + [Outcome.NOT_A_PRODUCT] * (len(rows) - 1)
         assert answer["TEXT"][1:, 0].tolist() == [b""] * (len(rows) - 1)
         np.testing.assert_allclose(np.linalg.norm(answer["EMBEDDING"], axis=1), 1, atol=1e-4)
+
+
+def test_enriching_finds_more_than_what_the_shop_wrote_and_grounding_more_than_the_whole_image(client: Client):
+    report = texts.run(client, scenes=60, seed=31)
+    figures = report["figures"]
+    assert report["statuses"] == {str(int(Outcome.COMPOSED)): 60}
+    for raw in ("title", "title, description", "type, title"):
+        assert figures["enriched"]["grounded"]["mrr"] >= figures[raw]["grounded"]["mrr"] + 0.02, raw
+        assert figures["enriched"]["grounded"]["hits5"] >= figures[raw]["grounded"]["hits5"], raw
+    assert figures["title"]["grounded"]["mrr"] > figures["title"]["whole"]["mrr"]
