@@ -15,6 +15,7 @@ import re
 import threading
 import unicodedata
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from compose import compose
 from config import Config, ConfigError
 from endpoint import Endpoint, EndpointError, Question, Turn
 from meter import Meter, Numbers
-from product import Outcome, Product
+from product import Enriched, Outcome, Product
 from tokens import Tokens
 
 LOG = logging.getLogger("vlclip.agent")
@@ -38,15 +39,6 @@ LONGEST_DATUM = 4000
 SUMMARIZER, EVALUATOR, REFINER = ROLES = ("summarizer", "evaluator", "refiner")
 SEEN = ("colour", "pattern", "material")
 """What the Summarizer is asked to read off a photo: the attributes that a text may have from there."""
-
-
-@dataclass(frozen=True)
-class Enriched:
-    """A text, the times that a draft of it was judged, and how it came about."""
-
-    text: str
-    rounds: int
-    status: Outcome
 
 
 @dataclass(frozen=True)
@@ -87,10 +79,11 @@ class Agent:
 
     def enrich(self, product: Product, image: bytes | None = None) -> Enriched:
         """A text that fits the encoder; never raises for what an endpoint does."""
-        enriched: Enriched = self._run(self._enrich(product, image or None))
-        self.meter.add("items", status=enriched.status.name.lower())
-        self.meter.add("rounds", enriched.rounds)
-        return enriched
+        return self.submit(product, image).result()
+
+    def submit(self, product: Product, image: bytes | None = None) -> Future[Enriched]:
+        """``enrich`` without waiting."""
+        return asyncio.run_coroutine_threadsafe(self._enrich(product, image or None), self._loop)
 
     def close(self) -> None:
         """Calls that are under way are given up."""
@@ -116,7 +109,10 @@ class Agent:
         shown = data_url(image) if image and self.config.vision else None
         async with self._endpoint.turn() as turn:
             text, rounds, status = await self._write(brief(product), shown, turn)
-        return Enriched(text or compose(product, self.tokens), rounds if text else 0, status)
+        rounds = rounds if text else 0
+        self.meter.add("items", status=status.name.lower())
+        self.meter.add("rounds", rounds)
+        return Enriched(text or compose(product, self.tokens), rounds, status)
 
     async def _write(self, product: Product, image: str | None, turn: Turn) -> tuple[str, int, Outcome]:
         """The last draft in which nothing is wrong by our own checks, be it stopped by the Evaluator, by the rounds or

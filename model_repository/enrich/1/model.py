@@ -4,6 +4,7 @@ The agent writes it where an endpoint is configured (``config.py`` says how), an
 """
 
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -14,44 +15,57 @@ import triton_python_backend_utils as pb_utils
 from compose import compose
 from config import Config
 from meter import BUCKETS, METRICS
-from product import Outcome, ProductError, parse
+from product import Enriched, Outcome, ProductError, parse
 from tokens import Tokens
 
-BATCH = 64
-"""Products side by side; the agent itself says how many of them it works on at a time."""
+NO_PRODUCT = Enriched("", 0, Outcome.NOT_A_PRODUCT)
+REQUESTS = 32
+"""That wait for the agent at a time; the agent itself says how many products it works on."""
 
 
 class TritonPythonModel:
     def initialize(self, args):
         self.tokenize = Path(args["model_repository"]).parent / "tokenize"
         self.tokens = Tokens.served(self.tokenize)
-        self.agent = self.metrics = None
-        self.threads = ThreadPoolExecutor(BATCH)
+        self.agent = None
         if config := Config.from_environment(os.environ):
             self.metrics = Metrics()
             self.agent = hire(config, self.tokens, self.metrics)
+            self.waiting = ThreadPoolExecutor(REQUESTS)
 
     def execute(self, requests):
         self.tokens = Tokens.served(self.tokenize, self.tokens)
-        if self.agent:
-            self.agent.tokens = self.tokens
-        pending = [[self.threads.submit(self.enrich, *item) for item in items(request)] for request in requests]
-        return [respond([item.result() for item in products]) for products in pending]
+        if self.agent is None:
+            return [respond([self.compose(raw) for raw, _ in items(request)]) for request in requests]
+        # Answered later, each by itself, so that no request waits for the slowest product of another.
+        self.agent.tokens = self.tokens
+        for request in requests:
+            self.waiting.submit(self.answer, request.get_response_sender(), list(items(request)))
+        return None
+
+    def compose(self, raw):
+        try:
+            return Enriched(compose(parse(raw), self.tokens), 0, Outcome.COMPOSED)
+        except ProductError:
+            return NO_PRODUCT
+
+    def answer(self, sender, products):
+        try:
+            pending = [self.enrich(raw, image) for raw, image in products]
+            response = respond([enriched.result() if enriched else NO_PRODUCT for enriched in pending])
+        except Exception as error:
+            response = pb_utils.InferenceResponse(error=pb_utils.TritonError(f"enrich: {type(error).__name__}"))
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def enrich(self, raw, image):
-        """The text, how often a draft was judged, and the Outcome."""
         try:
-            product = parse(raw)
+            return self.agent.submit(parse(raw), image)
         except ProductError:
-            return "", 0, Outcome.NOT_A_PRODUCT
-        if self.agent is None:
-            return compose(product, self.tokens), 0, Outcome.COMPOSED
-        enriched = self.agent.enrich(product, image)
-        return enriched.text, enriched.rounds, enriched.status
+            return None
 
     def finalize(self):
-        self.threads.shutdown()
         if self.agent:
+            self.waiting.shutdown()
             self.agent.close()
             self.metrics.close()
 
@@ -73,22 +87,39 @@ class Metrics:
         self.thread.start()
 
     def add(self, name, amount=1, **labels):
-        self.numbers.put((name, "increment", amount, labels))
+        self.numbers.put((name, "increment", amount, tuple(sorted(labels.items()))))
 
     def set(self, name, value):
-        self.numbers.put((name, "set", value, {}))
+        self.numbers.put((name, "set", value, ()))
 
     def observe(self, name, value):
-        self.numbers.put((name, "observe", value, {}))
+        self.numbers.put((name, "observe", value, ()))
 
     def publish(self):
-        while number := self.numbers.get():
-            name, change, value, labels = number
-            key = name, *sorted(labels.items())
-            if key not in self.metrics:
-                buckets = {"buckets": BUCKETS} if METRICS[name][0] == "histogram" else {}
-                self.metrics[key] = self.families[name].Metric(labels=labels, **buckets)
-            getattr(self.metrics[key], change)(value)
+        going_on = True
+        while going_on:
+            numbers = [self.numbers.get()]
+            while not self.numbers.empty():
+                numbers.append(self.numbers.get())
+            going_on = None not in numbers
+            self.send(filter(None, numbers))
+
+    def send(self, numbers):
+        """Counts are added up before, since a message costs as much for one as for many."""
+        sums = Counter()
+        for name, change, value, labels in numbers:
+            if change == "increment":
+                sums[name, labels] += value
+            else:
+                getattr(self.metric(name, labels), change)(value)
+        for (name, labels), value in sums.items():
+            self.metric(name, labels).increment(value)
+
+    def metric(self, name, labels):
+        if (name, labels) not in self.metrics:
+            buckets = {"buckets": BUCKETS} if METRICS[name][0] == "histogram" else {}
+            self.metrics[name, labels] = self.families[name].Metric(labels=dict(labels), **buckets)
+        return self.metrics[name, labels]
 
     def close(self):
         self.numbers.put(None)
@@ -116,11 +147,10 @@ def items(request):
 
 
 def respond(enriched):
-    text, rounds, status = zip(*enriched, strict=True)
     return pb_utils.InferenceResponse(
         [
-            pb_utils.Tensor("TEXT", np.array([[one.encode()] for one in text], object)),
-            pb_utils.Tensor("ROUNDS", np.array(rounds, np.int32)[:, None]),
-            pb_utils.Tensor("STATUS", np.array(status, np.int32)[:, None]),
+            pb_utils.Tensor("TEXT", np.array([[one.text.encode()] for one in enriched], object)),
+            pb_utils.Tensor("ROUNDS", np.array([[one.rounds] for one in enriched], np.int32)),
+            pb_utils.Tensor("STATUS", np.array([[one.status] for one in enriched], np.int32)),
         ]
     )

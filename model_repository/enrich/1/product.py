@@ -30,6 +30,15 @@ class Outcome(IntEnum):
     """Not JSON, or nothing in it: the text is empty."""
 
 
+@dataclass(frozen=True)
+class Enriched:
+    """A text, the times that the agent judged a draft of it, and how it came about."""
+
+    text: str
+    rounds: int
+    status: Outcome
+
+
 class ProductError(ValueError):
     """There is no product in these bytes; one sentence says why."""
 
