@@ -60,31 +60,6 @@ def metric(server: Server, start: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"vlclip_agent_{start}"))
 
 
-def test_the_agent_sees_the_grounded_product_alone(served: Server, model: AgentServer) -> None:
-    model.script = sensible
-    photos = [encode(picture(100, 160, seed=n), "JPEG") for n in range(20)]
-    products = shop(22, "bowl")
-    with Client(served.grpc_url, timeout=120) as client:
-        found = client.enrich(products, [*photos, None, b"no image"])
-    assert found.status.tolist() == [Outcome.WRITTEN] * 22
-    seen: dict[str, list[bytes]] = {}
-    for call in model.calls:
-        if "bowl" in call.data["product"]["title"]:
-            parts = call.user if isinstance(call.user, list) else []
-            urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
-            seen.setdefault(call.data["product"]["title"], []).extend(base64.b64decode(u.split(",")[1]) for u in urls)
-    # The toy detector finds everything in the upper left quarter.
-    for n, photo in enumerate(photos):
-        whole = np.asarray(Image.open(io.BytesIO(photo)).convert("RGB")).astype(float)
-        assert seen[f"bowl {n}"]
-        for file in seen[f"bowl {n}"]:
-            crop = np.asarray(Image.open(io.BytesIO(file)).convert("RGB")).astype(float)
-            assert crop.shape == (whole.shape[0] // 2, whole.shape[1] // 2, 3)
-            assert np.abs(crop - whole[: crop.shape[0], : crop.shape[1]]).mean() < 12
-    assert not seen["bowl 20"]
-    assert not seen["bowl 21"]
-
-
 def test_a_thousand_products_on_a_bad_day(served: Server, model: AgentServer) -> None:
     model.script = bad_day
     products = shop(1000)
@@ -131,3 +106,28 @@ def test_a_slow_product_delays_no_other_request(served: Server, model: AgentServ
         assert time.monotonic() - begun < 0.6
         assert not slow.done()
         assert slow.result().text.tolist() == ["red snail"]
+
+
+def test_the_agent_sees_the_grounded_product_alone(served: Server, model: AgentServer) -> None:
+    model.script = sensible
+    photos = [encode(picture(100, 160, seed=n), "JPEG") for n in range(20)]
+    products = shop(22, "bowl")
+    with Client(served.grpc_url, timeout=120) as client:
+        found = client.enrich(products, [*photos, None, b"no image"])
+    assert found.status.tolist() == [Outcome.WRITTEN] * 22
+    seen: dict[str, list[bytes]] = {}
+    for call in model.calls:
+        if "bowl" in call.data["product"]["title"]:
+            parts = call.user if isinstance(call.user, list) else []
+            urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+            seen.setdefault(call.data["product"]["title"], []).extend(base64.b64decode(u.split(",")[1]) for u in urls)
+    # The toy detector finds everything in the upper left quarter.
+    for n, photo in enumerate(photos):
+        whole = np.asarray(Image.open(io.BytesIO(photo)).convert("RGB")).astype(float)
+        assert seen[f"bowl {n}"]
+        for file in seen[f"bowl {n}"]:
+            crop = np.asarray(Image.open(io.BytesIO(file)).convert("RGB")).astype(float)
+            assert crop.shape == (whole.shape[0] // 2, whole.shape[1] // 2, 3)
+            assert np.abs(crop - whole[: crop.shape[0], : crop.shape[1]]).mean() < 12
+    assert not seen["bowl 20"]
+    assert not seen["bowl 21"]

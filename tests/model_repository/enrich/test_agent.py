@@ -433,7 +433,8 @@ def test_an_endpoint_that_hangs_is_found_out(hire: Callable[..., Any], server: A
     with within(1.5), ThreadPoolExecutor(50) as pool:
         outcomes = list(pool.map(lambda n: mugs.enrich(Product("coffee mug", f"Mug {n}")).status, range(50)))
     assert set(outcomes) == {Outcome.UNANSWERED}
-    assert server.count() == 4
+    # Those that were in flight, and again what was tried anew before the last of them had failed.
+    assert 4 <= server.count() <= 8
     server.script = sensible
     until(lambda: mugs.meter.of("circuit_open") == 0)
     assert of(mugs.enrich(MUG)) == WRITTEN_MUG
@@ -533,6 +534,26 @@ def test_threads_of_several_agents_share_a_file(tmp_path: Path) -> None:
     assert all(caches[0].get(f"{mine}/99") == "answer 99" for mine in range(len(caches)))
     for one in caches:
         one.close()
+
+
+def test_replicas_share_a_redis(hire: Callable[..., Any], server: AgentServer) -> None:
+    fakeredis = pytest.importorskip("fakeredis")
+    redis = fakeredis.TcpFakeServer(("127.0.0.1", 0))
+    threading.Thread(target=redis.serve_forever, daemon=True).start()
+    where = f"redis://127.0.0.1:{redis.server_address[1]}/0"
+    assert of(hire(cache=where).enrich(MUG)) == WRITTEN_MUG
+    another = hire(cache=where)
+    assert of(another.enrich(MUG)) == WRITTEN_MUG
+    assert another.meter.of("cache", result="hit") == server.count() == 2
+    redis.shutdown()
+    redis.server_close()
+
+
+def test_a_redis_that_is_not_there_is_told_without_its_password(hire: Callable[..., Any]) -> None:
+    pytest.importorskip("redis")
+    with pytest.raises(OSError, match="redis cannot be opened: ConnectionError") as caught:
+        hire(cache=f"redis://:{SECRET}@127.0.0.1:1/0")
+    assert SECRET not in str(caught.value)
 
 
 def shop(number: int) -> list[Any]:
