@@ -18,6 +18,8 @@ FAILURES = (OSError, http.client.HTTPException, ValueError)
 """What a call may raise: no connection, no HTTP, or not the expected answer."""
 
 ANSWER_SECONDS = 10.0
+NOT_A_PRODUCT = 4
+"""The status of an empty product. It is asked about because no agent is, which may be slow, or away, or paid for."""
 LOAD_SECONDS = 300.0
 """For a model of a gigabyte or two on a busy machine."""
 
@@ -66,8 +68,11 @@ class Api:
                 answer = self._infer(name, {tensor: samples()[tensor] for tensor in inputs})
             except FAILURES as error:
                 return f"{name} does not answer: {error}"
-            if answer.get("STATUS", [0])[0] not in (0, 1):
-                return f"{name} gives a good photo the status {answer['STATUS'][0]}"
+            status = answer.get("STATUS", [0])[0]
+            if "PRODUCT" in inputs and status != NOT_A_PRODUCT:
+                return f"{name} gives an empty product the status {status}"
+            if "PRODUCT" not in inputs and status not in (0, 1):
+                return f"{name} gives a good photo the status {status}"
             length = math.hypot(*answer.get("EMBEDDING", [1.0]))
             if not abs(length - 1) < 0.01:
                 return f"{name} gives an embedding of length {length}"
@@ -120,4 +125,4 @@ def samples() -> dict[str, bytes]:
 
     file = io.BytesIO()
     Image.linear_gradient("L").convert("RGB").save(file, "JPEG")
-    return {"IMAGE": file.getvalue(), "PRODUCT_TYPE": b"mug", "TEXT": b"a red mug"}
+    return {"IMAGE": file.getvalue(), "PRODUCT_TYPE": b"mug", "TEXT": b"a red mug", "PRODUCT": b"{}"}

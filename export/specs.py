@@ -23,7 +23,7 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """What became of one image; the values of every ``STATUS`` tensor."""
+    """What became of one image; the values of every ``STATUS`` that speaks of images."""
 
     GROUNDED = 0
     WHOLE_IMAGE = 1
@@ -51,6 +51,9 @@ class ModelSpec:
 IMAGE = TensorSpec("IMAGE", "BYTES", (1,))
 PRODUCT_TYPE = TensorSpec("PRODUCT_TYPE", "BYTES", (1,))
 TEXT = TensorSpec("TEXT", "BYTES", (1,))
+PRODUCT = TensorSpec("PRODUCT", "BYTES", (1,))
+ROUNDS = TensorSpec("ROUNDS", "INT32", (1,))
+"""How often a draft of the agent's was judged."""
 
 CANVAS = TensorSpec("CANVAS", "UINT8", ("S", "S", 3))
 SIZE = TensorSpec("SIZE", "INT32", (4,))
@@ -69,6 +72,7 @@ SCORE = TensorSpec("SCORE", "FP32", (1,))
 BOX = TensorSpec("BOX", "FP32", (4,))
 """The box that was cropped, x0 y0 x1 y1 in pixels of the original image as displayed."""
 STATUS = TensorSpec("STATUS", "INT32", (1,))
+"""A ``Status`` of an image; of a product, an ``Outcome`` of ``model_repository/enrich/1/product.py``."""
 PIXELS = TensorSpec("PIXELS", "FP32", (3, "R", "R"))
 EMBEDDING = TensorSpec("EMBEDDING", "FP32", ("D",))
 
@@ -82,6 +86,7 @@ LEAVES: dict[str, ModelSpec] = {
     "encode_image": ModelSpec((PIXELS, STATUS), (EMBEDDING,)),
     "tokenize": ModelSpec((TEXT,), (TOKENS,)),
     "encode_text": ModelSpec((TOKENS,), (EMBEDDING,)),
+    "enrich": ModelSpec((PRODUCT, IMAGE), (TEXT, ROUNDS, STATUS)),
 }
 
 PIPELINES: dict[str, ModelSpec] = {
@@ -89,4 +94,5 @@ PIPELINES: dict[str, ModelSpec] = {
     "whole_image": ModelSpec((IMAGE,), (EMBEDDING, STATUS)),
     "ground": ModelSpec((IMAGE, PRODUCT_TYPE), (BOX, SCORE, STATUS)),
     "product_text": ModelSpec((TEXT,), (EMBEDDING,)),
+    "enriched_text": ModelSpec((PRODUCT, IMAGE), (TEXT, EMBEDDING, ROUNDS, STATUS)),
 }

@@ -28,10 +28,12 @@ Texts = str | Iterable[str]
 Product = Mapping[str, Any]
 """``product_type``, ``title``, ``description`` and further attributes: whatever JSON can hold."""
 Products = Product | Iterable[Product]
+ProductImages = Image | Iterable[Image | None]
 
 AsyncImages = Images | AsyncIterable[Image]
 AsyncTexts = Texts | AsyncIterable[str]
 AsyncProducts = Products | AsyncIterable[Product]
+AsyncProductImages = ProductImages | AsyncIterable[Image | None]
 
 _END: Any = object()
 

@@ -17,6 +17,7 @@ from vlclip._connection import TLS, Headers, endpoint
 from vlclip._core import Batches, Pipeline, R, Row, Session
 from vlclip._inputs import (
     AsyncImages,
+    AsyncProductImages,
     AsyncProducts,
     AsyncTexts,
     Items,
@@ -105,7 +106,7 @@ class AsyncClient:
     async def enrich(
         self,
         products: AsyncProducts,
-        images: AsyncImages | None = None,
+        images: AsyncProductImages | None = None,
         *,
         timeout: float | Timeout | None = None,
     ) -> EnrichedTexts:
@@ -378,7 +379,7 @@ class AsyncStream:
     def enrich(
         self,
         products: AsyncProducts,
-        images: AsyncImages | None = None,
+        images: AsyncProductImages | None = None,
         *,
         timeout: float | Timeout | None = None,
     ) -> AsyncIterator[EnrichedTexts]:

@@ -16,7 +16,17 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from vlclip import _core
 from vlclip._connection import TLS, Headers, endpoint
 from vlclip._core import Batches, Pipeline, R, Row, Session
-from vlclip._inputs import Images, Items, Products, Texts, grounded_items, image_items, product_items, text_items
+from vlclip._inputs import (
+    Images,
+    Items,
+    ProductImages,
+    Products,
+    Texts,
+    grounded_items,
+    image_items,
+    product_items,
+    text_items,
+)
 from vlclip._memory import Kind
 from vlclip._retry import DEFAULT_RETRY, Call, Retry, Timeout, Tries
 from vlclip._tracing import Span
@@ -126,7 +136,7 @@ class Client:
         return self._collect(_core.PRODUCT_TEXT, text_items(texts), "status", timeout)
 
     def enrich(
-        self, products: Products, images: Images | None = None, *, timeout: float | Timeout | None = None
+        self, products: Products, images: ProductImages | None = None, *, timeout: float | Timeout | None = None
     ) -> EnrichedTexts:
         """Have an agent write a clear text about each product, and embed it.
 
@@ -385,7 +395,7 @@ class Stream:
         return self._client._parts(_core.PRODUCT_TEXT, text_items(texts), "status", timeout)
 
     def enrich(
-        self, products: Products, images: Images | None = None, *, timeout: float | Timeout | None = None
+        self, products: Products, images: ProductImages | None = None, *, timeout: float | Timeout | None = None
     ) -> Iterator[EnrichedTexts]:
         return self._client._parts(_core.ENRICHED_TEXT, product_items(products, images), "status", timeout)
 

@@ -281,7 +281,7 @@ def test_server_that_answers_wrongly_does_not_count_as_started(toy_repositories:
         shutil.copy(models / "encode_text/1/model.onnx", tmp_path / "spare.onnx")
         shutil.copy(models / "encode_prompt/1/model.onnx", models / "encode_text/1/model.onnx")
 
-    with pytest.raises(ServerError, match="is ready, but product_text does not answer"):
+    with pytest.raises(ServerError, match="is ready, but enriched_text does not answer"):
         Server.start(copy_with(toy_repositories, tmp_path, forget_unit_length))
 
 

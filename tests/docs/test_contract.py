@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import product
 import pytest
 import tritonclient.grpc
 from google.protobuf import text_format
@@ -25,7 +26,7 @@ TABLES = [
     [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     for table in re.findall(r"(?:^\|.*\n)+", PAGE, re.M)
 ]
-PIPELINE_TABLE, TENSOR_TABLE, STATUS_TABLE, ERROR_TABLE = TABLES
+PIPELINE_TABLE, TENSOR_TABLE, STATUS_TABLE, OUTCOME_TABLE, ERROR_TABLE = TABLES
 
 
 def config(path: Path) -> ModelConfig:
@@ -53,7 +54,14 @@ def test_status() -> None:
         assert meaning.startswith(status.name.lower().replace("_", " "))
 
 
+def test_status_of_products() -> None:
+    assert [int(value) for value, *_ in OUTCOME_TABLE] == list(product.Outcome)
+    for (_, meaning, *_), outcome in zip(OUTCOME_TABLE, product.Outcome, strict=True):
+        assert meaning.startswith(outcome.name.lower().replace("_", " "))
+
+
 def test_limits() -> None:
+    assert f"at most {product.MAX_BYTES} bytes" in PAGE
     models, ensembles = REPOSITORIES
     limits = config(models / "decode").parameters
     assert f"more than {limits['max_bytes'].string_value} bytes" in PAGE

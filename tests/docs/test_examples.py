@@ -82,6 +82,11 @@ def test_five_lines_of_python(server: Server, expected: np.ndarray) -> None:
     assert said.count("[") > 3
 
 
+def test_enriching(server: Server) -> None:
+    _, said = run_python("from vlclip import Client\n" + for_server(block("python", "client.enrich"), server))
+    assert said.strip() == re.findall("# (.*)", block("python", "client.enrich"))[0]
+
+
 def test_tritonclient(server: Server, expected: np.ndarray) -> None:
     names, _ = run_python(for_server(block("python", "tritonclient"), server))
     assert names["answer"].as_numpy("EMBEDDING")[0] @ expected > 0.9999

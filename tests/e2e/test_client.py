@@ -243,4 +243,4 @@ def test_models_and_health(server, twin):  # noqa: F811
     models = {model.name: model for model in twin.run(lambda c: c.models(), server.grpc_url)}
     assert models["product_image"].ready
     assert models["product_image"].max_batch_size == 64
-    assert not models["enriched_text"].ready
+    assert models["enriched_text"].ready

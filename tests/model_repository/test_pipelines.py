@@ -14,7 +14,7 @@ from tests.asking import ask_grpc, ask_http
 from tests.pictures import bad_files, encode, good_files, picture
 
 Ask = Callable[..., dict[str, np.ndarray]]
-DTYPES = {"FP32": np.float32, "INT32": np.int32}
+DTYPES = {"FP32": np.float32, "INT32": np.int32, "BYTES": np.object_}
 PHOTO = encode(picture(), "JPEG")
 
 
@@ -36,7 +36,12 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_answers_have_the_names_dtypes_and_shapes_of_the_contract(ask: Ask, name: str) -> None:
-    values = {"IMAGE": [PHOTO] * 3, "PRODUCT_TYPE": [b"mug", b"", b"lamp"], "TEXT": [b"a red mug"] * 3}
+    values = {
+        "IMAGE": [PHOTO] * 3,
+        "PRODUCT_TYPE": [b"mug", b"", b"lamp"],
+        "TEXT": [b"a red mug"] * 3,
+        "PRODUCT": [b'{"title": "a red mug"}', b"", b"{}"],
+    }
     answer = ask(name, **{tensor.name: values[tensor.name] for tensor in PIPELINES[name].inputs})
     assert set(answer) == {tensor.name for tensor in PIPELINES[name].outputs}
     for tensor in PIPELINES[name].outputs:

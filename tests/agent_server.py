@@ -1,0 +1,202 @@
+"""An OpenAI-compatible endpoint over real HTTP that says what a test tells it to, and is as bad as a test wants it.
+
+with AgentServer() as server:
+    server.script = lambda call: Reply(status=503) if call.attempt == 1 else sensible(call)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from deploy.serve import ROOT
+
+PROMPTS = {
+    role: (ROOT / "model_repository" / "enrich" / "prompts" / f"{role}.md").read_text(encoding="utf-8")
+    for role in ("summarizer", "evaluator", "refiner")
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request: whose it is, and how often this very one has come, from 1 on."""
+
+    role: str
+    body: dict[str, Any]
+    headers: dict[str, str]
+    attempt: int
+
+    @property
+    def structured(self) -> bool:
+        return "response_format" in self.body
+
+    @property
+    def system(self) -> str:
+        return next(str(one["content"]) for one in self.body["messages"] if one["role"] == "system")
+
+    @property
+    def user(self) -> Any:
+        return self.body["messages"][-1]["content"]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What stands between the delimiters."""
+        text = self.user if isinstance(self.user, str) else self.user[0]["text"]
+        data: dict[str, Any] = json.loads(text.removeprefix("<data>\n").removesuffix("\n</data>"))
+        return data
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What goes back: a completion with this content, or a raw body.
+
+    ``delay`` seconds pass before; ``drip`` seconds pass before each byte of the body; ``cut`` closes the connection in
+    the middle of it.
+    """
+
+    content: str | None = ""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    delay: float = 0.0
+    drip: float = 0.0
+    cut: bool = False
+
+    def encoded(self) -> bytes:
+        if self.body is not None:
+            return self.body
+        if self.status != 200:
+            return json.dumps({"error": {"message": "Scripted.", "type": "scripted", "code": self.status}}).encode()
+        completion = {
+            "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "scripted",
+            "choices": [{"index": 0, "finish_reason": "stop",
+                         "message": {"role": "assistant", "content": self.content}}],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
+        }  # fmt: skip
+        return json.dumps(completion).encode()
+
+
+def says(**answer: Any) -> Reply:
+    """A structured answer."""
+    return Reply(json.dumps(answer))
+
+
+def sensible(call: Call) -> Reply:
+    """What a good model would answer: the product's colour and type, and nothing to criticise."""
+    if call.role == "evaluator":
+        return says(verdict="<STOP>")
+    if call.role == "probe":
+        return Reply("OK")
+    product = call.data["product"]
+    return says(text=f"{product.get('attributes', {}).get('colour', '')} {product['type']}".strip())
+
+
+class AgentServer:
+    """Serves in a thread of its own; ``stop`` and ``start`` take the endpoint down and bring it back on its port."""
+
+    def __init__(self, script: Callable[[Call], Reply] = sensible) -> None:
+        self.script = script
+        self.calls: list[Call] = []
+        self.most_at_once = 0
+        self._at_once = 0
+        self._seen: Counter[str] = Counter()
+        self._port = 0
+        self._open: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    def count(self, role: str | None = None) -> int:
+        """Calls so far, those of the probe left out."""
+        return sum(call.role == role if role else call.role != "probe" for call in self.calls)
+
+    def start(self) -> None:
+        self._run(self._start())
+
+    def stop(self) -> None:
+        self._run(self._stop())
+
+    def __enter__(self) -> AgentServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    async def _start(self) -> None:
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self._port, family=socket.AF_INET, backlog=1000
+        )
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def _stop(self) -> None:
+        self._server.close()
+        for writer in list(self._open):
+            writer.transport.abort()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                while await self._answer(reader, writer):
+                    pass
+        finally:
+            self._open.discard(writer)
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        request, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        raw = await reader.readexactly(int(headers.get("content-length", 0)))
+        assert request.startswith("POST /v1/chat/completions "), request
+        reply = self.script(self._note(raw, headers))
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            await asyncio.sleep(reply.delay)
+        finally:
+            self._at_once -= 1
+        body = reply.encoded()
+        head = {"Content-Type": "application/json", "Content-Length": str(len(body)), **reply.headers}
+        lines = [f"HTTP/1.1 {reply.status} Scripted", *(f"{name}: {value}" for name, value in head.items())]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        if reply.cut:
+            writer.write(body[: len(body) // 2])
+            await writer.drain()
+            return False
+        for piece in [body] if not reply.drip else [body[i : i + 1] for i in range(len(body))]:
+            await asyncio.sleep(reply.drip)
+            writer.write(piece)
+            await writer.drain()
+        return True
+
+    def _note(self, raw: bytes, headers: dict[str, str]) -> Call:
+        body = json.loads(raw)
+        first = body["messages"][0]
+        roles = (role for role, prompt in PROMPTS.items() if first["content"].startswith(prompt))
+        role = next(roles, "unknown") if first["role"] == "system" else "probe"
+        question = json.dumps(body)
+        self._seen[question] += 1
+        self.calls.append(Call(role, body, headers, self._seen[question]))
+        return self.calls[-1]

@@ -1,0 +1,133 @@
+"""The agent in the real server: a thousand products on a bad day, an endpoint that goes and returns, metrics."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from product import Outcome
+
+from deploy.serve import Server
+from tests.agent_server import AgentServer, Reply, sensible
+from tests.model_repository.enrich.test_agent import bad_day, until
+from tests.pictures import encode, picture
+from vlclip import Client
+
+COLOURS = ("red", "blue", "green", "black", "white")
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[AgentServer]:
+    with AgentServer() as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def served(
+    toy_repositories: list[Path], model: AgentServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    settings = {
+        "URL": model.url,
+        "MODEL": "scripted",
+        "CACHE": str(tmp_path_factory.mktemp("agent") / "agent.sqlite"),
+        "CONCURRENCY": "32",
+        "VISION": "1",
+        "CALL_SECONDS": "1",
+        "PROBE_SECONDS": "0.2",
+    }
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in settings.items():
+            environment.setenv(f"VLCLIP_AGENT_{name}", value)
+        with Server.start(toy_repositories) as server:
+            yield server
+
+
+def shop(number: int, kind: str = "mug") -> list[dict[str, str]]:
+    return [{"product_type": kind, "title": f"{kind} {n}", "colour": COLOURS[n % 5]} for n in range(number)]
+
+
+def metric(server: Server, start: str) -> float:
+    with urllib.request.urlopen(server.metrics_url) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"vlclip_agent_{start}"))
+
+
+def test_a_thousand_products_on_a_bad_day(served: Server, model: AgentServer) -> None:
+    model.script = bad_day
+    products = shop(1000)
+    with Client(served.grpc_url, timeout=120) as client:
+        found = client.enrich(products)
+        assert found.text.tolist() == [f"{one['colour']} mug" for one in products]
+        assert set(found.status.tolist()) == {Outcome.WRITTEN}
+        assert found.rounds.max() == 1
+        np.testing.assert_allclose(np.linalg.norm(found.embedding, axis=1), 1, atol=1e-4)
+        paid = model.count()
+        again = client.enrich(products)
+        assert again.text.tolist() == found.text.tolist()
+        assert model.count() == paid
+    until(lambda: metric(served, 'call_seconds_bucket{le="+Inf"}') == paid)
+    until(lambda: metric(served, "items{") == 2000)
+    assert metric(served, 'calls{result="answered",role="evaluator"}') == 1000
+    assert metric(served, "calls{") == paid
+    assert metric(served, 'cache{result="hit"}') == 2000
+
+
+def test_an_endpoint_goes_and_returns(served: Server, model: AgentServer) -> None:
+    model.script = sensible
+    with Client(served.grpc_url, timeout=120) as client:
+        model.stop()
+        down = client.enrich(shop(100, "vase"))
+        assert set(down.status.tolist()) == {Outcome.UNANSWERED}
+        assert all(down.text)
+        begun = time.monotonic()
+        assert set(client.enrich(shop(100, "lamp")).status.tolist()) == {Outcome.UNANSWERED}
+        assert time.monotonic() - begun < 2
+        until(lambda: metric(served, "circuit_open") == 1)
+        model.start()
+        until(lambda: metric(served, "circuit_open") == 0)
+        assert client.enrich(shop(5, "vase")).status.tolist() == [Outcome.WRITTEN] * 5
+
+
+def test_a_slow_product_delays_no_other_request(served: Server, model: AgentServer) -> None:
+    model.script = lambda call: Reply(sensible(call).content, delay=0.9 if "snail" in str(call.data) else 0)
+    with Client(served.grpc_url, timeout=120) as client, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(client.enrich, shop(1, "snail"))
+        time.sleep(0.2)
+        begun = time.monotonic()
+        assert client.enrich([{}, *shop(3, "cup")]).status.tolist() == [Outcome.NOT_A_PRODUCT] + [Outcome.WRITTEN] * 3
+        assert time.monotonic() - begun < 0.6
+        assert not slow.done()
+        assert slow.result().text.tolist() == ["red snail"]
+
+
+def test_the_agent_sees_the_grounded_product_alone(served: Server, model: AgentServer) -> None:
+    model.script = sensible
+    photos = [encode(picture(100, 160, seed=n), "JPEG") for n in range(20)]
+    products = shop(22, "bowl")
+    with Client(served.grpc_url, timeout=120) as client:
+        found = client.enrich(products, [*photos, None, b"no image"])
+    assert found.status.tolist() == [Outcome.WRITTEN] * 22
+    seen: dict[str, list[bytes]] = {}
+    for call in model.calls:
+        if "bowl" in str(call.user):
+            parts = call.user if isinstance(call.user, list) else []
+            urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+            seen.setdefault(call.data["product"]["title"], []).extend(base64.b64decode(u.split(",")[1]) for u in urls)
+    # The toy detector finds everything in the upper left quarter.
+    for n, photo in enumerate(photos):
+        whole = np.asarray(Image.open(io.BytesIO(photo)).convert("RGB")).astype(float)
+        assert seen[f"bowl {n}"]
+        for file in seen[f"bowl {n}"]:
+            crop = np.asarray(Image.open(io.BytesIO(file)).convert("RGB")).astype(float)
+            assert crop.shape == (whole.shape[0] // 2, whole.shape[1] // 2, 3)
+            assert np.abs(crop - whole[: crop.shape[0], : crop.shape[1]]).mean() < 12
+    assert not seen["bowl 20"]
+    assert not seen["bowl 21"]
