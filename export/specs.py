@@ -53,7 +53,7 @@ PRODUCT_TYPE = TensorSpec("PRODUCT_TYPE", "BYTES", (1,))
 TEXT = TensorSpec("TEXT", "BYTES", (1,))
 PRODUCT = TensorSpec("PRODUCT", "BYTES", (1,))
 ROUNDS = TensorSpec("ROUNDS", "INT32", (1,))
-"""How often the agent wrote the text."""
+"""How often a draft of the agent's was judged."""
 
 CANVAS = TensorSpec("CANVAS", "UINT8", ("S", "S", 3))
 SIZE = TensorSpec("SIZE", "INT32", (4,))

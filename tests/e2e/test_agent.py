@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -10,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from product import Outcome
 
 from deploy.serve import Server
 from tests.agent_server import AgentServer, Reply, sensible
 from tests.model_repository.enrich.test_agent import bad_day, until
+from tests.pictures import encode, picture
 from vlclip import Client
 
 COLOURS = ("red", "blue", "green", "black", "white")
@@ -35,6 +39,7 @@ def served(
         "MODEL": "scripted",
         "CACHE": str(tmp_path_factory.mktemp("agent") / "agent.sqlite"),
         "CONCURRENCY": "32",
+        "VISION": "1",
         "CALL_SECONDS": "1",
         "PROBE_SECONDS": "0.2",
     }
@@ -53,6 +58,31 @@ def metric(server: Server, start: str) -> float:
     with urllib.request.urlopen(server.metrics_url) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"vlclip_agent_{start}"))
+
+
+def test_the_agent_sees_the_grounded_product_alone(served: Server, model: AgentServer) -> None:
+    model.script = sensible
+    photos = [encode(picture(100, 160, seed=n), "JPEG") for n in range(20)]
+    products = shop(22, "bowl")
+    with Client(served.grpc_url, timeout=120) as client:
+        found = client.enrich(products, [*photos, None, b"no image"])
+    assert found.status.tolist() == [Outcome.WRITTEN] * 22
+    seen: dict[str, list[bytes]] = {}
+    for call in model.calls:
+        if "bowl" in call.data["product"]["title"]:
+            parts = call.user if isinstance(call.user, list) else []
+            urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+            seen.setdefault(call.data["product"]["title"], []).extend(base64.b64decode(u.split(",")[1]) for u in urls)
+    # The toy detector finds everything in the upper left quarter.
+    for n, photo in enumerate(photos):
+        whole = np.asarray(Image.open(io.BytesIO(photo)).convert("RGB")).astype(float)
+        assert seen[f"bowl {n}"]
+        for file in seen[f"bowl {n}"]:
+            crop = np.asarray(Image.open(io.BytesIO(file)).convert("RGB")).astype(float)
+            assert crop.shape == (whole.shape[0] // 2, whole.shape[1] // 2, 3)
+            assert np.abs(crop - whole[: crop.shape[0], : crop.shape[1]]).mean() < 12
+    assert not seen["bowl 20"]
+    assert not seen["bowl 21"]
 
 
 def test_a_thousand_products_on_a_bad_day(served: Server, model: AgentServer) -> None:

@@ -15,6 +15,7 @@ import triton_python_backend_utils as pb_utils
 from compose import compose
 from config import Config
 from meter import BUCKETS, METRICS
+from photo import show
 from product import Enriched, Outcome, ProductError, parse
 from tokens import Tokens
 
@@ -44,24 +45,33 @@ class TritonPythonModel:
         return None
 
     def compose(self, raw):
-        try:
-            return Enriched(compose(parse(raw), self.tokens), 0, Outcome.COMPOSED)
-        except ProductError:
-            return NO_PRODUCT
+        product = read(raw)
+        return Enriched(compose(product, self.tokens), 0, Outcome.COMPOSED) if product else NO_PRODUCT
 
-    def answer(self, sender, products):
+    def answer(self, sender, rows):
         try:
-            pending = [self.enrich(raw, image) for raw, image in products]
+            products = [read(raw) for raw, _ in rows]
+            images = self.look(products, [image for _, image in rows])
+            pending = [
+                product and self.agent.submit(product, image) for product, image in zip(products, images, strict=True)
+            ]
             response = respond([enriched.result() if enriched else NO_PRODUCT for enriched in pending])
         except Exception as error:
             response = pb_utils.InferenceResponse(error=pb_utils.TritonError(f"enrich: {type(error).__name__}"))
         sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
-    def enrich(self, raw, image):
+    def look(self, products, images):
+        """What the agent is shown beside each product; without images where it takes none, or none can be grounded."""
+        if not self.agent.config.vision:
+            return [b""] * len(images)
         try:
-            return self.agent.submit(parse(raw), image)
-        except ProductError:
-            return None
+            types = [product.product_type if product else "" for product in products]
+            return show(
+                ask, [image if product else b"" for product, image in zip(products, images, strict=True)], types
+            )
+        except pb_utils.TritonModelException as error:
+            pb_utils.Logger.log_warn(f"enrich: the agent sees no photo, {error}")
+            return [b""] * len(images)
 
     def finalize(self):
         if self.agent:
@@ -138,6 +148,26 @@ def hire(config, tokens, metrics):
             f"VLCLIP_AGENT_URL is set, and the agent needs {error.name}: pip install 'vlclip[agent]'"
         ) from None
     return Agent(config, tokens, metrics)
+
+
+def read(raw):
+    try:
+        return parse(raw)
+    except ProductError:
+        return None
+
+
+def ask(model, outputs, **inputs):
+    """The outputs of a model of this server, in the memory of the host."""
+    answer = pb_utils.InferenceRequest(
+        model_name=model,
+        requested_output_names=outputs,
+        inputs=[pb_utils.Tensor(name, values) for name, values in inputs.items()],
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
+    ).exec()
+    if answer.has_error():
+        raise pb_utils.TritonModelException(answer.error().message())
+    return {name: pb_utils.get_output_tensor_by_name(answer, name).as_numpy() for name in outputs}
 
 
 def items(request):
