@@ -25,6 +25,7 @@ from export.precision import Policy, is_half, rounded, with_policy
 from export.reference import Reference, open_image
 from export.specs import LEAVES
 from export.tensorrt import Compiler, Limits, compile_graph
+from tests.export.hf_folders import write_tokenizer
 from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client
 
@@ -217,6 +218,9 @@ def test_a_policy_of_another_model_is_refused():
 @pytest.mark.parametrize("encoder", ["ViT-B-32", "ViT-B-16-SigLIP", "convnext_base"])
 def test_full_size(tmp_path, encoder):
     arguments = ["--detector=yolo-world-s", f"--encoder={encoder}", "--random-weights", "--precision=fp16"]
+    if encoder == "ViT-B-16-SigLIP":
+        arguments.append(f"--tokenizer={write_tokenizer('unigram', tmp_path / 'tokenizer')}")
+    tmp_path = tmp_path / "model_repository"
     assert main([*arguments, f"--out={tmp_path}"]) == 0
     manifest = repository.read_manifest(tmp_path / "manifest-1.json")
     assert manifest is not None

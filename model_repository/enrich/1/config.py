@@ -39,7 +39,7 @@ class ConfigError(ValueError):
 class Config:
     """The fields are the variables above; what is secret stays out of the representation."""
 
-    url: str = field(repr=False)
+    url: str
     model: str
     key: str = field(default="", repr=False)
     vision: bool = False
@@ -55,9 +55,9 @@ class Config:
 
     @property
     def host(self) -> str:
-        """Where the endpoint is, for messages: without what a URL may hold besides, such as a password."""
+        """Where the endpoint is, for messages."""
         parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        return f"{parts.scheme}://{parts.netloc}"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Config | None:
@@ -86,7 +86,8 @@ def _read(name: str, value: str) -> Any:
 
 def _url(text: str) -> str:
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    # HTTP libraries log the URLs that they call.
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
         raise ValueError
     return text.rstrip("/")
 
@@ -128,7 +129,7 @@ def _switch(text: str) -> bool:
 
 
 READERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
-    "url": ("http://host:port/v1 or the like", _url),
+    "url": ("http://host:port/v1 or the like, without a password", _url),
     "model": ("a name", str),
     "key": ("a key", str),
     "vision": ("0 or 1", _switch),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from typing import Literal, Protocol
 
 METRICS: dict[str, tuple[Literal["counter", "gauge", "histogram"], str]] = {
@@ -35,7 +35,7 @@ class Numbers:
     """A meter that keeps them: ``numbers.of("calls", role="refiner")`` is the sum over all other labels."""
 
     def __init__(self) -> None:
-        self.observed: defaultdict[str, list[float]] = defaultdict(list)
+        self.observed: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=1000))
         self._lock = threading.Lock()
         self._sums: defaultdict[tuple[str, frozenset[tuple[str, str]]], float] = defaultdict(float)
 

@@ -74,7 +74,8 @@ def parse(raw: bytes) -> Product:
     attributes = {name: text for name, text in _leaves(given, DEPTH) if name not in TEXTS}
     if not any(texts.values()) and not attributes:
         raise ProductError("The product says nothing: no type, no title, no description, no attribute.")
-    return Product(*(texts.get(name, "") for name in TEXTS), MappingProxyType(attributes))
+    kind, title, description = (texts.get(name, "") for name in TEXTS)
+    return Product(kind, title, description, MappingProxyType(attributes))
 
 
 def _leaves(given: Mapping[str, Any], depth: int) -> Iterator[tuple[str, str]]:
