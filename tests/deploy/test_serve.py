@@ -48,6 +48,8 @@ def assert_right(url: str) -> None:
     np.testing.assert_allclose(grounded["EMBEDDING"][:1], whole["EMBEDDING"])
     assert ask_grpc(url, "ground", IMAGE=[PHOTO], PRODUCT_TYPE=[b"mug"])["BOX"].tolist() == [[0, 0, 45, 60]]
     assert np.isclose(np.linalg.norm(ask_grpc(url, "product_text", TEXT=[b"mug"])["EMBEDDING"]), 1)
+    enriched = ask_grpc(url, "enriched_text", PRODUCT=[b'{"title": "mug"}', b"no product"], IMAGE=[b"", b""])
+    assert enriched["STATUS"].tolist() == [[1], [4]]
 
 
 def seconds_until_right(url: str, times: int = 5) -> float:
