@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -58,6 +59,9 @@ Other commands:
 Every graph is compared with PyTorch, PIL and open_clip before anything is put into place. If one differs, or a
 file is missing or damaged, the repository stays as it was. ultralytics' code and weights are AGPL-3.0.
 """
+
+
+INTERRUPTED = 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -147,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("export: interrupted; the repository is as it was", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except OSError as error:
         told = f"{error.strerror or error} ({error.filename or arguments.out})"
         print(f"export: {told}; the repository is as it was", file=sys.stderr)
@@ -188,4 +192,10 @@ def pack_mini(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code == INTERRUPTED:
+        # Ending as usual has crashed now and then, on libraries' threads that were still at work.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
