@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -77,7 +78,7 @@ class Endpoint:
     several: bool
 
 
-def endpoint(address: str | Sequence[str], tls: bool | TLS, compression: bool) -> Endpoint:
+def endpoint(address: str | Sequence[str], tls: bool | TLS, compression: bool, connect: float) -> Endpoint:
     """One address is left to gRPC, which asks for its name again when connections end; several are looked up here."""
     tls = TLS() if tls is True else tls
     addresses = [address] if isinstance(address, str) else list(address)
@@ -85,7 +86,8 @@ def endpoint(address: str | Sequence[str], tls: bool | TLS, compression: bool) -
         raise InvalidInputError("address: expected one or more, got none")
     for one in addresses:
         _check(one)
-    options = OPTIONS
+    # gRPC gives up a host that stays silent after the larger of its two waits, by default 20 s.
+    options: tuple[tuple[str, Any], ...] = (*OPTIONS, ("grpc.min_reconnect_backoff_ms", math.ceil(connect * 1e3)))
     target = addresses[0] if len(addresses) == 1 else _several(addresses)
     server_name = tls.server_name if tls else None
     if tls and len(addresses) > 1:

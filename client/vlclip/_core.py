@@ -221,7 +221,7 @@ class Session:
     def __init__(
         self,
         endpoint: Endpoint,
-        timeout: float | Timeout | None,
+        timeout: Timeout,
         retry: Retry | None,
         headers: Headers | None,
         max_in_flight: int,
@@ -232,7 +232,7 @@ class Session:
         if shared_memory and endpoint.several:
             raise InvalidInputError("shared_memory: expected the address of one server, on this host")
         self.endpoint = endpoint
-        self.timeout = Timeout.of(timeout, Timeout())
+        self.timeout = timeout
         self.budget = Budget(retry)
         self.headers = with_key(headers) if shared_memory else headers
         self.max_in_flight = max_in_flight

@@ -63,6 +63,8 @@ class Retry:
 
 
 DEFAULT_RETRY = Retry()
+NO_CONNECTION = "connections to all backends failing"
+"""What gRPC's round robin says of a request that was never sent."""
 
 
 class Budget:
@@ -96,22 +98,34 @@ class Call:
 
     def request(self) -> Tries:
         begun = time.monotonic()
-        return Tries(self.budget, begun, min(begun + self.timeout.request, self.end))
+        return Tries(self.budget, self.timeout.connect, begun, min(begun + self.timeout.request, self.end))
 
 
 class Tries:
     """The tries of one request."""
 
-    def __init__(self, budget: Budget, begun: float, end: float) -> None:
+    def __init__(self, budget: Budget, connect: float, begun: float, end: float) -> None:
         self.budget = budget
         self.allowed = end - begun
         self.count = 0
+        self._connect = connect
+        self._sent = begun
         self._end = end
+
+    def begin(self) -> None:
+        """To be called before each try."""
+        self.count += 1
+        self._sent = time.monotonic()
 
     @property
     def left(self) -> float:
         """Seconds until the deadline; at least a little, since gRPC answers a passed deadline by itself."""
         return max(self._end - time.monotonic(), 1e-3)
+
+    def left_to_connect(self, error: RequestError) -> float:
+        """Seconds for which a connection may be waited for after a try, which may have waited for one itself."""
+        waited = time.monotonic() - self._sent if NO_CONNECTION in str(error) else 0.0
+        return min(self._connect - waited, self.left)
 
     def wait_before_next(self, error: RequestError) -> float | None:
         """Seconds until the next try, or ``None`` if there is none."""

@@ -65,8 +65,9 @@ class AsyncClient:
         max_in_flight: int = 4,
         shared_memory: Kind | None = None,
     ) -> None:
-        to = endpoint(address, tls, compression)
-        self._session = Session(to, timeout, retry, headers, max_in_flight, shared_memory)
+        within = Timeout.of(timeout, Timeout())
+        to = endpoint(address, tls, compression, within.connect)
+        self._session = Session(to, within, retry, headers, max_in_flight, shared_memory)
         self._channel: Any = None
         self._stub: Any = None
         self.stream = AsyncStream(self)
@@ -274,7 +275,7 @@ class AsyncClient:
         session, tries = self._session, call.request()
         while True:
             session.check_open()
-            tries.count += 1
+            tries.begin()
             if isinstance(request, service_pb2.ModelInferRequest):
                 _core.drop_after(request, tries.left)
             headers = session.metadata() + (span.headers if span else [])
@@ -286,14 +287,14 @@ class AsyncClient:
                     raise self._closed_during() from error
                 raise
             except RequestError as error:
-                await self._prepare_next(error, tries, call)
+                await self._prepare_next(error, tries)
                 if span:
                     span.tried(error)
             else:
                 call.budget.answered()
                 return response
 
-    async def _prepare_next(self, error: RequestError, tries: Tries, call: Call) -> None:
+    async def _prepare_next(self, error: RequestError, tries: Tries) -> None:
         """Waits until the request may be sent again; raises where it may not."""
         if self._session.closed:
             raise self._closed_during() from error
@@ -303,8 +304,10 @@ class AsyncClient:
         await asyncio.sleep(wait)
         if self._session.closed:
             raise self._closed_during() from error
+        seconds = tries.left_to_connect(error)
+        if seconds <= 0:
+            raise error
         try:  # to connect: gRPC would rather fail the next try at once
-            seconds = min(call.timeout.connect, tries.left)
             await self._stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=seconds, wait_for_ready=True)
         except grpc.RpcError as failure:
             if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -94,8 +94,9 @@ class Client:
         max_in_flight: int = 4,
         shared_memory: Kind | None = None,
     ) -> None:
-        to = endpoint(address, tls, compression)
-        self._session = Session(to, timeout, retry, headers, max_in_flight, shared_memory)
+        within = Timeout.of(timeout, Timeout())
+        to = endpoint(address, tls, compression, within.connect)
+        self._session = Session(to, within, retry, headers, max_in_flight, shared_memory)
         if to.credentials:
             self._channel = grpc.secure_channel(to.target, to.credentials, to.options, to.compression)
         else:
@@ -293,7 +294,7 @@ class Client:
         session, tries = self._session, call.request()
         while True:
             session.check_open()
-            tries.count += 1
+            tries.begin()
             if isinstance(request, service_pb2.ModelInferRequest):
                 _core.drop_after(request, tries.left)
             headers = session.metadata() + (span.headers if span else [])
@@ -307,14 +308,14 @@ class Client:
                 session.check_open()
                 raise error
             except RequestError as error:
-                self._prepare_next(error, tries, call, flight)
+                self._prepare_next(error, tries, flight)
                 if span:
                     span.tried(error)
             else:
                 call.budget.answered()
                 return response
 
-    def _prepare_next(self, error: RequestError, tries: Tries, call: Call, flight: _Flight | None) -> None:
+    def _prepare_next(self, error: RequestError, tries: Tries, flight: _Flight | None) -> None:
         """Waits until the request may be sent again; raises where it may not."""
         session = self._session
         if session.closed:
@@ -325,8 +326,10 @@ class Client:
         (flight.ended if flight else session.closing).wait(wait)
         if flight and flight.ended.is_set():
             raise CancelledError("the call ended before this request did") from error
+        seconds = tries.left_to_connect(error)
+        if seconds <= 0:
+            raise error
         try:  # to connect: gRPC would rather fail the next try at once
-            seconds = min(call.timeout.connect, tries.left)
             self._stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=seconds, wait_for_ready=True)
         except grpc.RpcError as failure:
             if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:

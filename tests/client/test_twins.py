@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -241,6 +242,19 @@ def test_no_call_outlives_its_deadline(triton, twin, timeout, trouble):
         twin.run(answers, proxy.address, timeout=timeout)
     assert time.monotonic() - begun < 0.4 + 0.1 + 0.1  # the second tenth is for starting and closing
     proxy.close()
+
+
+@pytest.mark.parametrize("trouble", ["silent", "refused"])
+def test_no_connection_is_waited_for_longer_than_allowed(twin, trouble):
+    """Of a host that swallows what is sent, and of a port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        if trouble == "refused":
+            nobody.close()
+        begun = time.monotonic()
+        with pytest.raises(vlclip.UnavailableError, match="no server runs there"):
+            twin.run(lambda c: c.embed_texts("1"), address, timeout=vlclip.Timeout(request=20, connect=0.6))
+        assert 0.5 < time.monotonic() - begun < 0.6 + 0.1 + 0.2  # more than a tenth for the waits between tries
 
 
 def test_the_total_is_for_all_batches(triton, twin):
