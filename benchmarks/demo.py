@@ -8,7 +8,6 @@ Writes build/demo/index.html, the photos and their crops beside it.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import time
@@ -29,7 +28,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.retrieval import ranks
-from benchmarks.target import add_url, served
+from benchmarks.target import parser_of, served
 from training.catalogue.items import TRAINED_TYPES, Item, draw_item
 from training.catalogue.scenes import scene
 from vlclip import Client, ImageEmbeddings, Status
@@ -265,14 +264,11 @@ def show(entries: Sequence[Entry], found: ImageEmbeddings, figures: dict[str, fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("demo", __doc__, figures=False)
     parser.add_argument("--photos", type=Path, help="folder of your own photos (default: draw a catalogue)")
     parser.add_argument("--type", default="", help='product type of your photos, such as "mug"')
     parser.add_argument("--count", type=int, default=300, help="photos to draw (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/demo"), help="where the page goes (%(default)s)")
-    add_url(parser)
     args = parser.parse_args()
     if args.photos and not args.photos.is_dir():
         raise SystemExit(f"--photos: no such folder: {args.photos}")

@@ -9,8 +9,6 @@ Triton, the hops between the models, decoding and tokenizing cost.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import sys
@@ -27,7 +25,7 @@ from tokenizers import Tokenizer
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from benchmarks.retrieval import draw_scenes
-from benchmarks.target import add_url, served
+from benchmarks.target import keep, parser_of, served
 from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client
 
@@ -122,18 +120,13 @@ def show(report: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.latency", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("latency", __doc__)
     parser.add_argument("--rounds", type=int, default=200, help="images to send (%(default)s)")
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    add_url(parser)
     args = parser.parse_args()
     with served(args.url) as url, Client(url) as client:
         report = run(client, args.rounds)
     show(report)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    keep(report, args.json)
 
 
 if __name__ == "__main__":

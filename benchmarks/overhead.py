@@ -9,9 +9,7 @@ bounded. With ``--no-server`` both ask a server that answers at once, so that on
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import statistics
 import threading
 import time
@@ -19,7 +17,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -30,7 +27,7 @@ from rich.table import Table
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from benchmarks.retrieval import draw_scenes
-from benchmarks.target import add_url, served
+from benchmarks.target import keep, parser_of, served
 from training.catalogue.items import TRAINED_TYPES
 from vlclip import AsyncClient, Client
 
@@ -190,14 +187,10 @@ def show(report: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.overhead", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("overhead", __doc__)
     parser.add_argument("--turns", type=int, default=9, help="of each client (%(default)s)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn (%(default)s)")
     parser.add_argument("--no-server", action="store_true", help="ask a server that answers at once")
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    add_url(parser)
     args = parser.parse_args()
     if args.no_server:
         server, url = instant()
@@ -207,8 +200,7 @@ def main() -> None:
         with served(args.url) as url:
             report = run(url, args.turns, args.seconds)
     show(report)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    keep(report, args.json)
 
 
 if __name__ == "__main__":

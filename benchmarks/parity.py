@@ -9,16 +9,14 @@ the box that came back. It needs the checkpoint that the served models were expo
 
 from __future__ import annotations
 
-import argparse
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from benchmarks.target import add_url, served
+from benchmarks.target import keep, parser_of, served
 from export.reference import Reference, open_image
 from vlclip import Client, Status
 
@@ -64,21 +62,16 @@ def compare(client: Client, reference: Reference, photos: list[tuple[Path, str]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.parity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("parity", __doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos")
     parser.add_argument("--type", default="product", help="prompt where photos.csv gives none (%(default)s)")
     parser.add_argument("--encoder", default="mini", help="what `python -m export --encoder` was given (%(default)s)")
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    add_url(parser)
     args = parser.parse_args()
     photos = find_photos(args.photos, args.type)
     with served(args.url) as url, Client(url, timeout=120) as client:
         report = compare(client, Reference(args.encoder), photos)
     Console().print(report)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    keep(report, args.json)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,15 @@ and the mean reciprocal rank (``mrr``). A second set has only product types that
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.target import add_url, served
+from benchmarks.target import keep, parser_of, served
 from training.catalogue.items import HELD_OUT_TYPES, TRAINED_TYPES, Item, draw_item, is_held_out
 from training.catalogue.scenes import Photo, scene
 from vlclip import Client, Status
@@ -125,19 +122,14 @@ def show(report: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.retrieval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("retrieval", __doc__)
     parser.add_argument("--scenes", type=int, default=500, help="scenes to search (%(default)s)")
     parser.add_argument("--seed", type=int, default=12345, help="of the catalogue (%(default)s; 1 is the training's)")
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    add_url(parser)
     args = parser.parse_args()
     with served(args.url) as url, Client(url, timeout=120) as client:
         report = run(client, args.scenes, args.seed)
     show(report)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    keep(report, args.json)
 
 
 if __name__ == "__main__":

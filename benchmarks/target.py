@@ -1,17 +1,32 @@
-"""The server that a benchmark talks to: a running one by its address, or one of its own for as long as it runs."""
+"""What benchmarks share: their options, and the server that they talk to."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from deploy.serve import Server
 
 
-def add_url(parser: argparse.ArgumentParser) -> None:
-    """The option ``--url``."""
+def parser_of(name: str, doc: str | None, *, figures: bool = True) -> argparse.ArgumentParser:
+    """A benchmark's, whose help is its module's text, with ``--url``, and with ``--json`` where there are figures."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if figures:
+        parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--url", help="gRPC address of a running server (default: one is started)")
+    return parser
+
+
+def keep(report: dict[str, Any], file: Path | None) -> None:
+    """Writes the figures where ``--json`` says."""
+    if file:
+        file.write_text(json.dumps(report, indent=2) + "\n")
 
 
 @contextmanager

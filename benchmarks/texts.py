@@ -9,10 +9,7 @@ which nobody has in a shop and which is the ceiling, is told colour or pattern o
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.retrieval import draw_scenes, ranks
-from benchmarks.target import add_url, served
+from benchmarks.target import keep, parser_of, served
 from training.catalogue.items import TRAINED_TYPES, Item
 from vlclip import Client
 
@@ -89,19 +86,14 @@ def show(report: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.texts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("texts", __doc__)
     parser.add_argument("--scenes", type=int, default=500, help="scenes to search (%(default)s)")
     parser.add_argument("--seed", type=int, default=2468, help="of the catalogue (%(default)s; 1 is the training's)")
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    add_url(parser)
     args = parser.parse_args()
     with served(args.url) as url, Client(url, timeout=120) as client:
         report = run(client, args.scenes, args.seed)
     show(report)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    keep(report, args.json)
 
 
 if __name__ == "__main__":

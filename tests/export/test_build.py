@@ -16,10 +16,11 @@ from tokenizers import Tokenizer
 
 from export import gate, repository
 from export.__main__ import main
-from export.build import build, example_photos, make_request, plan_detect
+from export.build import build, make_request
 from export.errors import ExportError, ParityError, SourceError, UnsupportedModel, UsageError
 from export.examples import SIZES_WH, TEXTS, canvases, pictures
 from export.graph import check_contract
+from export.plan import example_photos, plan_detect
 from export.reference import Reference, crop_outwards
 from export.sources import load_detector, load_encoder, resolve_detector, resolve_encoder
 from export.specs import LEAVES

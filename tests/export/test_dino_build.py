@@ -13,22 +13,13 @@ import torch
 from PIL import Image, ImageOps
 
 from export import examples, gate, repository
-from export.build import (
-    Settings,
-    build,
-    example_photos,
-    export_leaf,
-    load_prompt_encoder,
-    make_request,
-    plan,
-    plan_detect_phrase,
-    truth_of,
-)
+from export.build import build, export_leaf, load_prompt_encoder, make_request
 from export.errors import ParityError, SourceError, UsageError
 from export.examples import pictures
 from export.graph import check_contract
 from export.grounding_dino import EncodeDinoPrompt
 from export.phrases import LONGEST, PhraseTokenizer, character_tokenizer
+from export.plan import Settings, example_photos, plan, plan_detect_phrase, truth_of
 from export.sources import load_detector, load_encoder, resolve_detector
 from export.specs import LEAVES
 from export.tensorrt import Compiler, Limits, compile_graph

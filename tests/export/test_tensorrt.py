@@ -14,17 +14,12 @@ from onnx import parser
 
 from export import repository
 from export.__main__ import main
-from export.build import (
-    LeafExport,
-    build,
-    example_photos,
-    make_request,
-    plan_detect,
-)
+from export.build import build, make_request
 from export.errors import MachineError, PlanError, UsageError
 from export.gate import pixel_check
 from export.graph import export_graph
 from export.images import Crop, Fit, Preprocessing
+from export.plan import LeafExport, example_photos, plan_detect
 from export.repository import put_in_place, staging
 from export.sources import load_detector, resolve_detector
 from export.specs import CANVAS, EMBEDDING, LEAVES, TOKENS, ModelSpec
