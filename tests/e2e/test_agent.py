@@ -17,7 +17,7 @@ from product import Outcome
 
 from deploy.serve import Server
 from tests.agent_server import AgentServer, Reply, sensible
-from tests.model_repository.enrich.test_agent import bad_day, until
+from tests.model_repository.enrich.scripts import bad_day, until
 from tests.pictures import encode, picture
 from vlclip import Client
 
