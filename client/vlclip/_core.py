@@ -138,7 +138,7 @@ def infer_request(
 
 
 def drop_after(request: Any, seconds: float) -> None:
-    """Triton drops the request from its queues when nobody waits for it any more."""
+    """Tells a Triton whose queues heed it when nobody waits any more; gRPC's deadline says so to every server."""
     request.parameters["timeout"].int64_param = max(1, round(seconds * 1e6))
 
 
