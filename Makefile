@@ -72,6 +72,11 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	@test -d $(VENV)/tritonserver/numpy || $(PIP) --upgrade --no-deps --target $(VENV)/tritonserver nvidia-pytriton==0.7.0 numpy==1.26.4
 	@touch $@
 
+$(VENV)/.bench: pyproject.toml | $(VENV)/.demo
+	@echo "Installing the load generators"
+	@$(PIP) --editable '.[bench]'
+	@touch $@
+
 $(VENV)/.dev: pyproject.toml | $(VENV)/.demo
 	@echo "Installing PyTorch, the exporters and the test tools (some minutes and gigabytes)"
 	@$(PIP) --editable '.[dev]'
