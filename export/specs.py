@@ -54,6 +54,8 @@ TEXT = TensorSpec("TEXT", "BYTES", (1,))
 PRODUCT = TensorSpec("PRODUCT", "BYTES", (1,))
 ROUNDS = TensorSpec("ROUNDS", "INT32", (1,))
 """How often a draft of the agent's was judged."""
+PROMPTS = TensorSpec("PROMPTS", "BYTES", (1,))
+"""The version of the agent's prompts that a text was written with; empty where it was composed."""
 
 CANVAS = TensorSpec("CANVAS", "UINT8", ("S", "S", 3))
 SIZE = TensorSpec("SIZE", "INT32", (4,))
@@ -86,7 +88,7 @@ LEAVES: dict[str, ModelSpec] = {
     "encode_image": ModelSpec((PIXELS, STATUS), (EMBEDDING,)),
     "tokenize": ModelSpec((TEXT,), (TOKENS,)),
     "encode_text": ModelSpec((TOKENS,), (EMBEDDING,)),
-    "enrich": ModelSpec((PRODUCT, IMAGE), (TEXT, ROUNDS, STATUS)),
+    "enrich": ModelSpec((PRODUCT, IMAGE), (TEXT, ROUNDS, STATUS, PROMPTS)),
 }
 
 PIPELINES: dict[str, ModelSpec] = {
@@ -94,5 +96,5 @@ PIPELINES: dict[str, ModelSpec] = {
     "whole_image": ModelSpec((IMAGE,), (EMBEDDING, STATUS)),
     "ground": ModelSpec((IMAGE, PRODUCT_TYPE), (BOX, SCORE, STATUS)),
     "product_text": ModelSpec((TEXT,), (EMBEDDING,)),
-    "enriched_text": ModelSpec((PRODUCT, IMAGE), (TEXT, EMBEDDING, ROUNDS, STATUS)),
+    "enriched_text": ModelSpec((PRODUCT, IMAGE), (TEXT, EMBEDDING, ROUNDS, STATUS, PROMPTS)),
 }

@@ -76,6 +76,7 @@ OUTPUTS = {
     "status": Output("STATUS", "INT32", np.int32, (1,), ()),
     "text": Output("TEXT", "BYTES", object, (1,), ()),
     "rounds": Output("ROUNDS", "INT32", np.int32, (1,), ()),
+    "prompts": Output("PROMPTS", "BYTES", object, (1,), ()),
 }
 """The tensor behind each field of a result."""
 

@@ -111,9 +111,11 @@ class EnrichedTexts(Result):
     embedding  [N, D]  unit length
     rounds     [N]     how often the text was written
     status     [N]     0 where the agent wrote it; else the server's reason why it was composed from the metadata
+    prompts    [N]     str, the version of the prompts that it was written with; empty where it was composed
     """
 
     text: npt.NDArray[np.object_]
     embedding: FloatArray
     rounds: IntArray
     status: IntArray
+    prompts: npt.NDArray[np.object_]

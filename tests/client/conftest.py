@@ -19,7 +19,7 @@ PIPELINES = {
     "whole_image": ("EMBEDDING", "STATUS"),
     "ground": ("BOX", "SCORE", "STATUS"),
     "product_text": ("EMBEDDING",),
-    "enriched_text": ("TEXT", "EMBEDDING", "ROUNDS", "STATUS"),
+    "enriched_text": ("TEXT", "EMBEDDING", "ROUNDS", "STATUS", "PROMPTS"),
 }
 
 
@@ -149,6 +149,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             "STATUS": ("INT32", np.where(number < 0, 2, 0).astype(np.int32)[:, None]),
             "ROUNDS": ("INT32", np.ones((n, 1), np.int32)),
             "TEXT": ("BYTES", np.array([len(item).to_bytes(4, "little") + item for item in items], object)[:, None]),
+            "PROMPTS": ("BYTES", np.array([b"\x02\0\0\0v1"] * n, object)[:, None]),
         }
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         assert {output.name for output in request.outputs} <= set(PIPELINES[request.model_name])

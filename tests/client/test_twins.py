@@ -86,6 +86,7 @@ def test_enrich(triton, twin):
     assert result.text.tolist() == ['{"product_type": "mug", "title": "7"}', '{"title": "Größe"}']
     assert result.embedding[:, 1].tolist() == [0, 2]
     assert result.rounds.tolist() == [1, 1]
+    assert result.prompts.tolist() == ["v1", "v1"]
     assert len(twin.run(lambda c: c.enrich([]), triton.address).text) == 0
 
 

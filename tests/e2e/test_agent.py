@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from agent import Prompts
+from config import PROMPTS
 from PIL import Image
 from product import Outcome
 
@@ -69,6 +71,7 @@ def test_a_thousand_products_on_a_bad_day(served: Server, model: AgentServer) ->
         assert found.text.tolist() == [f"{one['colour']} mug" for one in products]
         assert set(found.status.tolist()) == {Outcome.WRITTEN}
         assert found.rounds.max() == 1
+        assert set(found.prompts) == {Prompts.read(PROMPTS).version}
         np.testing.assert_allclose(np.linalg.norm(found.embedding, axis=1), 1, atol=1e-4)
         paid = model.count()
         again = client.enrich(products)

@@ -33,6 +33,7 @@ def test_every_product_has_a_text_and_its_embedding(client: Client):
     found = client.enrich(PRODUCTS)
     assert found.status.tolist() == [Outcome.COMPOSED] * 4 + [Outcome.NOT_A_PRODUCT]
     assert found.rounds.tolist() == [0] * 5
+    assert found.prompts.tolist() == [""] * 5
     assert [bool(text) for text in found.text] == [True] * 4 + [False]
     expected = client.embed_texts(list(found.text)).embedding
     np.testing.assert_allclose((found.embedding * expected).sum(1), 1, atol=1e-5)

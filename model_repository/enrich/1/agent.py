@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Prompts:
         except (OSError, UnicodeError) as error:
             raise ConfigError(f"the prompts in {folder} cannot be read: {error}") from None
 
-    @property
+    @cached_property
     def version(self) -> str:
         return hashlib.sha256(json.dumps(dict(self.texts), sort_keys=True).encode()).hexdigest()[:12]
 
@@ -109,10 +110,11 @@ class Agent:
         shown = data_url(image) if image and self.config.vision else None
         async with self._endpoint.turn() as turn:
             text, rounds, status = await self._write(brief(product), shown, turn)
-        rounds = rounds if text else 0
         self.meter.add("items", status=status.name.lower())
-        self.meter.add("rounds", rounds)
-        return Enriched(text or compose(product, self.tokens), rounds, status)
+        self.meter.add("rounds", rounds if text else 0)
+        if not text:
+            return Enriched(compose(product, self.tokens), 0, status)
+        return Enriched(text, rounds, status, self.prompts.version)
 
     async def _write(self, product: Product, image: str | None, turn: Turn) -> tuple[str, int, Outcome]:
         """The last draft in which nothing is wrong by our own checks, be it stopped by the Evaluator, by the rounds or

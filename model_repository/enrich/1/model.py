@@ -1,4 +1,4 @@
-"""PRODUCT, a shop's JSON, to TEXT, what a shopper would type to find it, with ROUNDS and STATUS.
+"""PRODUCT, a shop's JSON, to TEXT, what a shopper would type to find it, with ROUNDS, STATUS and PROMPTS.
 
 The agent writes it where an endpoint is configured (``config.py`` says how), and else it is composed.
 """
@@ -182,5 +182,6 @@ def respond(enriched):
             pb_utils.Tensor("TEXT", np.array([[one.text.encode()] for one in enriched], object)),
             pb_utils.Tensor("ROUNDS", np.array([[one.rounds] for one in enriched], np.int32)),
             pb_utils.Tensor("STATUS", np.array([[one.status] for one in enriched], np.int32)),
+            pb_utils.Tensor("PROMPTS", np.array([[one.prompts.encode()] for one in enriched], object)),
         ]
     )

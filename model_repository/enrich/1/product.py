@@ -37,6 +37,8 @@ class Enriched:
     text: str
     rounds: int
     status: Outcome
+    prompts: str = ""
+    """Their version, where the agent wrote the text."""
 
 
 class ProductError(ValueError):
