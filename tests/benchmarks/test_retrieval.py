@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.retrieval import Answers, box_iou, measure, ranks
+from benchmarks.ablation import ranks
+from benchmarks.retrieval import Answers, box_iou, measure
 from training.catalogue.items import draw_item
 
 

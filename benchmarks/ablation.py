@@ -1,0 +1,146 @@
+"""What each part of the paper buys, one added after the other: `python -m benchmarks.retrieval --ablation`.
+
+The queries are what a shop has of each product, its noisy title and description, raw and as `enriched_text` makes
+them; what is searched are the scenes, as whole images and as grounded products. No text but the caption, which nobody
+has in a shop and which is the ceiling, is told colour or pattern other than in the shop's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from training.catalogue.items import Item
+from training.catalogue.scenes import Photo
+from vlclip import Client
+
+TOP = 5
+DRAWS = 1000
+RAW, ENRICHED = "title, description", "enriched"
+STEPS = {
+    "whole image, raw text": ("whole", RAW),
+    "+ grounding": ("grounded", RAW),
+    "+ enriched text": ("grounded", ENRICHED),
+}
+"""The paper's ablation, read upwards: what is searched, and for which text."""
+
+
+def products(items: Sequence[Item]) -> list[dict[str, str]]:
+    """What a shop has of each: no more than the text that it is compared with, and the type that grounding has too."""
+    return [{"product_type": item.product_type, "title": item.title, "description": item.description} for item in items]
+
+
+def raw_texts(items: Sequence[Item]) -> dict[str, list[str]]:
+    """The texts that need no server."""
+    return {
+        "title": [item.title for item in items],
+        RAW: [f"{item.title}. {item.description}" for item in items],
+        "type, title": [f"{item.product_type} {item.title}" for item in items],
+        "caption": [item.caption for item in items],
+    }
+
+
+def measure(rank: np.ndarray) -> dict[str, float]:
+    """HITS@5 and the mean reciprocal rank of the ranks [N], each with the bounds of its 95 % bootstrap interval."""
+    found: dict[str, float] = {}
+    draws = np.random.default_rng(0).integers(len(rank), size=(DRAWS, len(rank)))
+    for name, each in {"hits5": rank <= TOP, "mrr": 1 / rank}.items():
+        low, high = np.quantile(each[draws].mean(axis=1), (0.025, 0.975))
+        found |= {name: float(each.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return found
+
+
+def ranks(text: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Rank of the own image, from 1, for each of N texts [N, D] among N images [N, D]; ties count against it."""
+    similarity = text @ images.T
+    own = np.diagonal(similarity)[:, None]
+    return (similarity >= own).sum(1)
+
+
+def run(client: Client, photos: Sequence[Photo]) -> dict[str, Any]:
+    """The figures of every text, among whole images and among grounded products."""
+    items, files = [photo.items[0] for photo in photos], [photo.jpeg for photo in photos]
+    images = {
+        "whole": client.embed_whole_images(files).embedding,
+        "grounded": client.embed_images(files, [item.product_type for item in items]).embedding,
+    }
+    enriched = client.enrich(products(items))
+    texts = {name: client.embed_texts(texts).embedding for name, texts in raw_texts(items).items()}
+    texts[ENRICHED] = enriched.embedding
+    return {
+        "statuses": {str(status): int((enriched.status == status).sum()) for status in np.unique(enriched.status)},
+        "examples": [[item.title, str(text)] for item, text in zip(items[:3], enriched.text, strict=False)],
+        "figures": {
+            name: {where: measure(ranks(embedding, among)) for where, among in images.items()}
+            for name, embedding in texts.items()
+        },
+    }
+
+
+def steps(report: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The figures of ``STEPS``."""
+    return {step: report["figures"][text][where] for step, (where, text) in STEPS.items()}
+
+
+def is_ordered(report: dict[str, Any]) -> bool:
+    """Whether each step is better than the one before it, in both figures."""
+    found = list(steps(report).values())
+    return all(before[name] < after[name] for before, after in pairwise(found) for name in ("hits5", "mrr"))
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the steps, the figures of all texts, and how some texts came out."""
+    console = Console()
+    title = f"among {report['scenes']} scenes, seed {report['seed']}"
+    table = Table("", title=f"What each part buys, {title}", caption="in brackets: 95 % bootstrap intervals")
+    for column in ("HITS@5", "MRR"):
+        table.add_column(column, justify="right")
+    for step, figures in steps(report).items():
+        cells = (
+            f"{figures[name]:.3f} [{figures[f'{name}_low']:.3f}, {figures[f'{name}_high']:.3f}]".replace("[", "\\[")
+            for name in ("hits5", "mrr")
+        )
+        table.add_row(step, *cells)
+    console.print(table)
+    table = Table("text", title=f"All texts, {title}")
+    for column in ("HITS@5 whole", "MRR whole", "HITS@5 grounded", "MRR grounded"):
+        table.add_column(column, justify="right")
+    for name, places in sorted(report["figures"].items(), key=lambda row: row[1]["grounded"]["mrr"]):
+        table.add_row(
+            name, *(f"{places[where][key]:.3f}" for where in ("whole", "grounded") for key in ("hits5", "mrr"))
+        )
+    console.print(table)
+    console.print(f"status of the enriched texts: {report['statuses']}")
+    for raw, text in report["examples"]:
+        console.print(f"  {raw}\n    {text}", markup=False, highlight=False)
+    order = "each part adds to the one before" if is_ordered(report) else "NOT reproduced"
+    console.print(f"The paper's order: {order}")
+
+
+def plot(report: dict[str, Any], file: Path) -> None:
+    """Draw the steps as bars with their intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    found = steps(report)
+    where = np.arange(len(found))
+    for shift, name, label, colour in ((-0.2, "hits5", "HITS@5", "#2f6f9f"), (0.2, "mrr", "MRR", "#d98b3a")):
+        height = np.array([figures[name] for figures in found.values()])
+        errors = np.abs([[figures[f"{name}_{end}"] for figures in found.values()] for end in ("low", "high")] - height)
+        bars = axes.bar(where + shift, height, 0.38, label=label, color=colour, yerr=errors, capsize=4, ecolor="#444")
+        axes.bar_label(bars, [f"{value:.3f}" for value in height], padding=3)
+    axes.set_xticks(where, list(found))
+    axes.set_ylim(0, 1.1)
+    axes.set_ylabel(f"of {report['scenes']} queries")
+    axes.set_title(f"Text to image retrieval among {report['scenes']} cluttered scenes (bars: 95 % bootstrap)")
+    axes.legend(loc="upper left", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=120)
