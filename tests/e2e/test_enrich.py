@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from product import Outcome
 
-from benchmarks import texts
+from benchmarks import ablation, retrieval
 from deploy.serve import Server
 from tests.asking import ask_grpc, ask_http
 from tests.pictures import encode, picture
+from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client
 
 PRODUCTS: list[dict[str, Any]] = [
@@ -75,11 +78,14 @@ def test_what_is_no_product_costs_its_own_row_only(server: Server):
         np.testing.assert_allclose(np.linalg.norm(answer["EMBEDDING"], axis=1), 1, atol=1e-4)
 
 
-def test_enriching_finds_more_than_what_the_shop_wrote_and_grounding_more_than_the_whole_image(client: Client):
-    report = texts.run(client, scenes=60, seed=31)
+def test_grounding_and_enriching_each_add_to_retrieval(client: Client, tmp_path: Path):
+    report = ablation.run(client, retrieval.draw_scenes(60, 31, TRAINED_TYPES)) | {"scenes": 60, "seed": 31}
+    assert ablation.is_ordered(report), ablation.steps(report)
     figures = report["figures"]
     assert report["statuses"] == {str(int(Outcome.COMPOSED)): 60}
     for raw in ("title", "title, description", "type, title"):
         assert figures["enriched"]["grounded"]["mrr"] >= figures[raw]["grounded"]["mrr"] + 0.02, raw
         assert figures["enriched"]["grounded"]["hits5"] >= figures[raw]["grounded"]["hits5"], raw
-    assert figures["title"]["grounded"]["mrr"] > figures["title"]["whole"]["mrr"]
+    ablation.plot(report, tmp_path / "ablation.png")
+    with Image.open(tmp_path / "ablation.png") as picture:
+        assert picture.size == (960, 504)

@@ -12,7 +12,7 @@ import tritonclient.grpc
 import tritonclient.http
 from PIL import Image
 
-from benchmarks import ablation, demo, parity, retrieval
+from benchmarks import demo, parity, retrieval
 from deploy.serve import Server
 from export.reference import Reference, open_image
 from training.catalogue.items import TRAINED_TYPES
@@ -49,15 +49,6 @@ def test_grounding_finds_the_right_product_and_makes_it_searchable(client: Clien
     assert report["hits5_grounded"] >= report["hits5_whole"] + 0.15
     assert report["mrr_grounded"] > report["mrr_whole"]
     assert 0 <= report["held_out_types"]["iou50"] <= 1
-
-
-def test_grounding_and_enriching_each_add_to_retrieval(client: Client, tmp_path: Path):
-    report = ablation.run(client, retrieval.draw_scenes(60, 99, TRAINED_TYPES)) | {"scenes": 60, "seed": 99}
-    assert report["statuses"] == {"1": 60}
-    assert ablation.is_ordered(report), ablation.steps(report)
-    ablation.plot(report, tmp_path / "ablation.png")
-    with Image.open(tmp_path / "ablation.png") as picture:
-        assert picture.size == (960, 504)
 
 
 @pytest.mark.parametrize("size", [(420, 300), (640, 640), (1600, 1100), (37, 250)])

@@ -71,9 +71,15 @@ def _markup(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
         yield "Write plain words: there are characters that cannot be seen."
 
 
-def _script(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
-    if foreign := _scripts(text) - _scripts(_said(product)) - {"LATIN"}:
+def _language(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
+    said = _said(product)
+    if foreign := _scripts(text) - _scripts(said) - {"LATIN"}:
         yield f"Write in English: there are letters of {', '.join(sorted(foreign)).title()}."
+    known = set(_words(said))
+    words = [word for word in _words(text) if word not in known]
+    others = [word for word in words if word in OTHER_LANGUAGES]
+    if _is_english(product) and len(others) > sum(word in ENGLISH for word in words):
+        yield f"Write in English: {others[0]!r} is not."
 
 
 def _instructions(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
@@ -114,7 +120,7 @@ def _repetition(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
 
 
 CHECKS: tuple[Callable[[str, Product, Tokens], Iterator[str]], ...] = (
-    _length, _markup, _script, _instructions, _subject, _attributes, _numbers, _repetition,
+    _length, _markup, _language, _instructions, _subject, _attributes, _numbers, _repetition,
 )  # fmt: skip
 
 

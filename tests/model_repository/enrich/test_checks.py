@@ -68,6 +68,7 @@ def test_nothing_is_wrong(of: Any, text: str, counted: Any) -> None:
         pytest.param(MUG, "coffee mug\u200b", "cannot be seen", id="zero width"),
         pytest.param(MUG, "coffee mug\u202e", "cannot be seen", id="turned around"),
         pytest.param(MUG, "coffee mug кружка", "letters of Cyrillic", id="another script"),
+        pytest.param(MUG, "coffee mug mit Henkel", "Write in English: 'mit'", id="another language"),
         pytest.param(ЧАШКА, "红色杯子", "letters of Cjk", id="a script of neither"),
         pytest.param(MUG, "red coffee mug", "nowhere said to be red", id="an invented colour"),
         pytest.param(MUG, "navy-blue and crimson mug", "nowhere said to be crimson", id="a shade that is not there"),
