@@ -179,8 +179,8 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> Truth:
     anew += [name for name, value in counters.items() if value < 0]
     if anew:
         notes.append(
-            f"counters began anew during the run, by a reload or a restart, and are left out: {', '.join(sorted(anew))}; "
-            "others may have as well"
+            "counters began anew during the run, by a reload or a restart; left out, though others may have as well: "
+            + ", ".join(sorted(anew))
         )
     wiring: dict[str, list[str]] = {**before["pipelines"], **after["pipelines"]}
     called = [leaf for steps in sorted(wiring.values(), key=len, reverse=True) for leaf in steps]
