@@ -18,6 +18,8 @@ KNEE_ACHIEVED = 0.95
 """Share of the offered rate that the knee's step must have answered."""
 WIDTHS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600)
 """Seconds of an interval of the timeline."""
+INTERVALS, REQUESTS = 60, 30
+"""Of a timeline: at most so many intervals, of so many requests on average, or percentiles would say little."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,10 @@ def steps(run: Run, requests: Sequence[Request]) -> list[Part]:
     return split(run, requests, sorted({0.0, *(at for at, _ in run.steps if at < run.seconds), run.seconds}))
 
 
-def timeline(run: Run, requests: Sequence[Request], most: int = 60) -> list[Part]:
-    """Parts of the same number of whole seconds, ``most`` at most; the last may be shorter."""
-    width = next((width for width in WIDTHS if run.seconds / width <= most), math.ceil(run.seconds / most))
+def timeline(run: Run, requests: Sequence[Request]) -> list[Part]:
+    """Parts of the same number of whole seconds; the last may be shorter."""
+    least = run.seconds / min(INTERVALS, max(len(requests) / REQUESTS, 1))
+    width = next((width for width in WIDTHS if width >= least), math.ceil(least))
     edges = [float(edge) for edge in range(0, math.ceil(run.seconds), width)]
     # A remainder of less than half an interval has too few requests to stand alone.
     if len(edges) > 1 and run.seconds - edges[-1] < width / 2:

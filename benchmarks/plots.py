@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -23,11 +24,13 @@ VARIABLES = {
     "#010101": "var(--ink)",
     "#020202": "var(--soft)",
     "#030303": "var(--line)",
-    "#040404": "var(--ground)",
-    **{f"#0505{n:02x}": f"var(--c{n})" for n in range(1, 9)},
+    **{f"#0505{n:02}": f"var(--c{n})" for n in range(1, 8)},
+    **{f"#0606{n:02}": f"var(--b{n})" for n in range(1, 7)},
 }
-INK, SOFT, LINE, GROUND, *COLOURS = VARIABLES
-BLUE, AMBER, RED, GREEN, *_ = COLOURS
+INK, SOFT, LINE, BLUE, AMBER, RED, GREEN, *MORE = list(VARIABLES)[:10]
+LINES = (BLUE, AMBER, GREEN, RED, *MORE)
+SHADES = list(VARIABLES)[10:]
+FAILURES = {"UNAVAILABLE": AMBER, "DEADLINE_EXCEEDED": RED, MISSED: SOFT}
 STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -45,6 +48,7 @@ STYLE: Any = {
     "xtick.color": SOFT,
     "ytick.color": SOFT,
     "legend.frameon": False,
+    "legend.fontsize": 9,
     "figure.facecolor": "none",
     "lines.linewidth": 1.8,
 }
@@ -83,7 +87,7 @@ def to_svg(figure: Figure) -> str:
     svg = re.sub(
         r'<svg [^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" xmlns="http://www.w3.org/2000/svg" role="img">', svg
     )
-    return re.sub("#0[1-5]0[1-5]0[0-9]", lambda found: VARIABLES[found.group()], svg)
+    return re.sub("#0[1-6]0[1-6]0[0-9]", lambda found: VARIABLES[found.group()], svg)
 
 
 def latency_by_rate(name: str, parts: Sequence[Part], knee: Part | None) -> str:
@@ -119,42 +123,37 @@ def latency_by_rate(name: str, parts: Sequence[Part], knee: Part | None) -> str:
 
 def over_time(name: str, parts: Sequence[Part], loop: str) -> str:
     """Percentiles; planned, offered and achieved; and below, where there were any, requests without a good answer."""
-    start = [part.start for part in parts]
     middle = [part.start + part.seconds / 2 for part in parts]
     kinds = sorted({kind for part in parts for kind in part.outcomes} - {OK}, key=lambda kind: (kind == MISSED, kind))
-    with canvas(name, 4.0 + bool(kinds), (2, 1.2, 0.9) if kinds else (2, 1.2)) as drawn:
+    extra = [0.9] * ((loop == "closed") + bool(kinds))
+    edges = [*(part.start for part in parts), parts[-1].start + parts[-1].seconds]
+    planned = [part.planned for part in parts]
+    with canvas(name, 3.4 + 0.8 * len(extra), (2, 1.2, *extra)) as drawn:
         latency, rate, *rest = drawn.axes
         _percentiles(latency, middle, parts)
         latency.set_ylabel("ms")
-        end = parts[-1].start + parts[-1].seconds
         if loop == "open":
-            rate.stairs(
-                [part.planned for part in parts],
-                [*start, end],
-                color=SOFT,
-                linestyle=":",
-                label="planned",
-                baseline=None,
-            )
+            rate.stairs(planned, edges, color=SOFT, linestyle=":", label="planned", baseline=None)
             rate.plot(middle, [part.offered for part in parts], color=BLUE, linewidth=1.2, label="offered")
+        else:
+            users = rest.pop(0)
+            users.stairs(planned, edges, color=SOFT, baseline=None)
+            users.set_ylabel("users")
+            users.set_ylim(bottom=0)
         rate.plot(middle, [part.achieved for part in parts], color=GREEN, label="achieved")
         rate.set_ylabel("requests/s")
         rate.set_ylim(bottom=0)
-        bottom = np.zeros(len(parts))
         for axes in rest:
-            for kind, colour in zip(kinds, _cycle(RED), strict=False):
+            bottom = np.zeros(len(parts))
+            others = itertools.cycle(MORE)
+            for kind in kinds:
                 count = np.array([part.outcomes.get(kind, 0) / part.seconds for part in parts])
-                axes.bar(start, count, [part.seconds for part in parts], bottom, align="edge", color=colour, label=kind)
+                colour = FAILURES.get(kind) or next(others)
+                axes.bar(edges[:-1], count, np.diff(edges), bottom, align="edge", color=colour, label=kind)
                 bottom += count
             axes.set_ylabel("failed/s")
-        if loop == "closed":
-            users = rate.twinx()
-            users.stairs([part.planned for part in parts], [*start, end], color=SOFT, linestyle=":", baseline=None)
-            users.set_ylabel("users (dotted)")
-            users.set_ylim(bottom=0)
-            users.grid(False)
         drawn.axes[-1].set_xlabel("seconds from the start")
-        drawn.axes[-1].set_xlim(0, end)
+        drawn.axes[-1].set_xlim(0, edges[-1])
         for axes in drawn.axes:
             _legend(axes)
     return drawn.svg
@@ -188,11 +187,11 @@ def batches(name: str, models: Sequence[Model]) -> str:
         axes = drawn.axes[0]
         left = np.zeros(len(models))
         rows = np.arange(len(models))
-        for shade, (least, most) in enumerate(BATCHES):
+        for shade, (least, most) in zip(SHADES, BATCHES, strict=True):
             shares = np.array([_share(model.batches, least, most) for model in models])
             if shares.any():
                 label = f"{least}" if least == most else f"{least} to {most}" if most < math.inf else f"{least} or more"
-                axes.barh(rows, shares, 0.62, left, color=BLUE, alpha=0.2 + 0.16 * shade, label=label)
+                axes.barh(rows, shares, 0.62, left, color=shade, label=label)
             left += shares
         _rows(axes, [model.name for model in models])
         axes.set_xlim(0, 100)
@@ -225,7 +224,7 @@ def distributions(name: str, runs: Sequence[tuple[str, str, Sequence[float]]]) -
     with canvas(name, 3.6) as drawn:
         axes = drawn.axes[0]
         longest = 2
-        for (label, loop, seconds), colour in zip(runs, _cycle(BLUE), strict=False):
+        for (label, loop, seconds), colour in zip(runs, itertools.cycle(LINES), strict=False):
             inverse, ms = spectrum(seconds)
             axes.plot(inverse, ms, color=colour, linestyle="-" if loop == "open" else "--", label=f"{label} ({loop})")
             longest = max(longest, len(seconds))
@@ -247,13 +246,9 @@ def number(value: float) -> str:
     """Three digits, as people read them; a dash where nothing was measured."""
     if not math.isfinite(value):
         return "-"
-    return (
-        f"{value:,.0f}"
-        if abs(value) >= 100 or value == int(value)
-        else f"{value:.1f}"
-        if abs(value) >= 10
-        else f"{value:.2f}"
-    )
+    if isinstance(value, int) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3g}"
 
 
 def _percentiles(axes: Any, x: Sequence[float], parts: Sequence[Part], **style: Any) -> None:
@@ -263,11 +258,12 @@ def _percentiles(axes: Any, x: Sequence[float], parts: Sequence[Part], **style: 
 
 
 def _log_ms(axes: Any) -> None:
-    """A log scale with plain numbers, 1 2 5 10."""
+    """A log scale with plain numbers."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    axes.yaxis.set_major_locator(FixedLocator([digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]))
+    digits = (1, 2, 5) if high > 5 * low else range(1, 10)
+    axes.yaxis.set_major_locator(FixedLocator([digit * 10.0**decade for decade in decades for digit in digits]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.set_ylim(low, high)
@@ -291,8 +287,3 @@ def _share(batches: Mapping[int, int], least: float, most: float) -> float:
     items = {size: size * count for size, count in batches.items()}
     within = sum(count for size, count in items.items() if least <= size <= most)
     return 100 * within / sum(items.values()) if items else 0.0
-
-
-def _cycle(first: str) -> list[str]:
-    place = COLOURS.index(first)
-    return COLOURS[place:] + COLOURS[:place]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -21,7 +22,7 @@ import jinja2
 from benchmarks import figures, plots, truth
 from benchmarks.figures import Part
 from benchmarks.plots import number
-from benchmarks.runs import MISSED, Request, Run, read_requests, read_run
+from benchmarks.runs import MISSED, OK, Request, Run, read_requests, read_run
 
 KNEE = (
     "The knee is the last step, from the lowest rate upwards, whose p99 is at most "
@@ -119,11 +120,18 @@ def overview(runs: Sequence[Ran]) -> Section:
             "scheduled sending, so that waiting for a slow server counts. In a closed loop, users wait for an answer "
             "before they ask again, so that a slow server is asked less.",
             "Latencies are of good answers, in ms. Failed are all requests without one, and missed those among them "
-            "that the load generator itself could not send in time.",
+            "that the load generator itself could not send in time. An SLO's percentile is stricter: what "
+            "failed counts as never answered there.",
         ],
         [Table("", columns, rows)],
     )
-    compared = [ran for ran in runs if ran.run.shape != "steps"] or list(runs)
+    # A run through many rates has a latency of its own at each; it stands in only where its loop has no other.
+    compared = [
+        ran
+        for ran in runs
+        if ran.run.shape != "steps"
+        or ran.run.loop not in {other.run.loop for other in runs if other.run.shape != "steps"}
+    ]
     if lines := [(ran.run.name, ran.run.loop, found) for ran in compared if (found := figures.latencies(ran.requests))]:
         section.parts.append(
             Plot(
@@ -208,12 +216,24 @@ def asked(run: Run, requests: Sequence[Request]) -> Iterator[Table | Plot]:
         ["user, pipeline", *columns],
         [group_row(one) for one in figures.group(requests, lambda one: f"{one.user}, {one.pipeline}")],
     )
-    items = sum(request.items for request in requests if request.done is not None)
-    rows = [["items", f"{items:,}", ""]]
-    for name in ("fallbacks", "refused"):
-        count = sum(getattr(request, name) for request in requests)
-        rows.append([name, f"{count:,}", percent(count / items if items else float("nan"))])
-    yield Table("Items", ["", "count", "share"], rows)
+    yield items_table(requests)
+
+
+def items_table(requests: Sequence[Request]) -> Table:
+    """Of those that were answered."""
+    rows = []
+    for pipeline in sorted({request.pipeline for request in requests}):
+        asked = [request for request in requests if request.pipeline == pipeline and request.outcome == OK]
+        items, fallbacks, refused = (
+            sum(getattr(one, name) for one in asked) for name in ("items", "fallbacks", "refused")
+        )
+        shares = [percent(count / items if items else math.nan) for count in (fallbacks, refused)]
+        rows.append([pipeline, number(items), number(fallbacks), shares[0], number(refused), shares[1]])
+    return Table(
+        "Items that were answered; embedded whole for want of a box, and refused as no image or over a limit",
+        ["pipeline", "items", "whole", "share", "refused", "share"],
+        rows,
+    )
 
 
 def knee_words(parts: Sequence[Part], knee: Part | None) -> str:
@@ -248,25 +268,28 @@ def served(run: Run, found: truth.Truth | None) -> Iterator[Table | Plot]:
             "The darker, the more items ran together.",
             plots.batches(f"{run.name}-batches", found.stages),
         )
-    columns = [
-        "requests",
-        "failed",
-        "total ms",
-        "queue",
-        "compute",
-        "copies",
-        "items",
-        "executions",
-        "batch, mean",
-        "largest",
-    ]
-    for title, models in (("Stages", found.stages), ("Pipelines", found.pipelines)):
-        if models:
-            yield Table(
-                f"{title}, by the server's counters; means in ms a request",
-                [title.lower(), *columns],
-                [model_row(model) for model in models],
-            )
+    if found.stages:
+        columns = [
+            "requests",
+            "failed",
+            "total",
+            "queue",
+            "compute",
+            "copies",
+            "items",
+            "executions",
+            "mean batch",
+            "largest",
+        ]
+        rows = [model_row(model) for model in found.stages]
+        yield Table("Stages, by the server's counters; means in ms a request", ["stage", *columns], rows)
+    if found.pipelines:
+        columns = ["pipeline", "requests", "failed", "total", "items"]
+        rows = [
+            [model.name, *map(number, (model.requests, model.failed, model.total_ms, model.items))]
+            for model in found.pipelines
+        ]
+        yield Table("Pipelines, by the server's counters; means in ms a request", columns, rows)
     rows = [[name, "+" + number(rise)] for name, rise in found.counters.items()]
     rows += [
         [name, f"{big(name, was)} → {big(name, value)}"] for name, (was, value) in found.gauges.items() if was or value
@@ -278,16 +301,9 @@ def served(run: Run, found: truth.Truth | None) -> Iterator[Table | Plot]:
 
 
 def model_row(model: truth.Model) -> list[str]:
-    return [
-        model.name,
-        f"{model.requests:,}",
-        f"{model.failed:,}",
-        *map(number, (model.total_ms, model.queue_ms, model.compute_ms, model.copies_ms)),
-        f"{model.items:,}",
-        f"{model.executions:,}",
-        number(model.mean_batch),
-        f"{max(model.batches):,}" if model.batches else "-",
-    ]
+    times = (model.total_ms, model.queue_ms, model.compute_ms, model.copies_ms)
+    batch = (model.items, model.executions, model.mean_batch, max(model.batches, default=math.nan))
+    return [model.name, *map(number, (model.requests, model.failed, *times, *batch))]
 
 
 def how_made(runs: Sequence[Ran]) -> Section:
