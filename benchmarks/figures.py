@@ -129,14 +129,16 @@ def timeline(run: Run, requests: Sequence[Request]) -> list[Part]:
 def knee(parts: Sequence[Part]) -> Part | None:
     """The last step, from the lowest rate upwards, before latency leaves the ground or answers stay behind.
 
-    Its p99 is at most KNEE_P99 times that of the lowest step, and at least KNEE_ACHIEVED of what was offered was
-    answered in its time; both hold for every step below it. None where the lowest step already fails.
+    Its p99 is at most KNEE_P99 times that of the lowest step, and of the N requests that were offered at least
+    KNEE_ACHIEVED, less √N for chance at the borders of short steps, were answered in its time; both hold for every step
+    below it. None where the lowest step already fails.
     """
     found = None
     by_rate = sorted((part for part in parts if part.requests), key=lambda part: part.offered)
     for part in by_rate:
         # Written so that a NaN fails.
-        if not (part.p99 <= KNEE_P99 * by_rate[0].p99 and part.achieved >= KNEE_ACHIEVED * part.offered):
+        chance = math.sqrt(part.requests) / part.seconds
+        if not (part.p99 <= KNEE_P99 * by_rate[0].p99 and part.achieved >= KNEE_ACHIEVED * part.offered - chance):
             break
         found = part
     return found

@@ -73,9 +73,11 @@ class Generator:
         self._traffic = Traffic(
             Path(plan.photos) if plan.photos else drawn_photos(), plan.seed, plan.mix, plan.batches, plan.clients
         )
-        is_open = plan.loop == "open"
-        arrivals = draw_poisson(plan.steps, plan.seconds, plan.warm_up, plan.seed) if is_open else []
-        self._arrivals = list(enumerate(arrivals))[self._share :: self._of][::-1]
+        self._arrivals: list[tuple[int, float]] = []
+        """(number of the request, second), the next one last."""
+        if plan.loop == "open":
+            arrivals = enumerate(draw_poisson(plan.steps, plan.seconds, plan.warm_up, plan.seed).tolist())
+            self._arrivals = list(arrivals)[self._share :: self._of][::-1]
         self._asked = 0
         self._max_in_flight = -(-plan.max_in_flight // self._of)
         self._callers = Callers(plan.url, plan.deadline)
@@ -100,7 +102,7 @@ class Generator:
         elif self._arrivals:
             number, second = self._arrivals.pop()
             ask = self._traffic.ask(number)
-            due = self.started + float(second)
+            due = self.started + second
             gevent.sleep(max(due - now(), 0))
             if self.in_flight < self._max_in_flight:
                 gevent.spawn(self._send, ask, due)
@@ -159,5 +161,3 @@ class Generator:
 def now() -> float:
     """Seconds of the Unix clock, as it stood when the process began: it never steps."""
     return _CLOCK + time.perf_counter()
-
-

@@ -15,10 +15,8 @@ did not hold. Without SLOs, Locust's own rule holds: exit code 1 if any request 
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +30,11 @@ from benchmarks.generator import IDLE_SECONDS, Generator, Plan, now
 from benchmarks.machine import machine, versions
 from benchmarks.runs import Request, Run, write_requests, write_run
 from benchmarks.schedule import SECONDS, level_at, shape_steps
+from benchmarks.target import checked
 from benchmarks.traffic import BATCHES, CLIENT_MIX, CLIENTS, MIX, PIPELINES, Ask, parse_batches, parse_shares
 
 DRAIN_SECONDS = 10.0
 """For the processes to say that they are done, after the last deadline."""
-
-
-def checked(parse: Callable[[str], Any]) -> Callable[[str], str]:
-    """An option's value as it was written, since Locust sends options to its workers, but only if it can be read."""
-
-    def check(text: str) -> str:
-        try:
-            parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-        return text
-
-    return check
 
 
 @events.init_command_line_parser.add_listener
@@ -69,7 +55,11 @@ def add_options(parser: Any) -> None:
     group.add_argument("--photos", default="", help="folder of photos, FOLDER/TYPE/*.jpg (default: drawn)")
     group.add_argument("--seed", type=int, default=1, help="of the schedule and of what is asked")
     group.add_argument(
-        "--slo", action="append", type=checked(slo.parse_all), default=[], help=f"such as {slo.FORMS}; several may be given"
+        "--slo",
+        action="append",
+        type=checked(slo.parse_all),
+        default=[],
+        help=f"such as {slo.FORMS}",
     )
     group.add_argument("--out", default="", help="folder to write (build/bench/LOOP-SHAPE)")
 
@@ -112,7 +102,7 @@ class Shape(LoadTestShape):
 
 
 class Conductor:
-    """A run as Locust's master sees it, or its only process: it tells the others the plan and gathers what they took down."""
+    """A run as Locust's master or only process sees it: it tells the plan and gathers what was taken down."""
 
     def __init__(self, runner: Any, plan: Plan) -> None:
         self.plan, self.begun = plan, now()
@@ -186,7 +176,9 @@ generators: dict[Any, Generator] = {}
 def make_plan(runner: Any) -> Plan:
     """What the options say; Locust's page may have changed them."""
     options = runner.environment.parsed_options
-    processes = [client.id for client in runner.clients.all if client.state != "missing"] if hasattr(runner, "clients") else [runner.client_id]
+    processes = [runner.client_id]
+    if hasattr(runner, "clients"):
+        processes = [client.id for client in runner.clients.all if client.state != "missing"]
     seconds = float(options.run_time or SECONDS[options.shape])
     level = options.rate if options.loop == "open" else float(options.num_users or 1)
     return Plan(

@@ -27,7 +27,7 @@ from benchmarks.runs import MISSED, OK, Request, Run, read_requests, read_run
 KNEE = (
     "The knee is the last step, from the lowest rate upwards, whose p99 is at most "
     f"{figures.KNEE_P99:g} times that of the lowest step and in whose time at least {100 * figures.KNEE_ACHIEVED:g} % "
-    "of what was offered was answered, with both true of every step below it."
+    "of what was offered, less its square root for chance, was answered, with both true of every step below it."
 )
 
 

@@ -18,11 +18,12 @@ STEPS = 8
 
 def shape_steps(shape: str, level: float, seconds: float, spike: float) -> list[tuple[float, float]]:
     """steady, soak   the level all the time
-    steps          up to the level in 8 equal steps
+    steps          from a quarter of the level up to it, in 8 equal steps
     spike          ``spike`` times the level during the middle fifth
     """
     if shape == "steps":
-        return [(seconds * step / STEPS, level * (step + 1) / STEPS) for step in range(STEPS)]
+        part = [0.25 + 0.75 * step / (STEPS - 1) for step in range(STEPS)]
+        return [(seconds * step / STEPS, level * part[step]) for step in range(STEPS)]
     if shape == "spike":
         return [(0.0, level), (0.4 * seconds, spike * level), (0.6 * seconds, level)]
     return [(0.0, level)]

@@ -48,7 +48,7 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        return f"{self.slo.measure} was {self.shown}, the SLO is {show(self.slo.measure, self.slo.limit)}"
+        return sentence(self.slo, self.shown)
 
     @property
     def shown(self) -> str:
@@ -57,6 +57,11 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """As ``Run.slos`` keeps it."""
         return {"slo": self.slo.text, "measured": self.shown, "held": self.held}
+
+
+def sentence(slo: Slo, measured: str) -> str:
+    """``p99 was 81 ms, the SLO is 50 ms``"""
+    return f"{slo.measure} was {measured}, the SLO is {show(slo.measure, slo.limit)}"
 
 
 def parse(text: str) -> Slo:

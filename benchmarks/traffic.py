@@ -39,7 +39,8 @@ HOT_PART, HOT_REQUESTS = 0.1, 0.3
 ENLARGED = {1.0: 50, 1.8: 30, 3.0: 15, 4.5: 5}
 """By how much the catalogue's drawings, of 300 to 420 pixels, are enlarged, and how often."""
 DRAWN = 2 * len(TRAINED_TYPES)
-DRAWN_FOLDER = Path("build/bench/photos")
+ROOT = Path(__file__).parent.parent
+DRAWN_FOLDER = ROOT / "build/bench/photos"
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -120,7 +121,9 @@ class Traffic:
                 json.dumps({"product_type": item.product_type, "title": item.title, "description": item.description})
                 for item in products
             )
-            return Ask(client, pipeline, texts, tuple(self._photo(rng)[1] if rng.random() < 0.5 else b"" for _ in texts))
+            return Ask(
+                client, pipeline, texts, tuple(self._photo(rng)[1] if rng.random() < 0.5 else b"" for _ in texts)
+            )
         types, images = zip(*(self._photo(rng) for _ in range(count)), strict=True)
         return Ask(client, pipeline, () if pipeline == "whole_image" else types, images)
 
@@ -160,9 +163,10 @@ def read_photos(folder: Path) -> dict[str, list[bytes]]:
 
 
 def drawn_photos(folder: Path = DRAWN_FOLDER) -> Path:
-    """A folder of drawn photos, which are drawn unless they are there: in a process of its own, for callers in gevent."""
+    """A folder of drawn photos, drawn unless it is there: in a process of its own, for callers in gevent."""
     if not folder.is_dir():
-        subprocess.run([sys.executable, "-m", "benchmarks.traffic", "--out", str(folder)], check=True)
+        command = [sys.executable, "-m", "benchmarks.traffic", "--out", str(folder.resolve())]
+        subprocess.run(command, cwd=ROOT, check=True)
     return folder
 
 
@@ -192,7 +196,7 @@ def _draw_photo(job: tuple[int, Item, tuple[Item, ...], Path]) -> None:
     file = scene(rng, item, others).jpeg
     factor = random.Random(seed).choices(list(ENLARGED), list(ENLARGED.values()))[0]
     if factor > 1:
-        pixels = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+        pixels = np.asarray(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR))
         pixels = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
         file = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
     (folder / item.product_type).mkdir(exist_ok=True)
