@@ -23,6 +23,7 @@ from typing import Any
 import gevent
 from grpc.experimental.gevent import init_gevent
 from locust import LoadTestShape, User, constant, events, task
+from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
 from benchmarks import slo
 from benchmarks.callers import Answer
@@ -176,9 +177,10 @@ generators: dict[Any, Generator] = {}
 def make_plan(runner: Any) -> Plan:
     """What the options say; Locust's page may have changed them."""
     options = runner.environment.parsed_options
-    processes = [runner.client_id]
-    if hasattr(runner, "clients"):
-        processes = [client.id for client in runner.clients.all if client.state != "missing"]
+    if isinstance(runner, MasterRunner):
+        processes = [client.id for client in runner.clients.all if client.state != STATE_MISSING]
+    else:
+        processes = [runner.client_id]
     seconds = float(options.run_time or SECONDS[options.shape])
     level = options.rate if options.loop == "open" else float(options.num_users or 1)
     return Plan(
@@ -203,12 +205,10 @@ def make_plan(runner: Any) -> Plan:
 def prepare(environment: Any, runner: Any, **_: Any) -> None:
     """After Locust has forked its processes, and before any gRPC channel is there."""
     init_gevent()
-    is_worker = hasattr(runner, "master_host")
-    is_master = hasattr(runner, "clients")
-    if not is_master:
+    if not isinstance(runner, MasterRunner):
         runner.register_message("plan", lambda environment, msg: begin(runner, Plan(**msg.data)))
         environment.events.test_stop.add_listener(lambda **_: end(runner))
-    if is_worker:
+    if isinstance(runner, WorkerRunner):
         environment.events.report_to_master.add_listener(lambda client_id, data: attach(runner, data))
         return
 

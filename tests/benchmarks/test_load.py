@@ -1,4 +1,4 @@
-"""Locust against a real server of toys: what a stall looks like in both loops, exit codes, misses, and several processes.
+"""Locust against a real server of toys: what a stall looks like in both loops, exit codes, misses, several processes.
 
 Locust patches the standard library for gevent, so it always runs in processes of its own.
 """
@@ -123,19 +123,23 @@ def test_a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one(toys, photos, t
 
 
 def test_what_cannot_be_sent_is_missed_and_what_hangs_ends_at_its_deadline(toys, photos, tmp_path):
+    run = locust(
+        toys.grpc_url, photos, tmp_path, "--rate", "40", "-t", "2s", "--max-in-flight", "5", "--deadline", "1",
+        "--slo", "error-rate=1%",
+    )  # fmt: skip
+    wait_until_sending(run)
+    time.sleep(WARM_UP)
     with stopped(toys):
-        run = locust(
-            toys.grpc_url, photos, tmp_path, "--rate", "40", "-t", "2s", "--max-in-flight", "5", "--deadline", "1.5",
-            "--slo", "error-rate=1%",
-        )  # fmt: skip
         said, _ = run.communicate(timeout=60)
     requests = read_requests(tmp_path)
     outcomes = Counter(request.outcome for request in requests)
     assert run.returncode == 1
-    assert "error-rate was 100%, the SLO is 1%" in said
+    assert "error-rate was " in said
+    assert ", the SLO is 1%" in said
     assert len(requests) == (draw_poisson([(0, 40)], 2, WARM_UP, SEED) >= 0).sum()
-    assert set(outcomes) == {MISSED, "DEADLINE_EXCEEDED"}
-    assert outcomes[MISSED] > outcomes["DEADLINE_EXCEEDED"] >= 5
+    assert set(outcomes) <= {OK, MISSED, "DEADLINE_EXCEEDED"}
+    assert outcomes[MISSED] > 30
+    assert outcomes["DEADLINE_EXCEEDED"] >= 5
     for request in requests:
         assert (request.outcome == MISSED) == (request.sent is None) == (request.latency is None)
 

@@ -10,7 +10,7 @@ from benchmarks.runs import MISSED, OK, Request
 from benchmarks.slo import judge, parse, parse_all
 
 
-def answered(ms: float, items: int = 1, fallbacks: int = 0, pipeline: str = "product_image", outcome: str = OK) -> Request:
+def answered(ms, items=1, fallbacks=0, pipeline="product_image", outcome=OK):
     return Request(100.0, 100.0, 100.0 + ms / 1e3, "vlclip", pipeline, items, outcome, fallbacks)
 
 
@@ -72,9 +72,14 @@ def test_several_stand_in_one_text_or_in_several():
         ),
         ([], "p99=50ms", False, "p99 was not measured, the SLO is 50 ms"),
         ([], "error-rate=1%", False, "error-rate was not measured, the SLO is 1%"),
-        ([answered(1, pipeline="product_text")], "fallback-rate=5%", False, "fallback-rate was not measured, the SLO is 5%"),
+        (
+            [answered(1, pipeline="product_text")],
+            "fallback-rate=5%",
+            False,
+            "fallback-rate was not measured, the SLO is 5%",
+        ),
     ],
-)  # fmt: skip
+)
 def test_verdicts(requests, text, held, sentence):
     (verdict,) = judge([parse(text)], requests, seconds=10)
     assert (verdict.held, verdict.sentence) == (held, sentence)

@@ -25,9 +25,8 @@ def photos(tmp_path):
 
 
 def test_shares_of_pipelines_batches_and_clients(photos):
-    traffic = Traffic(
-        photos, mix="product_image=60,product_text=30,enriched_text=10", batches="1=75,4=25", clients="vlclip=50,tritonclient=50"
-    )  # fmt: skip
+    mix = "product_image=60,product_text=30,enriched_text=10"
+    traffic = Traffic(photos, mix=mix, batches="1=75,4=25", clients="vlclip=50,tritonclient=50")
     asks = [traffic.ask(number) for number in range(ASKS)]
     for counts, expected in [
         (Counter(ask.pipeline for ask in asks), {"product_image": 0.6, "product_text": 0.3, "enriched_text": 0.1}),
@@ -79,7 +78,7 @@ def test_photos_at_the_top_are_asked_for_as_types_of_the_catalogue(tmp_path):
 
 
 def test_a_folder_without_photos_says_so(tmp_path):
-    with pytest.raises(SystemExit, match="no photos in .*: expected files ending in .jpeg, .jpg"):
+    with pytest.raises(SystemExit, match=r"no photos in .*: expected files ending in \.jpeg, \.jpg"):
         Traffic(tmp_path)
 
 
