@@ -195,7 +195,7 @@ def asked(run: Run, requests: Sequence[Request]) -> Iterator[Table | Plot]:
                 "Where throughput no longer rises with the users, more of them only wait longer.",
                 plots.throughput_by_users(f"{run.name}-users", parts),
             )
-        rows = [[number(part.start), number(part.planned), *figures_of(part)] for part in parts]
+        rows = [[f"{part.start:g}", f"{part.planned:g}", *figures_of(part)] for part in parts]
         yield Table("Step by step", ["from s", unit, *COLUMNS], rows)
     if answered:
         moments = figures.timeline(run, requests)
