@@ -176,6 +176,7 @@ def stages(name: str, models: Sequence[Model]) -> str:
             axes.annotate(number(total), (total, row), (4, 0), textcoords="offset points", va="center", color=INK)
         _rows(axes, [model.name for model in models])
         axes.set_xlim(0, 1.12 * float(left.max()) or 1)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axes.set_xlabel("ms a request")
         _legend(axes)
     return drawn.svg

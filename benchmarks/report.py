@@ -31,6 +31,10 @@ KNEE = (
 )
 
 
+WIDEST = 12
+"""Columns of a table, and values of a list that are written out."""
+
+
 @dataclass(frozen=True)
 class Table:
     """Cells are text already. The first column names the row."""
@@ -91,7 +95,7 @@ def describe(bench: Path) -> Iterator[Section]:
         yield describe_run(ran)
     for file in sorted([*bench.glob("*.json"), *bench.glob("*/*.json")]):
         if file.parent not in folders:
-            yield Section(str(file.relative_to(bench).with_suffix("")), parts=[*tables(json.loads(file.read_text()))])
+            yield other(file, str(file.relative_to(bench).with_suffix("")))
     if runs:
         yield how_made(runs)
     else:
@@ -121,7 +125,7 @@ def overview(runs: Sequence[Ran]) -> Section:
             "before they ask again, so that a slow server is asked less.",
             "Latencies are of good answers, in ms. Failed are all requests without one, and missed those among them "
             "that the load generator itself could not send in time. An SLO's percentile is stricter: what "
-            "failed counts as never answered there.",
+            "failed counts as never answered there. The p99 of fewer than 100 requests is the slowest of them.",
         ],
         [Table("", columns, rows)],
     )
@@ -195,7 +199,9 @@ def asked(run: Run, requests: Sequence[Request]) -> Iterator[Table | Plot]:
                 "Where throughput no longer rises with the users, more of them only wait longer.",
                 plots.throughput_by_users(f"{run.name}-users", parts),
             )
-        rows = [[f"{part.start:g}", f"{part.planned:g}", *figures_of(part)] for part in parts]
+        rows = [
+            [*(f"{round(value, 2):,.10g}" for value in (part.start, part.planned)), *figures_of(part)] for part in parts
+        ]
         yield Table("Step by step", ["from s", unit, *COLUMNS], rows)
     if answered:
         moments = figures.timeline(run, requests)
@@ -207,12 +213,12 @@ def asked(run: Run, requests: Sequence[Request]) -> Iterator[Table | Plot]:
         )
     columns = ["requests", "share", "p50", "p95", "p99", "longest"]
     yield Table(
-        "How requests ended, and when",
+        "How requests ended, and ms until they did",
         ["outcome", *columns],
         [group_row(one) for one in figures.group(requests, lambda request: request.outcome)],
     )
     yield Table(
-        "By who asked for what",
+        "By who asked for what; ms to the answer, good or not",
         ["user, pipeline", *columns],
         [group_row(one) for one in figures.group(requests, lambda one: f"{one.user}, {one.pipeline}")],
     )
@@ -259,7 +265,8 @@ def served(run: Run, found: truth.Truth | None) -> Iterator[Table | Plot]:
         yield Plot(
             "Where the time of a request goes, stage by stage, as the server counts it",
             "Queue is waiting for a free instance, compute is the model at work on the whole batch, copies move "
-            "tensors in and out. Stages that do not need each other's answer run side by side, so bars do not add up.",
+            "tensors in and out. Stages that do not need each other's answer run side by side, so bars do not add up. "
+            "These are means over all between the two readings of the counters, a warm-up among it.",
             plots.stages(f"{run.name}-stages", found.stages),
         )
     if any(model.batches for model in found.stages):
@@ -323,27 +330,43 @@ def how_made(runs: Sequence[Ran]) -> Section:
     return section
 
 
+def other(file: Path, name: str) -> Section:
+    """The figures of another benchmark, whatever their form; its ``title`` if it has one."""
+    found = json.loads(file.read_text())
+    title = found.pop("title", name) if isinstance(found, dict) else name
+    return Section(str(title), parts=[*tables(found)])
+
+
 def tables(value: Any, title: str = "") -> Iterator[Table]:
-    """Any JSON as tables: its plain values as one, its lists and objects of objects as one each."""
+    """Any JSON as tables: plain values as one, objects that are alike as rows of one, all others as one each."""
     if isinstance(value, list):
-        value = {str(place): one for place, one in enumerate(value)}
-    plain = [[name, text(one)] for name, one in value.items() if not is_nested(one)]
-    nested = {name: one for name, one in value.items() if is_nested(one)}
-    if plain:
+        flat = [flatten(one) for one in value]
+        columns = list(dict.fromkeys(column for one in flat for column in one))
+        yield Table(title, columns, [[text(one.get(column)) for column in columns] for one in flat])
+        return
+    values = value if isinstance(value, dict) else {"": value}
+    if plain := [[name, text(one)] for name, one in values.items() if not is_nested(one)]:
         yield Table(title, ["", ""], plain)
-    rows = {
-        name: one for name, one in nested.items() if isinstance(one, dict) and not any(map(is_nested, one.values()))
-    }
-    columns = list(dict.fromkeys(column for one in rows.values() for column in one))
-    if len(rows) > 1 and len(columns) <= 12:
-        yield Table(
-            title,
-            ["", *columns],
-            [[name, *(text(one.get(column)) for column in columns)] for name, one in rows.items()],
-        )
-        nested = {name: one for name, one in nested.items() if name not in rows}
+    nested = {name: one for name, one in values.items() if is_nested(one)}
+    flat_rows = {name: flatten(one) for name, one in nested.items()}
+    columns = list(dict.fromkeys(column for one in flat_rows.values() for column in one))
+    if len(nested) > 1 and len(columns) <= WIDEST and all(len(one) >= len(columns) / 2 for one in flat_rows.values()):
+        rows = [[name, *(text(one.get(column)) for column in columns)] for name, one in flat_rows.items()]
+        yield Table(title, ["", *columns], rows)
+        return
     for name, one in nested.items():
         yield from tables(one, f"{title}, {name}".removeprefix(", "))
+
+
+def flatten(value: Any, name: str = "") -> dict[str, Any]:
+    """An object of objects as one, with names like ``photos/s, median``."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {
+        inner: leaf
+        for key, one in value.items()
+        for inner, leaf in flatten(one, f"{name}, {key}".removeprefix(", ")).items()
+    }
 
 
 def is_nested(value: Any) -> bool:
@@ -354,7 +377,7 @@ def text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {None: "-", True: "yes", False: "no"}[value]
     if isinstance(value, list):
-        return ", ".join(map(text, value)) if len(value) <= 12 else f"{len(value)} values"
+        return ", ".join(map(text, value)) or "none" if len(value) <= WIDEST else f"{len(value)} values"
     return number(value) if isinstance(value, (int, float)) else str(value)
 
 

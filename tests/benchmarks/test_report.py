@@ -136,23 +136,26 @@ def test_a_run_is_told_in_plots_and_figures(tmp_path: Path) -> None:
     steps = rows_of(summary, "**Step by step**")
     assert [steps[at][-2:] for at in ("0", "10", "20")] == [["0 %", "0 %"], ["0 %", "0 %"], ["50.00 %", "25.00 %"]]
     assert rows_of(summary, "**Service level objectives**")["p99=50ms"] == ["never", "broken"]
-    outcomes = rows_of(summary, "**How requests ended, and when**")
+    outcomes = rows_of(summary, "**How requests ended, and ms until they did**")
     assert outcomes["missed"] == ["100", "14.29 %", "-", "-", "-", "-"]
 
 
 def test_figures_of_other_benchmarks_have_a_section(tmp_path: Path) -> None:
     (tmp_path / "loadgen").mkdir()
-    (tmp_path / "loadgen" / "figures.json").write_text(json.dumps({"Server": {"result": "VALID", "p99 <ms>": 12.5}}))
-    found = {
-        "machine": "M",
-        "ratios": {"fastapi": {"median": 1.25, "n": 9}, "litserve": {"median": 1.5}},
-        "all": [1, 2],
-    }
-    (tmp_path / "side_by_side.json").write_text(json.dumps(found))
+    rows = [{"scenario": "Server", "LoadGen says": "VALID", "p99 <ms>": 12.5}, {"scenario": "Offline", "samples": 3}]
+    (tmp_path / "loadgen" / "loadgen.json").write_text(
+        json.dumps({"title": "MLPerf LoadGen", "rows": rows, "broken": []})
+    )
+    services = {"served": {"photos/s": {"median": 51.64}, "p50_ms": 41.1}, "FastAPI": {"photos/s": {"median": 43.6}}}
+    (tmp_path / "side_by_side.json").write_text(json.dumps({"turns": 4, "services": services, "machine": {"cpu": "X"}}))
+    (tmp_path / "empty.json").write_text("[]")
     page = Page(report.write(tmp_path))
-    for word in ("loadgen/figures", "VALID", "p99 <ms>", "12.5", "side_by_side", "fastapi", "1.25"):
+    for word in ("MLPerf LoadGen", "VALID", "p99 <ms>", "12.5", "side_by_side", "FastAPI", "empty"):
         assert word in page.words
-    assert rows_of((tmp_path / "summary.md").read_text(), "**ratios**")["litserve"] == ["1.50", "-"]
+    summary = (tmp_path / "summary.md").read_text()
+    assert rows_of(summary, "**rows**")["Offline"] == ["-", "-", "3"]
+    assert rows_of(summary, "**services**")["FastAPI"] == ["43.6", "-"]
+    assert rows_of(summary, "**machine**")["cpu"] == ["X"]
 
 
 def slowed(source: Path, repository: Path, leaf: str) -> Path:
@@ -221,5 +224,5 @@ def test_a_slow_stage_shows_in_its_bar_and_in_the_percentiles(
     assert DELAY_MS <= slow < 1.5 * DELAY_MS
     assert len(compute) == 5
     assert max(compute.values()) < DELAY_MS / 2
-    p50 = float(rows_of(summary, "**How requests ended, and when**")["ok"][2])
+    p50 = float(rows_of(summary, "**How requests ended, and ms until they did**")["ok"][2])
     assert p50 >= DELAY_MS
