@@ -12,8 +12,8 @@ import numpy as np
 
 from benchmarks.runs import OK, Request, Run
 
-KNEE_P99 = 3.0
-"""Times the lowest step's p99 that the knee's may be."""
+KNEE_MEDIAN = 3.0
+"""Times the lowest step's median that the knee's may be; a short step's tail is chance, made by one large batch."""
 KNEE_ACHIEVED = 0.95
 """Share of the offered rate that the knee's step must have answered."""
 WIDTHS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600)
@@ -129,7 +129,7 @@ def timeline(run: Run, requests: Sequence[Request]) -> list[Part]:
 def knee(parts: Sequence[Part]) -> Part | None:
     """The last step, from the lowest rate upwards, before latency leaves the ground or answers stay behind.
 
-    Its p99 is at most KNEE_P99 times that of the lowest step, and of the N requests that were offered at least
+    Its p50 is at most KNEE_MEDIAN times that of the lowest step, and of the N requests that were offered at least
     KNEE_ACHIEVED, less √N for chance at the borders of short steps, were answered in its time; both hold for every step
     below it. None where the lowest step already fails.
     """
@@ -138,7 +138,7 @@ def knee(parts: Sequence[Part]) -> Part | None:
     for part in by_rate:
         # Written so that a NaN fails.
         chance = math.sqrt(part.requests) / part.seconds
-        if not (part.p99 <= KNEE_P99 * by_rate[0].p99 and part.achieved >= KNEE_ACHIEVED * part.offered - chance):
+        if not (part.p50 <= KNEE_MEDIAN * by_rate[0].p50 and part.achieved >= KNEE_ACHIEVED * part.offered - chance):
             break
         found = part
     return found

@@ -103,7 +103,7 @@ def take_four(target: Target, seconds: float, slos: Sequence[str]) -> None:
     run(target, "steps", *_open("steps", TOP * capacity, 2 * seconds), *options)
     folder = target.out / "steps"
     found = figures.knee(figures.steps(read_run(folder), read_requests(folder)))
-    knee = found.offered if found else TOP * capacity / 4
+    knee = found.planned if found else TOP * capacity / 4
     rate = STEADY * knee
     say(f"the knee is at {knee:.3g} requests a second" if found else "no knee: the lowest step is beyond it")
     say(f"steady: {rate:.3g} requests a second, {seconds:.0f} s")

@@ -25,9 +25,8 @@ from benchmarks.plots import number
 from benchmarks.runs import MISSED, OK, Request, Run, read_requests, read_run
 
 KNEE = (
-    "The knee is the last step, from the lowest rate upwards, whose p99 is at most "
-    f"{figures.KNEE_P99:g} times that of the lowest step and in whose time at least {100 * figures.KNEE_ACHIEVED:g} % "
-    "of what was offered, less its square root for chance, was answered, with both true of every step below it."
+    f"The knee is the last step, from the lowest rate upwards, whose median is at most {figures.KNEE_MEDIAN:g} times "
+    f"that of the lowest step and in whose time at least {100 * figures.KNEE_ACHIEVED:g} % of what was offered, less its square root for chance, was answered, with both true of every step below it."
 )
 
 
@@ -320,6 +319,9 @@ def how_made(runs: Sequence[Ran]) -> Section:
         [ran.run.name, when(ran.run.started), f"{ran.run.seconds:.0f}", ran.run.target, ran.run.command] for ran in runs
     ]
     section.parts.append(Table("Commands", ["run", "started, UTC", "s", "target", "command"], rows, words=True))
+    rows = [[ran.run.name, number(ran.run.warm_up), number(ran.run.generator_cores)] for ran in runs]
+    columns = ["run", "warm-up before it that is not counted, s", "CPU cores that the load generator took"]
+    section.parts.append(Table("Load generator", columns, rows))
     for title, kept in (
         ("Machine", [ran.run.machine for ran in runs]),
         ("Versions", [ran.run.versions for ran in runs]),
