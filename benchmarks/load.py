@@ -190,7 +190,7 @@ def show(out: Path) -> bool:
     return all(held for held, _ in sentences)
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -206,9 +206,13 @@ def main() -> None:
         "--mix", default=MIX, type=checked(lambda text: parse_shares(text, PIPELINES)), help="pipelines (%(default)s)"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "build/bench", help="folder to write (build/bench)")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = parser().parse_args()
     if args.target and not args.rate and not args.users:
-        parser.error("--target needs --rate or --users: without, it would be loaded to twice what it takes")
+        parser().error("--target needs --rate or --users: without, it would be loaded to twice what it takes")
     for name in NAMES:
         rmtree(args.out / name, ignore_errors=True)
     with target_of(args) as target:

@@ -26,7 +26,8 @@ from benchmarks.runs import MISSED, OK, Request, Run, read_requests, read_run
 
 KNEE = (
     f"The knee is the last step, from the lowest rate upwards, whose median is at most {figures.KNEE_MEDIAN:g} times "
-    f"that of the lowest step and in whose time at least {100 * figures.KNEE_ACHIEVED:g} % of what was offered, less its square root for chance, was answered, with both true of every step below it."
+    f"that of the lowest step and in whose time at least {100 * figures.KNEE_ACHIEVED:g} % of what was offered, less "
+    "its square root for chance, was answered, with both true of every step below it."
 )
 
 
