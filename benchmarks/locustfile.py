@@ -1,4 +1,4 @@
-"""Load tests with Locust, of any VL-CLIP server, by gRPC.
+"""Load tests with Locust, of any VL-CLIP server, by gRPC; to be started in the root of the repository.
 
     locust -f benchmarks/locustfile.py --host localhost:8001                         Locust's page on port 8089
     locust … --headless --rate 20 -t 60s --slo "p99=200ms error-rate=0.1%"           open loop: 20 requests a second
@@ -99,7 +99,7 @@ class Shape(LoadTestShape):
         if plan.loop == "open":
             return len(plan.processes), 100, [OpenLoop]
         second = now() - conductor.begun - plan.warm_up if conductor else 0.0
-        return max(1, round(level_at(plan.steps, second))), 100, [ClosedLoop]
+        return round(level_at(plan.steps, second)), 100, [ClosedLoop]
 
 
 class Conductor:
@@ -183,11 +183,14 @@ def make_plan(runner: Any) -> Plan:
         processes = [runner.client_id]
     seconds = float(options.run_time or SECONDS[options.shape])
     level = options.rate if options.loop == "open" else float(options.num_users or 1)
+    steps = shape_steps(options.shape, level, seconds, options.spike)
+    if options.loop == "closed":
+        steps = [(at, float(max(1, round(users)))) for at, users in steps]
     return Plan(
         url=(runner.environment.host or "localhost:8001").removeprefix("grpc://").removeprefix("http://"),
         loop=options.loop,
         shape=options.shape,
-        steps=shape_steps(options.shape, level, seconds, options.spike),
+        steps=steps,
         seconds=seconds,
         warm_up=options.warm_up,
         deadline=options.deadline,

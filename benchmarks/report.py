@@ -322,7 +322,7 @@ def how_made(runs: Sequence[Ran]) -> Section:
     section.parts.append(Table("Commands", ["run", "started, UTC", "s", "target", "command"], rows, words=True))
     rows = [[ran.run.name, number(ran.run.warm_up), number(ran.run.generator_cores)] for ran in runs]
     columns = ["run", "warm-up before it that is not counted, s", "CPU cores that the load generator took"]
-    section.parts.append(Table("Load generator", columns, rows))
+    section.parts.append(Table("Load generator; the server counts the warm-up too", columns, rows))
     for title, kept in (
         ("Machine", [ran.run.machine for ran in runs]),
         ("Versions", [ran.run.versions for ran in runs]),

@@ -41,6 +41,8 @@ ENLARGED = {1.0: 50, 1.8: 30, 3.0: 15, 4.5: 5}
 DRAWN = 2 * len(TRAINED_TYPES)
 ROOT = Path(__file__).parent.parent
 DRAWN_FOLDER = ROOT / "build/bench/photos"
+MOST_PHOTOS = 2000
+"""That are held in memory."""
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -153,9 +155,13 @@ def zipf(names: Sequence[str]) -> dict[str, float]:
 
 
 def read_photos(folder: Path) -> dict[str, list[bytes]]:
-    """Files by the name of their subfolder, "" for those at the top. Raises SystemExit where there is none."""
+    """Files by the name of their subfolder, "" for those at the top; of very many, some from everywhere.
+
+    Raises SystemExit where there is none.
+    """
     found: dict[str, list[bytes]] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES):
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    for path in paths[:: -(-len(paths) // MOST_PHOTOS) or 1]:
         found.setdefault("" if path.parent == folder else path.parent.name, []).append(path.read_bytes())
     if not found:
         raise SystemExit(f"no photos in {folder}: expected files ending in {', '.join(sorted(_SUFFIXES))}")

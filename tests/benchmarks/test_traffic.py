@@ -114,3 +114,13 @@ def test_drawn_photos_are_of_the_types_of_their_folders_and_the_same_again(tmp_p
         with Image.open(io.BytesIO(files[0])) as image:
             assert 300 <= min(image.size) <= max(image.size) <= 1890
     assert not list(tmp_path.glob(".photos-*"))
+
+
+def test_of_very_many_photos_some_of_every_type_are_held(tmp_path):
+    for number in range(2500):
+        folder = tmp_path / f"type {number % 5}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number}.jpg").write_bytes(b"photo")
+    held = read_photos(tmp_path)
+    assert len(held) == 5
+    assert 1000 < sum(map(len, held.values())) <= 2000
