@@ -98,7 +98,8 @@ class Generator:
         if self.plan.loop == "closed" and now() < self.started + self.plan.seconds:
             ask = self._traffic.ask(self._share + self._of * self._asked)
             self._asked += 1
-            self._send(ask, None)
+            # In a greenlet of its own: when Locust ends a user, its request goes on and is taken down.
+            gevent.spawn(self._send, ask, None).join()
         elif self._arrivals:
             number, second = self._arrivals.pop()
             ask = self._traffic.ask(number)

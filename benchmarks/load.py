@@ -35,7 +35,7 @@ from benchmarks.figures import Part
 from benchmarks.runs import MISSED, read_requests, read_run
 from benchmarks.schedule import SECONDS
 from benchmarks.target import checked
-from benchmarks.traffic import MIX, PIPELINES, Traffic, drawn_photos, parse_shares
+from benchmarks.traffic import MIX, PIPELINES, Traffic, drawn_photos, parse_shares, require_folder
 from deploy.serve import Server
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +62,7 @@ class Target:
 @contextmanager
 def target_of(args: argparse.Namespace) -> Iterator[Target]:
     """The server that is to be loaded; one is started if none was named."""
-    photos = args.photos or drawn_photos()
+    photos = Path(args.photos) if args.photos else drawn_photos()
     if args.target:
         metrics_url = args.metrics or f"http://{args.target.rpartition(':')[0]}:8002/metrics"
         yield Target(args.target, metrics_url, photos, args.mix, args.out)
@@ -201,7 +201,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--duration", type=float, help=f"seconds of a run ({DURATION:.0f} each for the four)")
     parser.add_argument("--shape", choices=tuple(SECONDS), default="steady", help="of the load (%(default)s)")
     parser.add_argument("--slo", action="append", default=[], type=checked(slo.parse_all), help=f"such as {slo.FORMS}")
-    parser.add_argument("--photos", type=Path, help="folder of photos, FOLDER/TYPE/*.jpg (default: drawn)")
+    parser.add_argument(
+        "--photos", type=checked(require_folder), help="folder of photos, FOLDER/TYPE/*.jpg (default: drawn)"
+    )
     parser.add_argument(
         "--mix", default=MIX, type=checked(lambda text: parse_shares(text, PIPELINES)), help="pipelines (%(default)s)"
     )

@@ -32,7 +32,17 @@ from benchmarks.machine import machine, versions
 from benchmarks.runs import Request, Run, write_requests, write_run
 from benchmarks.schedule import SECONDS, level_at, shape_steps
 from benchmarks.target import checked
-from benchmarks.traffic import BATCHES, CLIENT_MIX, CLIENTS, MIX, PIPELINES, Ask, parse_batches, parse_shares
+from benchmarks.traffic import (
+    BATCHES,
+    CLIENT_MIX,
+    CLIENTS,
+    MIX,
+    PIPELINES,
+    Ask,
+    parse_batches,
+    parse_shares,
+    require_folder,
+)
 
 DRAIN_SECONDS = 10.0
 """For the processes to say that they are done, after the last deadline."""
@@ -53,7 +63,12 @@ def add_options(parser: Any) -> None:
     group.add_argument(
         "--clients", type=checked(lambda text: parse_shares(text, CLIENTS)), default=CLIENT_MIX, help="who asks"
     )
-    group.add_argument("--photos", default="", help="folder of photos, FOLDER/TYPE/*.jpg (default: drawn)")
+    group.add_argument(
+        "--photos",
+        type=checked(require_folder),
+        default="",
+        help="folder of photos, FOLDER/TYPE/*.jpg (default: drawn)",
+    )
     group.add_argument("--seed", type=int, default=1, help="of the schedule and of what is asked")
     group.add_argument(
         "--slo",

@@ -168,6 +168,12 @@ def read_photos(folder: Path) -> dict[str, list[bytes]]:
     return found
 
 
+def require_folder(text: str) -> None:
+    """Raises ValueError for what is no folder."""
+    if text and not Path(text).is_dir():
+        raise ValueError(f"no such folder: {text}")
+
+
 def drawn_photos(folder: Path = DRAWN_FOLDER) -> Path:
     """A folder of drawn photos, drawn unless it is there: in a process of its own, for callers in gevent."""
     if not folder.is_dir():

@@ -55,7 +55,9 @@ def test_precision_is_passed_on() -> None:
     assert models_command("PRECISION=fp16")[2:] == ["--precision", "fp16"]
 
 
-def test_every_variable_of_a_load_test_is_an_option() -> None:
+def test_every_variable_of_a_load_test_is_an_option(tmp_path: Path) -> None:
+    photos = tmp_path / "some photos"
+    photos.mkdir()
     given = {
         "target": "somewhere:8001",
         "metrics": "http://somewhere:8002/metrics",
@@ -65,7 +67,7 @@ def test_every_variable_of_a_load_test_is_an_option() -> None:
         "shape": "spike",
         "slo": ["p99=50ms error-rate=0.1%"],
         "mix": "product_text=1",
-        "photos": Path("some photos"),
+        "photos": str(photos),
     }
     values = {**given, "slo": "p99=50ms error-rate=0.1%"}
     command = arguments("load", "benchmarks.load", *(f"{name.upper()}={value}" for name, value in values.items()))
