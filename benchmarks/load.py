@@ -201,9 +201,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--duration", type=float, help=f"seconds of a run ({DURATION:.0f} each for the four)")
     parser.add_argument("--shape", choices=tuple(SECONDS), default="steady", help="of the load (%(default)s)")
     parser.add_argument("--slo", action="append", default=[], type=checked(slo.parse_all), help=f"such as {slo.FORMS}")
-    parser.add_argument(
-        "--photos", type=checked(require_folder), help="folder of photos, FOLDER/TYPE/*.jpg (default: drawn)"
-    )
+    parser.add_argument("--photos", type=checked(require_folder), help="FOLDER/TYPE/*.jpg (default: drawn ones)")
     parser.add_argument(
         "--mix", default=MIX, type=checked(lambda text: parse_shares(text, PIPELINES)), help="pipelines (%(default)s)"
     )

@@ -67,7 +67,7 @@ def add_options(parser: Any) -> None:
         "--photos",
         type=checked(require_folder),
         default="",
-        help="folder of photos, FOLDER/TYPE/*.jpg (default: drawn)",
+        help="FOLDER/TYPE/*.jpg (default: drawn ones)",
     )
     group.add_argument("--seed", type=int, default=1, help="of the schedule and of what is asked")
     group.add_argument(
