@@ -102,13 +102,15 @@ def latency_by_rate(name: str, parts: Sequence[Part], knee: Part | None) -> str:
         if knee:
             for axes in drawn.axes:
                 axes.axvline(knee.offered, color=INK, linewidth=1, linestyle="--")
+            side = -1 if knee.offered > max(offered) / 2 else 1
             latency.annotate(
                 f"knee {number(knee.offered)}/s",
                 (knee.offered, 1),
-                (4, -2),
+                (4 * side, -2),
                 color=INK,
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
+                ha="left" if side > 0 else "right",
                 va="top",
             )
         latency.set_ylabel("ms")
@@ -128,19 +130,28 @@ def over_time(name: str, parts: Sequence[Part], loop: str) -> str:
     extra = [0.9] * ((loop == "closed") + bool(kinds))
     edges = [*(part.start for part in parts), parts[-1].start + parts[-1].seconds]
     planned = [part.planned for part in parts]
+    marker = "o" if len(parts) < 20 else None
     with canvas(name, 3.4 + 0.8 * len(extra), (2, 1.2, *extra)) as drawn:
         latency, rate, *rest = drawn.axes
-        _percentiles(latency, middle, parts)
+        _percentiles(latency, middle, parts, marker=marker)
         latency.set_ylabel("ms")
         if loop == "open":
             rate.stairs(planned, edges, color=SOFT, linestyle=":", label="planned", baseline=None)
-            rate.plot(middle, [part.offered for part in parts], color=BLUE, linewidth=1.2, label="offered")
+            rate.plot(
+                middle,
+                [part.offered for part in parts],
+                color=BLUE,
+                linewidth=1.2,
+                marker=marker,
+                markersize=3,
+                label="offered",
+            )
         else:
             users = rest.pop(0)
             users.stairs(planned, edges, color=SOFT, baseline=None)
             users.set_ylabel("users")
             users.set_ylim(bottom=0)
-        rate.plot(middle, [part.achieved for part in parts], color=GREEN, label="achieved")
+        rate.plot(middle, [part.achieved for part in parts], color=GREEN, marker=marker, markersize=4, label="achieved")
         rate.set_ylabel("requests/s")
         rate.set_ylim(bottom=0)
         for axes in rest:

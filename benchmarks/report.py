@@ -110,13 +110,13 @@ def overview(runs: Sequence[Ran]) -> Section:
         rows.append(
             [
                 ran.run.name,
+                "-" if not held else "held" if all(held) else "broken",
                 f"{ran.run.loop}, {ran.run.shape}",
                 f"{part.requests:,}",
                 *figures_of(part),
-                "-" if not held else "held" if all(held) else "broken",
             ]
         )
-    columns = ["run", "loop, shape", "requests", *COLUMNS, "SLOs"]
+    columns = ["run", "SLOs", "loop, shape", "requests", *COLUMNS]
     section = Section(
         "All runs",
         [
@@ -139,7 +139,8 @@ def overview(runs: Sequence[Ran]) -> Section:
     if lines := [(ran.run.name, ran.run.loop, found) for ran in compared if (found := figures.latencies(ran.requests))]:
         section.parts.append(
             Plot(
-                "Latency by percentile, open and closed loops side by side",
+                "Latency by percentile"
+                + ", open and closed loops side by side" * (len({loop for _, loop, _ in lines}) > 1),
                 "A point at 99 says what 99 % of the good answers did not exceed; each nine has the same room, so that "
                 "the slowest few can be seen.",
                 plots.distributions("distributions", lines),
@@ -302,7 +303,11 @@ def served(run: Run, found: truth.Truth | None) -> Iterator[Table | Plot]:
         [name, f"{big(name, was)} → {big(name, value)}"] for name, (was, value) in found.gauges.items() if was or value
     ]
     if rows:
-        yield Table("Metrics of the server, before and after", ["metric", "change"], rows)
+        yield Table(
+            "Metrics of the server, before and after; Triton reads gauges every two seconds, and says 0 until then",
+            ["metric", "change"],
+            rows,
+        )
     if found.notes:
         yield Table("What the server did not tell", ["note"], [[note] for note in found.notes], words=True)
 
