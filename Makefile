@@ -10,10 +10,12 @@ MODELS ?= model_repository
 # What of these is set becomes an option of `python -m export`, which has the defaults: DETECTOR_WEIGHTS=… is
 # --detector-weights ….
 EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS VERSION
+# And of these an option of `python -m benchmarks.load`.
+LOAD := TARGET METRICS RATE USERS DURATION SHAPE SLO MIX PHOTOS
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve setup models train-mini test test-all check clean
+.PHONY: help demo serve setup models train-mini load test test-all check clean
 
 help:  ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} /^#  / {printf "%19s%s\n", "", substr($$0, 4)} \
@@ -31,6 +33,11 @@ models: $(VENV)/.dev  ## export into MODELS, verified against PyTorch: the mini 
 #  DETECTOR=yolo-world-s ENCODER=ViT-B-32 PRETRAINED=laion2b_s34b_b79k VERSION=2, and also
 #  DETECTOR_WEIGHTS CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS: see python -m export --help
 	@$(BIN)/python -m export --out "$(MODELS)" $(strip $(foreach name,$(EXPORT),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
+
+#: Measure it
+load: $(VENV)/.bench install-mini  ## load a server of its own and write build/bench/report.html (under 3 min); or any server, with
+#  TARGET=host:8001 RATE=40 and DURATION=60 USERS=8 SHAPE=spike SLO="p99=50ms error-rate=0.1%" MIX PHOTOS METRICS
+	@$(BIN)/python -m benchmarks.load $(strip $(foreach name,$(LOAD),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
 
 #: Work on it
 setup: $(VENV)/.dev  ## install everything into .venv

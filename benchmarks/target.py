@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,19 @@ def parser_of(name: str, doc: str | None, *, figures: bool = True) -> argparse.A
         parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--url", help="gRPC address of a running server (default: one is started)")
     return parser
+
+
+def checked(parse: Callable[[str], Any]) -> Callable[[str], str]:
+    """An option's type: the text as it was given; what a ValueError of ``parse`` says is shown."""
+
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return check
 
 
 def keep(report: dict[str, Any], file: Path | None) -> None:

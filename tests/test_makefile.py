@@ -1,4 +1,4 @@
-"""What is given to `make` reaches `python -m export`, and nothing else does: the defaults live there alone."""
+"""What is given to `make` reaches the programs that it calls, and nothing else does: the defaults live there alone."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ import shlex
 import subprocess
 from pathlib import Path
 
+from benchmarks.load import parser as load_parser
 from export.__main__ import parser
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def models_command(*variables: str) -> list[str]:
-    """The arguments that `make models` would give, with everything taken as installed."""
-    make = ["make", "--dry-run", "--assume-old=.venv/.dev", "models", *variables]
+def arguments(target: str, module: str, *variables: str) -> list[str]:
+    """Those that `make` would give to a module, with everything taken as installed."""
+    installed = [f"--assume-old=.venv/.{extra}" for extra in ("demo", "bench", "dev")]
+    make = ["make", "--dry-run", *installed, target, *variables]
     # Not the environment of the make that may run these tests: it would say which folder it enters.
     outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     done = subprocess.run(make, cwd=ROOT, env=outside, capture_output=True, text=True, check=True)
     words = shlex.split(done.stdout)
-    return words[words.index("export") + 1 :]
+    return words[words.index(module) + 1 :]
+
+
+def models_command(*variables: str) -> list[str]:
+    return arguments("models", "export", *variables)
 
 
 def test_only_what_is_set_is_passed_on() -> None:
@@ -47,3 +53,24 @@ def test_every_variable_is_an_option() -> None:
 
 def test_precision_is_passed_on() -> None:
     assert models_command("PRECISION=fp16")[2:] == ["--precision", "fp16"]
+
+
+def test_every_variable_of_a_load_test_is_an_option(tmp_path: Path) -> None:
+    photos = tmp_path / "some photos"
+    photos.mkdir()
+    given = {
+        "target": "somewhere:8001",
+        "metrics": "http://somewhere:8002/metrics",
+        "rate": 40.0,
+        "users": 8,
+        "duration": 60.0,
+        "shape": "spike",
+        "slo": ["p99=50ms error-rate=0.1%"],
+        "mix": "product_text=1",
+        "photos": str(photos),
+    }
+    values = {**given, "slo": "p99=50ms error-rate=0.1%"}
+    command = arguments("load", "benchmarks.load", *(f"{name.upper()}={value}" for name, value in values.items()))
+    parsed = vars(load_parser().parse_args(command))
+    assert {name: parsed[name] for name in given} == given
+    assert arguments("load", "benchmarks.load") == []
