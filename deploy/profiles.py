@@ -10,7 +10,7 @@ A fragment is a ModelConfig in text format, of a few lines. It is laid over the 
     a list                    replaces as a whole       instance_group [ { count: 4 } ]
 
 What callers depend on, it cannot change: tensors, the kind of model, the wiring, versions; batches can only become
-smaller. A profile is complete in its folder; a folder elsewhere is one too, by its path.
+smaller. A zero says nothing. A profile is complete in its folder; a folder elsewhere is one too, by its path.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def profile_names() -> list[str]:
 def folder_of(profile: Profile) -> Path:
     """Raises SetupError where there is no such profile."""
     for folder in (PROFILES / profile, Path(profile)):
-        if folder.is_dir() and folder != PROFILES:
+        if any(folder.glob("*.pbtxt")):
             return folder
     raise SetupError(f"there is no profile {profile}: it is {', '.join(profile_names())}, or a folder of fragments")
 
