@@ -64,6 +64,10 @@ class Run:
     versions: dict[str, str]
     slos: Sequence[dict[str, Any]] = field(default=())
     """Each with ``slo``, ``measured`` and ``held``."""
+    warm_up: float = 0.0
+    """Seconds of load before ``started``, which are not among the requests."""
+    generator_cores: float = 0.0
+    """Cores that the load generator kept busy itself: on the server's own machine, the server did not have them."""
 
 
 def write_run(folder: Path, run: Run) -> None:

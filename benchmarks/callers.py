@@ -1,0 +1,115 @@
+"""Who asks: the client of this project and plain tritonclient, with the same requests over gRPC."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from benchmarks.runs import OK
+from benchmarks.slo import GROUNDED
+from benchmarks.traffic import Ask
+from vlclip import Client, RequestError, Status, Timeout, VlclipError
+
+INPUTS = {
+    "product_image": ("IMAGE", "PRODUCT_TYPE"),
+    "whole_image": ("IMAGE",),
+    "ground": ("IMAGE", "PRODUCT_TYPE"),
+    "product_text": ("TEXT",),
+    "enriched_text": ("IMAGE", "PRODUCT"),
+}
+"""Images first, where there are any."""
+OUTPUTS = {
+    "product_image": ("EMBEDDING", "BOX", "SCORE", "STATUS"),
+    "whole_image": ("EMBEDDING", "STATUS"),
+    "ground": ("BOX", "SCORE", "STATUS"),
+    "product_text": ("EMBEDDING",),
+    "enriched_text": ("TEXT", "EMBEDDING", "ROUNDS", "STATUS"),
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request came to: the last fields of ``runs.Request``."""
+
+    outcome: str
+    fallbacks: int = 0
+    refused: int = 0
+    error: Exception | None = None
+
+
+class Callers:
+    """Both clients, each with one connection to ``url``. Nothing is tried again, so that every answer is seen.
+
+    An answer that does not come within ``deadline`` seconds after the sending is DEADLINE_EXCEEDED.
+    """
+
+    def __init__(self, url: str, deadline: float) -> None:
+        self._deadline = deadline
+        self._vlclip = Client(url, timeout=Timeout(request=deadline, connect=deadline), retry=None)
+        self._triton = triton.InferenceServerClient(url)
+
+    def send(self, ask: Ask) -> Answer:
+        """Blocks until there is an answer. Raises nothing that a server or a line can be the cause of."""
+        try:
+            status = self._by_vlclip(ask) if ask.client == "vlclip" else self._by_tritonclient(ask)
+        except (VlclipError, InferenceServerException, ValueError) as error:
+            return Answer(name_of(error), error=error)
+        if status is None or ask.pipeline == "enriched_text":
+            return Answer(OK)
+        fallbacks = int((status == Status.WHOLE_IMAGE).sum()) if ask.pipeline in GROUNDED else 0
+        return Answer(OK, fallbacks, int((status > Status.WHOLE_IMAGE).sum()))
+
+    def close(self) -> None:
+        self._vlclip.close()
+        self._triton.close()
+
+    def _by_vlclip(self, ask: Ask) -> np.ndarray | None:
+        """The status of each item; none where the pipeline has none."""
+        client = self._vlclip
+        if ask.pipeline == "product_text":
+            client.embed_texts(ask.texts)
+            return None
+        if ask.pipeline == "product_image":
+            return client.embed_images(ask.images, ask.texts).status
+        if ask.pipeline == "whole_image":
+            return client.embed_whole_images(ask.images).status
+        if ask.pipeline == "ground":
+            return client.ground(ask.images, ask.texts).status
+        return client.enrich(map(json.loads, ask.texts), [image or None for image in ask.images]).status
+
+    def _by_tritonclient(self, ask: Ask) -> np.ndarray | None:
+        columns: list[list[Any]] = [list(ask.images)] if ask.images else []
+        if ask.texts:
+            columns.append([text.encode() for text in ask.texts])
+        tensors = []
+        for name, column in zip(INPUTS[ask.pipeline], columns, strict=True):
+            data = np.array(column, object)[:, None]
+            tensors.append(triton.InferInput(name, data.shape, "BYTES"))
+            tensors[-1].set_data_from_numpy(data)
+        answer = self._triton.infer(
+            ask.pipeline,
+            tensors,
+            outputs=[triton.InferRequestedOutput(name) for name in OUTPUTS[ask.pipeline]],
+            client_timeout=self._deadline,
+            timeout=max(1, round(1e6 * self._deadline)),
+        )
+        arrays = {name: answer.as_numpy(name) for name in OUTPUTS[ask.pipeline]}
+        missing = [name for name, array in arrays.items() if array is None or len(array) != ask.items]
+        if missing:
+            raise ValueError(f"{ask.pipeline}: expected {ask.items} rows of {', '.join(missing)}")
+        status = arrays.get("STATUS")
+        return None if status is None else status[:, 0]
+
+
+def name_of(error: Exception) -> str:
+    """The gRPC status that an error carries; UNKNOWN where an answer was not what it should be."""
+    if isinstance(error, RequestError) and error.code:
+        return error.code.name
+    if isinstance(error, InferenceServerException) and error.status():
+        return str(error.status()).removeprefix("StatusCode.")
+    return "UNKNOWN"
