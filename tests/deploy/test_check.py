@@ -127,7 +127,7 @@ GRAPH = toys.GRAPHS["encode_image"]
         (GRAPH.replace("EMBEDDING", "EMBEDDINGS"), "gives no EMBEDDING"),
         (GRAPH.replace("[B,3,R,R]", "[B,4,R,R]"), r"takes PIXELS .*4.* the config PIXELS FP32 \[3, -1, -1\]"),
         (GRAPH.replace("[B,3,R,R]", "[8,3,R,R]").replace("[B", "[8"), "takes PIXELS in batches of 8 alone"),
-        (GRAPH.replace("[B,3,R,R]", "[B,3,P]").replace("axes=[2,3]", "axes=[2]"), r"takes PIXELS tensor\(float\) .*P'\],"),
+        (GRAPH.replace("[B,3,R,R]", "[B,3,P]").replace("axes=[2,3]", "axes=[2]"), r"takes PIXELS .*'P'\], the config"),
         (
             GRAPH.replace("(float[B,D] EMB", "(double[B,D] EMB").replace("EMBEDDING = Mul(unit, keep)",
             "float = Mul(unit, keep) EMBEDDING = Cast<to=11>(float)"), r"gives EMBEDDING tensor\(double\)",
