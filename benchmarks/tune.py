@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import optuna
 from google.protobuf import text_format
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -296,7 +297,7 @@ def outcome_of(trial: optuna.trial.FrozenTrial, slo: Slo) -> str:
 
 
 def table_of(study: optuna.Study, slo: Slo) -> Table:
-    table = Table(title=f"Trials, the fastest first; {slo.text}")
+    table = Table(title=f"Trials, the fastest first; {slo.text}", box=box.SIMPLE, padding=(0, 1, 0, 0))
     names = list(study.trials[0].params)
     for column in ("trial", "photos/s", slo.measure, *names):
         table.add_column(column, justify="right", no_wrap=True)
