@@ -7,6 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PHOTOS ?=
 TYPE ?=
 MODELS ?= model_repository
+PROFILE ?=
 SLO ?= p99=500ms
 MINUTES ?= 10
 # What of these is set becomes an option of `python -m export`, which has the defaults: DETECTOR_WEIGHTS=… is
@@ -26,8 +27,8 @@ demo: $(VENV)/.demo install-mini  ## draw 300 photos, embed and search them, wri
 	$(BIN)/python -m benchmarks.demo $(if $(PHOTOS),--photos "$(PHOTOS)" --type "$(TYPE)")
 
 #: Run it
-serve: $(VENV)/.demo install-mini  ## serve the models of MODELS (model_repository) in the foreground; Ctrl-C stops
-	@$(BIN)/python -m deploy.serve --model-repository "$(MODELS)"
+serve: $(VENV)/.demo install-mini  ## serve the models of MODELS (model_repository) in the foreground; PROFILE=name; Ctrl-C stops
+	@$(BIN)/python -m deploy.serve --model-repository "$(MODELS)" $(if $(PROFILE),--profile "$(PROFILE)")
 
 models: $(VENV)/.dev  ## export into MODELS, verified against PyTorch: the mini models, or for example
 #  DETECTOR=yolo-world-s ENCODER=ViT-B-32 PRETRAINED=laion2b_s34b_b79k VERSION=2, and also
