@@ -57,7 +57,9 @@ def find_problems(repositories: Sequence[Path] = REPOSITORIES, profile: Profile 
     problems += [f"{name}: export/specs.py has it, the repositories do not" for name in missing]
     for name, config in configs.items():
         problems += [f"{name}: {problem}" for problem in find_breaches(config)]
-        if config.platform == "ensemble":
+        # What is said of a broken config would be said of each pipeline again.
+        uses = {step.model_name for step in config.ensemble_scheduling.step}
+        if config.platform == "ensemble" and not uses & {source.name for source in sources} - configs.keys():
             problems += [f"{name}: {problem}" for problem in find_loose_ends(config, configs)]
         if profile and Path(profile).name.startswith(EMBEDDED) and (why := find_unservable(config)):
             problems.append(f"{name}: {why}")
@@ -71,6 +73,8 @@ def find_breaches(config: ModelConfig) -> Iterator[str]:
         return
     if config.max_batch_size < 1:
         yield "max_batch_size is not above 0, so it does not batch"
+    if (preferred := max(config.dynamic_batching.preferred_batch_size, default=0)) > config.max_batch_size:
+        yield f"prefers batches of {preferred}, and takes {config.max_batch_size} at most"
     contract = CONTRACTS[config.name]
     for what, written, specs in (("input", config.input, contract.inputs), ("output", config.output, contract.outputs)):
         found = [describe(one.name, kind_of(one)) for one in written]

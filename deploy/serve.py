@@ -42,7 +42,7 @@ from pathlib import Path
 
 from deploy.api import FAILURES, LOAD_SECONDS, Api
 from deploy.embedded import SetupError, assemble, find_tritonserver, is_embedded
-from deploy.profiles import EMBEDDED_CPU, Profile, find_unservable, profile_names
+from deploy.profiles import EMBEDDED_CPU, Profile, find_unservable, fragments_of, profile_names
 from deploy.stubs import SHARED_MEMORY, Stub, find_stubs, is_alive, kill, remove_stubs
 from deploy.view import View, file_of
 from export.repository import SERVED, Manifest, manifest_path, read_manifest, read_served
@@ -153,11 +153,13 @@ class Server:
         binary = find_tritonserver(triton)
         server = cls(repositories, host, replace_zeros(ports), log, echo)
         try:
-            profile = profile or (EMBEDDED_CPU if is_embedded(binary) else None)
-            server._view = View(server._runtime / "view", repositories, profile)
+            chosen = profile or (EMBEDDED_CPU if is_embedded(binary) else None)
+            server._view = View(server._runtime / "view", repositories, chosen)
+            if profile and (stray := sorted(fragments_of(profile).keys() - server._view.models)):
+                raise SetupError(f"{profile} has fragments for {', '.join(stray)}, and there is no such model")
             for model, config in server._view.configs.items() if is_embedded(binary) else ():
                 if why := find_unservable(config):
-                    raise SetupError(f"{profile} is not for the embedded server, {model}: {why}")
+                    raise SetupError(f"{chosen} is not for the embedded server, {model}: {why}")
             own_options, server._environment = assemble(binary, server._runtime)
             server._command = [str(binary), *server._options, *own_options, *options]
             server._launch()

@@ -81,6 +81,12 @@ def is_told(problems: list[str], pattern: str) -> bool:
     return any(re.search(pattern, problem) and "\n" not in problem for problem in problems)
 
 
+def test_broken_config_is_told_once(copies: list[Path]) -> None:
+    (copies[0] / "crop" / "config.pbtxt").write_text("nonsense")
+    (problem,) = find_problems(copies)
+    assert problem.startswith("crop: ")
+
+
 def test_model_of_two_repositories_is_found(copies: list[Path]) -> None:
     shutil.copytree(copies[0] / "crop", copies[1] / "crop")
     assert find_problems(copies) == ["crop: 2 folders have this name, and Triton would load none of them"]
@@ -100,6 +106,7 @@ def test_model_without_a_contract_and_contract_without_a_model_are_found(copies:
     [
         ("mine", "detector", "", r"^detector: .*detector\.pbtxt is for no model$"),
         ("mine", "crop", "max_batch_size: 65", "^crop: .*raises max_batch_size"),
+        ("mine", "crop", "dynamic_batching { preferred_batch_size: 65 }", "^crop: prefers batches of 65, and takes 64"),
         ("mine", "crop", "max_batch_size: 32", "product_image: step crop: takes batches of 32, the pipeline of 64"),
         ("embedded-mine", "ground", "ensemble_scheduling { max_inflight_requests: 2 }", "^ground: .* is newer than"),
         (
