@@ -260,7 +260,7 @@ def judge(before: Sequence[Result], after: Sequence[Result], slo: Slo) -> Verdic
     )
     latencies = f"{slo.measure} {1e3 * new:.0f} ms against {1e3 * old:.0f} ms"
     if new > slo.limit:
-        return Verdict(False, f"it does not hold {slo.text} side by side: {latencies}")
+        return Verdict(False, f"it does not hold {slo.text} side by side: {latencies}; {rates}")
     if old > slo.limit and faster_low > 1:
         return Verdict(True, f"it holds {slo.text}, which the other does not: {latencies}; {rates}")
     if low > 1:
@@ -388,6 +388,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ServerError, SetupError, VlclipError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped. The trials are kept: another run goes on with them.", file=sys.stderr)
+        return 130
     if not verdict.accepted:
         print(f"Nothing is written. Of trial {best.number}, {show(best.params)}: {verdict.sentence}.")
         return 0
