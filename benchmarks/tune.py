@@ -1,7 +1,7 @@
 """Find the profile for this machine: of the settings below, those that embed the most photos a second within a bound.
 
     python -m benchmarks.tune --slo p99=500ms                        10 minutes, into deploy/profiles/tuned
-    python -m benchmarks.tune --slo p99=500ms --minutes 30           goes on where the last one stood: build/tune
+    python -m benchmarks.tune --slo p99=500ms --minutes 30           goes on where the last one stood (build/tune)
     python -m deploy.serve --profile tuned
 
     delay        microseconds for which a graph waits for more requests to batch
