@@ -7,6 +7,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PHOTOS ?=
 TYPE ?=
 MODELS ?= model_repository
+PROFILE ?=
+SLO ?= p99=500ms
+MINUTES ?= 10
 # What of these is set becomes an option of `python -m export`, which has the defaults: DETECTOR_WEIGHTS=… is
 # --detector-weights ….
 EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS VERSION
@@ -15,29 +18,35 @@ LOAD := TARGET METRICS RATE USERS DURATION SHAPE SLO MIX PHOTOS
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve setup models train-mini load test test-all check clean
+.PHONY: help demo serve setup models check-repository load tune train-mini test test-all check clean
 
 help:  ## show this list
-	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} /^#  / {printf "%19s%s\n", "", substr($$0, 4)} \
-	  /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} /^#  / {printf "%25s%s\n", "", substr($$0, 4)} \
+	  /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 #: Look at it
 demo: $(VENV)/.demo install-mini  ## draw 300 photos, embed and search them, write build/demo/index.html; or PHOTOS=folder TYPE="mug"
 	$(BIN)/python -m benchmarks.demo $(if $(PHOTOS),--photos "$(PHOTOS)" --type "$(TYPE)")
 
 #: Run it
-serve: $(VENV)/.demo install-mini  ## serve the models of MODELS (model_repository) in the foreground; Ctrl-C stops
-	@$(BIN)/python -m deploy.serve --model-repository "$(MODELS)"
+serve: $(VENV)/.demo install-mini  ## serve the models of MODELS (model_repository) in the foreground; PROFILE=name; Ctrl-C stops
+	@$(BIN)/python -m deploy.serve --model-repository "$(MODELS)" $(if $(PROFILE),--profile "$(PROFILE)")
 
 models: $(VENV)/.dev  ## export into MODELS, verified against PyTorch: the mini models, or for example
 #  DETECTOR=yolo-world-s ENCODER=ViT-B-32 PRETRAINED=laion2b_s34b_b79k VERSION=2, and also
 #  DETECTOR_WEIGHTS CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS: see python -m export --help
 	@$(BIN)/python -m export --out "$(MODELS)" $(strip $(foreach name,$(EXPORT),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
 
+check-repository: $(VENV)/.demo install-mini  ## check configs, profiles, pipelines and graphs of MODELS against each other
+	@$(BIN)/python -m deploy.check --model-repository "$(MODELS)"
+
 #: Measure it
 load: $(VENV)/.bench install-mini  ## load a server of its own and write build/bench/report.html (under 3 min); or any server, with
 #  TARGET=host:8001 RATE=40 and DURATION=60 USERS=8 SHAPE=spike SLO="p99=50ms error-rate=0.1%" MIX PHOTOS METRICS
 	@$(BIN)/python -m benchmarks.load $(strip $(foreach name,$(LOAD),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
+
+tune: $(VENV)/.bench install-mini  ## search the profile for this machine: deploy/profiles/tuned; SLO=p99=500ms MINUTES=10
+	@$(BIN)/python -m benchmarks.tune --model-repository "$(MODELS)" --slo "$(SLO)" --minutes "$(MINUTES)"
 
 #: Work on it
 setup: $(VENV)/.dev  ## install everything into .venv

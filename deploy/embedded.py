@@ -58,14 +58,19 @@ def inside_wheel(folder: Path) -> Path:
     return folder / "pytriton" / "tritonserver" / "bin" / "tritonserver"
 
 
+def is_embedded(binary: Path) -> bool:
+    """Whether it is the wheel's, and no full installation."""
+    return (binary.parent.parent / "python_backend_stubs").is_dir()
+
+
 def assemble(binary: Path, runtime: Path) -> tuple[list[str], dict[str, str]]:
     """Prepare the empty folder ``runtime`` for ``binary``; return the options and the environment to start it with.
 
     A full installation, such as NVIDIA's container, needs neither. Raises SetupError.
     """
-    home = binary.parent.parent
-    if not (home / "python_backend_stubs").is_dir():
+    if not is_embedded(binary):
         return [], {}
+    home = binary.parent.parent
     wheel_folder = home.parent.parent
     if PYTHON not in PYTHONS:
         raise SetupError(f"the Python backend of this Triton needs numpy 1, hence Python {' or '.join(PYTHONS)}")

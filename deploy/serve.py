@@ -4,6 +4,7 @@
     python -m deploy.serve --grpc-port 0 --http-port 0 --metrics-port 0     on free ports, which are printed
     python -m deploy.serve --host 0.0.0.0               for other machines too
     python -m deploy.serve --model-repository DIR       what `python -m export --out DIR` made, instead of ours
+    python -m deploy.serve --profile embedded-gpu       with the fragments of deploy/profiles/embedded-gpu
     python -m deploy.serve -- --log-verbose=1           what follows -- goes to tritonserver as it is
 
 Ctrl-C or SIGTERM stops it: accepted requests finish, then ports, processes and shared memory are given back.
@@ -40,7 +41,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.api import FAILURES, LOAD_SECONDS, Api
-from deploy.embedded import SetupError, assemble, find_tritonserver
+from deploy.embedded import SetupError, assemble, find_tritonserver, is_embedded
+from deploy.profiles import EMBEDDED_CPU, Profile, find_unservable, fragments_of, profile_names
 from deploy.stubs import SHARED_MEMORY, Stub, find_stubs, is_alive, kill, remove_stubs
 from deploy.view import View, file_of
 from export.repository import SERVED, Manifest, manifest_path, read_manifest, read_served
@@ -129,7 +131,7 @@ class Server:
         *,
         host: str = "127.0.0.1",
         ports: Ports = Ports(),
-        profile: str | None = None,
+        profile: Profile | None = None,
         triton: str | None = None,
         options: Sequence[str] = (),
         log: Path | None = None,
@@ -137,9 +139,10 @@ class Server:
     ) -> Server:
         """Start Triton and wait until its pipelines answer rightly.
 
-        ``profile`` names fragments that are appended to the configs of models that have them (configs/PROFILE.pbtxt);
-        ``triton`` is a tritonserver or the folder that its wheel was installed into; ``options`` go to tritonserver as
-        they are; ``log`` outlives the server, and ``echo`` repeats it on stderr.
+        ``profile`` is laid over the configs (see deploy/profiles.py); without one, the embedded server takes
+        embedded-cpu, and a full installation the configs as they are. ``triton`` is a tritonserver or the folder that
+        its wheel was installed into; ``options`` go to tritonserver as they are; ``log`` outlives the server, and
+        ``echo`` repeats it on stderr.
 
         Raises SetupError when something is not installed or not exported, ServerError when Triton does not come up.
         """
@@ -150,7 +153,13 @@ class Server:
         binary = find_tritonserver(triton)
         server = cls(repositories, host, replace_zeros(ports), log, echo)
         try:
-            server._view = View(server._runtime / "view", repositories, profile)
+            chosen = profile or (EMBEDDED_CPU if is_embedded(binary) else None)
+            server._view = View(server._runtime / "view", repositories, chosen)
+            if profile and (stray := sorted(fragments_of(profile).keys() - server._view.models)):
+                raise SetupError(f"{profile} has fragments for {', '.join(stray)}, and there is no such model")
+            for model, config in server._view.configs.items() if is_embedded(binary) else ():
+                if why := find_unservable(config):
+                    raise SetupError(f"{chosen} is not for the embedded server, {model}: {why}")
             own_options, server._environment = assemble(binary, server._runtime)
             server._command = [str(binary), *server._options, *own_options, *options]
             server._launch()
@@ -500,7 +509,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--grpc-port", type=int, default=8001, metavar="N", help="0 takes a free one (%(default)s)")
     add("--http-port", type=int, default=8000, metavar="N", help="(%(default)s)")
     add("--metrics-port", type=int, default=8002, metavar="N", help="(%(default)s)")
-    add("--profile", metavar="NAME", help="append configs/NAME.pbtxt to the config of every model that has one")
+    add(
+        "--profile", metavar="NAME", help=f"{', '.join(profile_names())}, or a folder of fragments (deploy/profiles.py)"
+    )
     add("--threads", metavar="N", help="threads of each ONNX model; all cores by default (VLCLIP_ORT_THREADS)")
     add("--triton", metavar="PATH", help="a tritonserver, or the folder its wheel was installed into (VLCLIP_TRITON)")
     add("--log", type=Path, metavar="FILE", help="keep Triton's log")

@@ -1,6 +1,6 @@
 """The models as Triton sees them: a folder of configs for one version of what was exported, and links to the files.
 
-    view/detect/config.pbtxt            the hand-written config, and version_policy { specific { versions: [ 2 ] } }
+    view/detect/config.pbtxt            the hand-written config with the profile's, and version_policy { … 2 }
     view/detect/2 -> model_repository/detect/2
     view/ground/config.pbtxt            the hand-written config, and model_version: 2 in the step of every such leaf
     view/ground/1 -> ensembles/ground/1
@@ -20,24 +20,27 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from deploy.embedded import SetupError
+from deploy.profiles import Profile, read_config
 from export.repository import ARTEFACTS, Manifest
 
 
 class View:
-    """The folder, and the models of ``repositories`` that go into it by :meth:`write`."""
+    """The folder, and the models of ``repositories`` that go into it by :meth:`write`.
 
-    def __init__(self, folder: Path, repositories: Sequence[Path], profile: str | None = None):
+    Raises SetupError for a config that is none, or does not go with the profile.
+    """
+
+    def __init__(self, folder: Path, repositories: Sequence[Path], profile: Profile | None = None):
         self.folder = folder
         self._sources = {
             config.parent.name: config.parent
             for config in sorted(path for repository in repositories for path in repository.glob("*/config.pbtxt"))
         }
-        self._configs = {model: read_config(source, profile) for model, source in self._sources.items()}
-        self.models = list(self._configs)
+        self.configs = {model: read_config(source, profile) for model, source in self._sources.items()}
+        self.models = list(self.configs)
         self.pipelines = {
             model: [tensor.name for tensor in config.input]
-            for model, config in self._configs.items()
+            for model, config in self.configs.items()
             if config.platform == "ensemble"
         }
 
@@ -55,21 +58,8 @@ class View:
             if not os.path.lexists(target / version):
                 (target / version).symlink_to(source / version)
         new = self.folder / f".{model}"
-        new.write_text(text_format.MessageToString(at_version(self._configs[model], manifest, beside)))
+        new.write_text(text_format.MessageToString(at_version(self.configs[model], manifest, beside)))
         new.replace(target / "config.pbtxt")
-
-
-def read_config(model: Path, profile: str | None = None) -> ModelConfig:
-    """A model's config, with ``configs/PROFILE.pbtxt`` appended where it has that.
-
-    Raises SetupError for a file that is no config.
-    """
-    parts = [model / "config.pbtxt", model / "configs" / f"{profile}.pbtxt"]
-    text = "\n".join(part.read_text() for part in parts if part.is_file())
-    try:
-        return text_format.Parse(text, ModelConfig(name=model.name))
-    except text_format.ParseError as error:
-        raise SetupError(f"{parts[0]} is no model config: {error}") from error
 
 
 def at_version(config: ModelConfig, manifest: Manifest | None, beside: Sequence[int] = ()) -> ModelConfig:

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from deploy.embedded import SetupError
+from deploy.profiles import read_config
 from deploy.serve import REPOSITORIES, Server, find_hindrance
 from deploy.stubs import find_stubs
-from deploy.view import View, at_version, read_config
+from deploy.view import View, at_version
 from export.__main__ import main
 from export.repository import ARTEFACTS, read_manifests, read_served
 from tests import toys
@@ -218,11 +219,9 @@ def test_formats_cannot_stand_side_by_side() -> None:
 
 
 def test_versions_are_written_into_the_configs_of_what_was_exported(tmp_path: Path) -> None:
-    (tmp_path / "detect" / "configs").mkdir(parents=True)
-    (tmp_path / "detect" / "config.pbtxt").write_text((MODELS / "detect" / "config.pbtxt").read_text())
-    (tmp_path / "detect" / "configs" / "two.pbtxt").write_text("default_model_filename: 'other'")
+    (tmp_path / "detect.pbtxt").write_text("default_model_filename: 'other'")
     manifest = {"version": 7, "leaves": {"detect": {"file": "model.plan"}}}
-    config = read_config(tmp_path / "detect", profile="two")
+    config = read_config(MODELS / "detect", profile=tmp_path)
     assert config.default_model_filename == "other"
     assert at_version(config, None) == config
     leaf = at_version(config, manifest, beside=[3])

@@ -1,11 +1,15 @@
 """A stand-in for Triton's onnxruntime backend: runs a model's `model.onnx` with the ONNX Runtime package.
 
 Triton takes `<backend directory>/onnxruntime/model.py` for the backend named onnxruntime, so the configs need not
-know which of the two serves them.
+know which of the two serves them. Of a config it heeds what that backend does:
 
-    VLCLIP_ORT_THREADS     threads per operator; by default as many as there are cores
+    instance_group [ { kind: KIND_GPU } ]                                    run on CUDA
+    parameters { key: "intra_op_thread_count" value: { string_value: "2" } } threads per operator; by default one a core
+
+VLCLIP_ORT_THREADS in the environment says the number of threads for all models, whatever their configs say.
 """
 
+import json
 import mmap
 import os
 from pathlib import Path
@@ -17,7 +21,11 @@ import triton_python_backend_utils as pb_utils
 
 class TritonPythonModel:
     def initialize(self, args):
-        self.session = open_session(Path(args["model_repository"], args["model_version"], "model.onnx"))
+        self.session = open_session(
+            Path(args["model_repository"], args["model_version"], "model.onnx"),
+            threads_of(json.loads(args["model_config"])),
+            providers_of(args["model_instance_kind"], args["model_instance_device_id"]),
+        )
         self.input_names = [tensor.name for tensor in self.session.get_inputs()]
 
     def execute(self, requests):
@@ -53,14 +61,28 @@ class TritonPythonModel:
         ]
 
 
-def open_session(path):
+def threads_of(config):
+    asked = config.get("parameters", {}).get("intra_op_thread_count", {}).get("string_value")
+    return int(os.environ.get("VLCLIP_ORT_THREADS") or asked or len(os.sched_getaffinity(0)))
+
+
+def providers_of(kind, device):
+    """What runs the graph: on a GPU, CUDA with the search that costs least when the shape of a batch is new."""
+    if kind != "GPU":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise RuntimeError("KIND_GPU, and the ONNX Runtime here has no CUDA: pip install onnxruntime-gpu")
+    return [("CUDAExecutionProvider", {"device_id": device, "cudnn_conv_algo_search": "HEURISTIC"})]
+
+
+def open_session(path, threads, providers):
     options = ort.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("VLCLIP_ORT_THREADS") or len(os.sched_getaffinity(0)))
+    options.intra_op_num_threads = threads
     # The leaves take turns on the same cores: a thread that spins between runs takes time from the next leaf.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Of an FP16 graph, this one makes ONNX Runtime 1.32 crash on the CPU: at a MatMul behind a Transpose.
     disabled = ["NchwcTransformer"] if is_fp16(path) else []
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
+    return ort.InferenceSession(path, options, providers=providers, disabled_optimizers=disabled)
 
 
 def is_fp16(path):

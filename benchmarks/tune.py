@@ -1,0 +1,408 @@
+"""Find the profile for this machine: of the settings below, those that embed the most photos a second within a bound.
+
+    python -m benchmarks.tune --slo p99=500ms                        10 minutes, into deploy/profiles/tuned
+    python -m benchmarks.tune --slo p99=500ms --minutes 30           goes on where the last one stood (build/tune)
+    python -m deploy.serve --profile tuned
+
+    delay        microseconds for which a graph waits for more requests to batch
+    preferred    the batch size that a graph's queue is cut into; 0 for none
+    instances    of every graph
+    threads      of every instance of a graph
+    decoders     processes that decode
+
+Each trial starts a server with a candidate and asks it for single photos, --concurrency at a time, each caller waiting
+for its answer: once to warm up, then in turns, of which the median counts. Optuna proposes the candidates; the first is
+what is served now (--base). The best one is then held against that side by side: both servers run, and are asked in
+turns, A B B A. It is written only if it holds the bound and is better by more than the turns differ among themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from google.protobuf import text_format
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from benchmarks.machine import machine
+from benchmarks.retrieval import draw_scenes
+from benchmarks.runs import OK, Request
+from benchmarks.slo import Slo, parse_all, percentile
+from deploy.embedded import SetupError
+from deploy.profiles import EMBEDDED_CPU, PROFILES, Profile, fragments_of, parse, read_config
+from deploy.serve import REPOSITORIES, ROOT, Server, ServerError, find_home
+from export.repository import ARTEFACTS, models_of, read_served
+from training.catalogue.items import TRAINED_TYPES
+from vlclip import Client, VlclipError
+
+GRAPHS = [leaf for leaf, artefact in ARTEFACTS.items() if artefact == "model.onnx"]
+STUDY = ROOT / "build" / "tune" / "study.db"
+WRITTEN_BY = "# Written by python -m benchmarks.tune"
+SEED = 0
+SEARCH_PART = 0.7
+"""Of the time; the rest is for the comparison."""
+MIN_PAIRS = 8
+MAX_PAIRS = 40
+WARM_UP_SECONDS = 1.0
+
+Settings = dict[str, int]
+Turn = Callable[[], "Result"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What callers saw in a time."""
+
+    requests: Sequence[Request]
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Photos a second."""
+        return len(self.requests) / self.seconds
+
+    def latency(self, slo: Slo) -> float:
+        """The percentile of ``slo``, in seconds."""
+        return percentile(self.requests, float(slo.measure[1:]))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is served, and how it is asked."""
+
+    repositories: Sequence[Path]
+    photos: Sequence[bytes]
+    slo: Slo
+    concurrency: int
+    seconds: float
+    """Of a turn."""
+    turns: int
+    """Of a trial."""
+
+    @contextmanager
+    def served(self, profile: Profile) -> Iterator[Turn]:
+        """A warm server, as a function that loads it for a turn; that raises VlclipError.
+
+        Raises ServerError or SetupError.
+        """
+        with (
+            Server.start(self.repositories, profile=profile) as server,
+            Client(server.grpc_url, timeout=60, retry=None) as client,
+            ThreadPoolExecutor(self.concurrency) as callers,
+        ):
+
+            def call(number: int, end: float) -> list[Request]:
+                requests: list[Request] = []
+                while (sent := time.perf_counter()) < end:
+                    photo = self.photos[(number + len(requests)) % len(self.photos)]
+                    client.embed_images(photo, TRAINED_TYPES[number % len(TRAINED_TYPES)])
+                    requests.append(Request(sent, sent, time.perf_counter(), "vlclip", "product_image", 1, OK))
+                return requests
+
+            def turn(seconds: float = self.seconds) -> Result:
+                begin = time.perf_counter()
+                called = [callers.submit(call, number, begin + seconds) for number in range(self.concurrency)]
+                requests = [request for one in called for request in one.result()]
+                return Result(requests, time.perf_counter() - begin)
+
+            turn(min(WARM_UP_SECONDS, self.seconds))
+            yield turn
+
+
+def photos_of(folder: Path) -> list[bytes]:
+    kinds = (".jpg", ".jpeg", ".png", ".webp")
+    return [path.read_bytes() for path in sorted(folder.rglob("*")) if path.suffix.lower() in kinds]
+
+
+def space_of(current: Settings) -> dict[str, list[int]]:
+    """What may be chosen: among it always what is served now."""
+    cores = len(os.sched_getaffinity(0))
+    powers = [1 << i for i in range(cores.bit_length()) if 1 << i <= cores]
+    space = {
+        "delay": [0, 500, 1000, 2000, 5000],
+        "preferred": [0, 4, 8, 16],
+        "instances": sorted({1, 2, *powers[:-1]}),
+        "threads": sorted({*powers, cores}),
+        "decoders": sorted({1, 2, *powers[:-1]}),
+    }
+    return {name: sorted({*values, current[name]}) for name, values in space.items()}
+
+
+def settings_of(profile: Profile, repository: Path) -> Settings:
+    """Those of a profile; ``detect``, the heaviest, stands for all graphs. Raises SetupError."""
+    detect, decode = (read_config(repository / leaf, profile) for leaf in ("detect", "decode"))
+    batching, threads = detect.dynamic_batching, detect.parameters["intra_op_thread_count"].string_value
+    return {
+        "delay": batching.max_queue_delay_microseconds,
+        "preferred": max(batching.preferred_batch_size, default=0),
+        "instances": sum(group.count for group in detect.instance_group) or 1,
+        "threads": int(threads or len(os.sched_getaffinity(0))),
+        "decoders": sum(group.count for group in decode.instance_group) or 1,
+    }
+
+
+def write_profile(folder: Path, settings: Settings, base: Profile, remark: str = "") -> None:
+    """Write the fragments of ``base`` into ``folder``, with these settings. Raises SetupError."""
+    fragments = {model: parse(file) for model, file in fragments_of(base).items()}
+    for leaf in (*GRAPHS, "decode"):
+        fragment = fragments.setdefault(leaf, ModelConfig())
+        group = fragment.instance_group[0] if fragment.instance_group else fragment.instance_group.add()
+        del fragment.instance_group[1:]
+        if leaf == "decode":
+            group.count = settings["decoders"]
+            continue
+        group.count = settings["instances"]
+        fragment.parameters["intra_op_thread_count"].string_value = str(settings["threads"])
+        fragment.dynamic_batching.max_queue_delay_microseconds = settings["delay"]
+        preferred = [settings["preferred"]] if settings["preferred"] else []
+        fragment.dynamic_batching.preferred_batch_size[:] = preferred
+    folder.mkdir(parents=True, exist_ok=True)
+    for model, fragment in fragments.items():
+        (folder / f"{model}.pbtxt").write_text(remark + text_format.MessageToString(fragment))
+
+
+def search(study: optuna.Study, bench: Bench, base: Profile, seconds: float, trials: int | None) -> None:
+    """Try candidates for so many seconds, or until the study has so many trials."""
+    current = settings_of(base, bench.repositories[0])
+    space = space_of(current)
+    left = None if trials is None else max(0, trials - len(study.trials))
+    if not study.trials:
+        study.enqueue_trial(current)
+
+    def objective(trial: optuna.Trial) -> float:
+        settings = {name: trial.suggest_categorical(name, values) for name, values in space.items()}
+        with tempfile.TemporaryDirectory(prefix="vlclip-") as folder:
+            write_profile(Path(folder), settings, base)
+            results: list[Result] = []
+            with bench.served(folder) as turn:
+                for step in range(bench.turns):
+                    results.append(turn())
+                    trial.report(median_rate(results), step)
+                    if trial.should_prune():
+                        raise optuna.TrialPruned
+        latency = pooled(results).latency(bench.slo)
+        trial.set_user_attr("latency", latency)
+        trial.set_constraint(bench.slo.measure, latency - bench.slo.limit)
+        return median_rate(results)
+
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
+    ) as progress:
+        begin = time.monotonic()
+        task = progress.add_task("searching", total=seconds)
+
+        def tell(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            progress.console.print(
+                f"trial {trial.number:>3}  {outcome_of(trial, bench.slo):<42}  {show(trial.params)}", soft_wrap=True
+            )
+            progress.update(task, completed=time.monotonic() - begin)
+
+        failures = (ServerError, SetupError, VlclipError)
+        study.optimize(objective, n_trials=left, timeout=seconds, catch=failures, callbacks=[tell])
+
+
+def open_study(file: Path, name: str) -> optuna.Study:
+    """The study of this name in an SQLite file, which is made if need be."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        storage=f"sqlite:///{file}",
+        study_name=name,
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+    )
+    # One that goes on must not draw again what it drew before.
+    study.sampler = optuna.samplers.TPESampler(seed=SEED + len(study.trials), n_startup_trials=8)
+    return study
+
+
+def compare(bench: Bench, base: Profile, candidate: Profile, pairs: int) -> tuple[list[Result], list[Result]]:
+    """Results of both servers, turn by turn in one time."""
+    results: tuple[list[Result], list[Result]] = ([], [])
+    with ExitStack() as stack:
+        turns = [stack.enter_context(bench.served(profile)) for profile in (base, candidate)]
+        for pair in range(pairs):
+            for side in (0, 1) if pair % 2 == 0 else (1, 0):
+                results[side].append(turns[side]())
+    return results
+
+
+@dataclass(frozen=True)
+class Verdict:
+    accepted: bool
+    sentence: str
+
+
+def judge(before: Sequence[Result], after: Sequence[Result], slo: Slo) -> Verdict:
+    """Whether the results after, each taken beside one before, are better by more than chance."""
+    old, new = (pooled(results).latency(slo) for results in (before, after))
+    low, high = interval([b.rate / a.rate for a, b in zip(before, after, strict=True)])
+    faster_low, _ = interval([a.latency(slo) / b.latency(slo) for a, b in zip(before, after, strict=True)])
+    rates = (
+        f"{median_rate(after):.1f} photos a second against {median_rate(before):.1f} ({low:.3f} to {high:.3f} times)"
+    )
+    latencies = f"{slo.measure} {1e3 * new:.0f} ms against {1e3 * old:.0f} ms"
+    if new > slo.limit:
+        return Verdict(False, f"it does not hold {slo.text} side by side: {latencies}; {rates}")
+    if old > slo.limit and faster_low > 1:
+        return Verdict(True, f"it holds {slo.text}, which the other does not: {latencies}; {rates}")
+    if low > 1:
+        return Verdict(True, f"{rates}; {latencies}")
+    return Verdict(False, f"it is not better beyond the noise: {rates}; {latencies}")
+
+
+def interval(ratios: Sequence[float]) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the median."""
+    drawn = np.random.default_rng(SEED).choice(ratios, (4000, len(ratios)))
+    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def pooled(results: Sequence[Result]) -> Result:
+    requests = [request for result in results for request in result.requests]
+    return Result(requests, sum(result.seconds for result in results))
+
+
+def median_rate(results: Sequence[Result]) -> float:
+    return statistics.median(result.rate for result in results)
+
+
+def show(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def outcome_of(trial: optuna.trial.FrozenTrial, slo: Slo) -> str:
+    if trial.value is None or trial.state != optuna.trial.TrialState.COMPLETE:
+        return trial.state.name.lower()
+    latency = trial.user_attrs["latency"]
+    too_slow = "" if latency <= slo.limit else ", over the bound"
+    return f"{trial.value:.1f} a second, {slo.measure} {1e3 * latency:.0f} ms{too_slow}"
+
+
+def table_of(study: optuna.Study, slo: Slo) -> Table:
+    table = Table(title=f"Trials, the fastest first; {slo.text}", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    names = list(study.trials[0].params)
+    for column in ("trial", "photos/s", slo.measure, *names):
+        table.add_column(column, justify="right", no_wrap=True)
+    done = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
+    for trial in sorted(done, key=lambda trial: trial.value or 0.0, reverse=True):
+        latency = trial.user_attrs["latency"]
+        style = "" if latency <= slo.limit else "dim"
+        cells = [f"{trial.number}", f"{trial.value:.1f}", f"{1e3 * latency:.0f} ms"]
+        table.add_row(*cells, *(str(trial.params[name]) for name in names), style=style)
+    return table
+
+
+def best_of(study: optuna.Study, slo: Slo) -> optuna.trial.FrozenTrial | None:
+    """The fastest trial within the bound."""
+    done = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
+    fit = [trial for trial in done if trial.user_attrs["latency"] <= slo.limit]
+    return max(fit, key=lambda trial: trial.value or 0.0, default=None)
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    models, ensembles = REPOSITORIES
+    add = parser.add_argument
+    add("--slo", required=True, help="the bound: p99=500ms, or another percentile")
+    add("--minutes", type=float, default=10.0, help="for all of it (%(default)s)")
+    add("--trials", type=int, help="at most, those of earlier runs included")
+    add("--out", type=Path, default=PROFILES / "tuned", metavar="DIR", help="the profile to write (%(default)s)")
+    add("--base", default=EMBEDDED_CPU, metavar="NAME", help="the profile to begin with (%(default)s)")
+    add("--photos", type=Path, metavar="DIR", help="JPEG, PNG and WebP files to ask about (drawn ones)")
+    add("--concurrency", type=int, default=8, help="photos asked for at a time (%(default)s)")
+    add("--turns", type=int, default=3, help="of a trial (%(default)s)")
+    add("--seconds", type=float, default=2.0, help="of a turn (%(default)s)")
+    add("--study", type=Path, default=STUDY, metavar="FILE", help="where the trials are kept (%(default)s)")
+    add("--model-repository", type=Path, default=models, metavar="DIR", help="the models (model_repository/)")
+    add("--ensembles", type=Path, default=ensembles, metavar="DIR", help="the pipelines (ensembles/)")
+    parsed = parser.parse_args(arguments)
+    try:
+        (parsed.slo,) = parse_all(parsed.slo)
+    except ValueError as error:
+        parser.error(str(error))
+    if not parsed.slo.measure.startswith("p"):
+        parser.error(f"--slo is to bound a percentile, like p99=500ms, and not {parsed.slo.measure}")
+    if os.environ.get("VLCLIP_ORT_THREADS"):
+        parser.error("VLCLIP_ORT_THREADS decides the threads of every candidate: unset it")
+    if parsed.photos and not photos_of(parsed.photos):
+        parser.error(f"{parsed.photos} holds no photos: JPEG, PNG or WebP files")
+    if any(not file.read_text().startswith(WRITTEN_BY) for file in parsed.out.glob("*.pbtxt")):
+        parser.error(f"{parsed.out} holds a profile that was written by hand: choose another --out")
+    return parsed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parse_arguments(arguments)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    console = Console()
+    slo: Slo = args.slo
+    photos = photos_of(args.photos) if args.photos else [photo.jpeg for photo in draw_scenes(32, 5, TRAINED_TYPES)]
+    bench = Bench([args.model_repository, args.ensembles], photos, slo, args.concurrency, args.seconds, args.turns)
+    home = find_home(bench.repositories)
+    manifest = read_served(home) if home else None
+    name = (
+        f"{models_of(manifest) if manifest else args.model_repository}, {len(os.sched_getaffinity(0))} cores, "
+        f"from {args.base}, {args.photos or 'drawn photos'}, {args.concurrency} at a time, {slo.text}"
+    )
+    try:
+        study = open_study(args.study, name)
+        print(f"{name}: {len(study.trials)} trials so far, in {args.study}", flush=True)
+        search(study, bench, args.base, 60 * args.minutes * SEARCH_PART, args.trials)
+        if not study.trials:
+            raise SetupError("no time was left for a trial: give more --minutes")
+        console.print(table_of(study, slo))
+        best = best_of(study, slo)
+        current = settings_of(args.base, bench.repositories[0])
+        if best is None:
+            print(f"Nothing is written: no trial held {slo.text}.")
+            return 1
+        if best.params == current:
+            print(f"Nothing is written: no trial within {slo.text} was faster than {args.base} itself.")
+            return 0
+        pairs = round(60 * args.minutes * (1 - SEARCH_PART) / (2 * args.seconds))
+        pairs = min(max(pairs, MIN_PAIRS), MAX_PAIRS)
+        print(f"Trial {best.number} beside {args.base}, {pairs} turns each", flush=True)
+        with tempfile.TemporaryDirectory(prefix="vlclip-") as folder:
+            write_profile(Path(folder), best.params, args.base)
+            verdict = judge(*compare(bench, args.base, folder, pairs), slo)
+    except (ServerError, SetupError, VlclipError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. The trials are kept: another run goes on with them.", file=sys.stderr)
+        return 130
+    if not verdict.accepted:
+        print(f"Nothing is written. Of trial {best.number}, {show(best.params)}: {verdict.sentence}.")
+        return 0
+    here = machine()
+    remark = f"{WRITTEN_BY} --slo {slo.text}, from {args.base}, on {here['cpu']}, {here['cores']} cores:\n"
+    write_profile(args.out, best.params, args.base, f"{remark}# {verdict.sentence}.\n")
+    is_ours = args.out.resolve().parent == PROFILES.resolve()
+    served_as = args.out.name if is_ours else os.path.relpath(args.out)
+    print(f"Trial {best.number}, {show(best.params)}: {verdict.sentence}.")
+    print(f"Written to {args.out}. Serve it: python -m deploy.serve --profile {shlex.quote(served_as)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
