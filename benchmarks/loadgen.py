@@ -281,10 +281,9 @@ def broken(results: Sequence[Result], check: dict[str, Any], caches: Sequence[st
 
 
 def report_of(results: Sequence[Result], check: dict[str, Any], wrong: Sequence[str]) -> dict[str, Any]:
-    """For the report: its title, rows, and the rest."""
-    rows = [
-        {
-            "scenario": result.scenario,
+    """What is kept, for the report too."""
+    scenarios = {
+        result.scenario: {
             "LoadGen says": "VALID" if result.valid else "INVALID",
             "samples": result.samples,
             "samples/s": round(result.samples_per_second, 2),
@@ -293,8 +292,8 @@ def report_of(results: Sequence[Result], check: dict[str, Any], wrong: Sequence[
             "reasons": "; ".join(result.reasons),
         }
         for result in results
-    ]
-    return {"title": "MLPerf LoadGen", "rows": rows, "repeats": check, "broken": wrong}
+    }
+    return {"scenarios": scenarios, "repeats": check, "broken": wrong}
 
 
 def photos_of(folder: Path | None, default_type: str, count: int, seed: int) -> list[Photo]:
