@@ -108,15 +108,15 @@ def test_shrinks_with_antialiasing(shrinkage: float, file_format: str) -> None:
     ("longer", "expected"),
     [
         pytest.param(300, 1, id="fits the canvas"),
-        pytest.param(1151, 1, id="a half would be under half as large again as the canvas"),
-        pytest.param(1152, 2, id="a half"),
-        pytest.param(2303, 2, id="not yet a quarter"),
-        pytest.param(2304, 4, id="a quarter"),
-        pytest.param(4608, 8, id="an eighth"),
+        pytest.param(1535, 1, id="a half would be under twice the canvas"),
+        pytest.param(1536, 2, id="a half"),
+        pytest.param(3071, 2, id="not yet a quarter"),
+        pytest.param(3072, 4, id="a quarter"),
+        pytest.param(6144, 8, id="an eighth"),
         pytest.param(65_535, 8, id="the least there is"),
     ],
 )
-def test_a_jpeg_stays_half_as_large_again_as_its_canvas(longer: int, expected: int) -> None:
+def test_a_jpeg_stays_twice_as_large_as_its_canvas(longer: int, expected: int) -> None:
     assert images.reduction(longer, 384) == expected
 
 
@@ -135,7 +135,7 @@ def test_a_reduced_jpeg_is_the_mean_of_squares_of_pixels(factor: int, mode: str)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-@pytest.mark.parametrize("longer", [250, 288, 400, 576, 750])
+@pytest.mark.parametrize("longer", [250, 384, 500, 768, 1000])
 def test_reduced_while_it_is_decoded_it_looks_the_same(mode: str, longer: int) -> None:
     """Beside Pillow's full decoding, shrunk in one step, to a canvas of 96 pixels; in detail of every size."""
     height, width = longer, round(0.7 * longer)

@@ -24,8 +24,9 @@ REDUCED_AT_ONCE = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 """OpenCV's flags for a JPEG of a half, a quarter, an eighth; with IMREAD_COLOR_RGB they are not grey."""
-SPARE = 1.5
-"""How much larger than what is needed a JPEG stays that is reduced while it is decoded."""
+SPARE = 2.0
+"""How many times the canvas a JPEG stays at least that is reduced while it is decoded. With 1.5, embeddings of fine
+detail changed by more than a cosine of 0.9995: see `python -m benchmarks.decoders`."""
 EXIF_ORIENTATION = 0x0112
 JPEG_END = b"\xff\xd9"
 
