@@ -18,7 +18,7 @@ LOAD := TARGET METRICS RATE USERS DURATION SHAPE SLO MIX PHOTOS
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve setup models check-repository load tune train-mini test test-all check clean
+.PHONY: help demo serve setup models check-repository load loadgen tune train-mini test test-all check clean
 
 help:  ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} /^#  / {printf "%25s%s\n", "", substr($$0, 4)} \
@@ -44,6 +44,11 @@ check-repository: $(VENV)/.demo install-mini  ## check configs, profiles, pipeli
 load: $(VENV)/.bench install-mini  ## load a server of its own and write build/bench/report.html (under 3 min); or any server, with
 #  TARGET=host:8001 RATE=40 and DURATION=60 USERS=8 SHAPE=spike SLO="p99=50ms error-rate=0.1%" MIX PHOTOS METRICS
 	@$(BIN)/python -m benchmarks.load $(strip $(foreach name,$(LOAD),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
+
+loadgen: $(VENV)/.bench install-mini  ## MLPerf LoadGen: SingleStream, Offline, Server, and that nothing is cached (2 min); or
+#  PHOTOS=folder TYPE="mug" TARGET=host:8001 RATE=20 LATENCY=250 FULL=1
+	@$(BIN)/python -m benchmarks.loadgen $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(TYPE),--type "$(TYPE)") \
+	  $(if $(TARGET),--url "$(TARGET)") $(if $(RATE),--rate $(RATE)) $(if $(LATENCY),--latency $(LATENCY)) $(if $(FULL),--full)
 
 tune: $(VENV)/.bench install-mini  ## search the profile for this machine: deploy/profiles/tuned; SLO=p99=500ms MINUTES=10
 	@$(BIN)/python -m benchmarks.tune --model-repository "$(MODELS)" --slo "$(SLO)" --minutes "$(MINUTES)"

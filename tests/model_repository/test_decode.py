@@ -65,7 +65,7 @@ def test_refuses_and_leaves_the_canvas_black(blob: bytes, status: int) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
-@pytest.mark.parametrize("side", [640, 60])
+@pytest.mark.parametrize("side", [640, 60, 30])
 def test_turns_as_exif_says(orientation: int, file_format: str, side: int) -> None:
     blob = encode(picture(), file_format, exif=exif(orientation))
     expected = Image.fromarray(as_pillow_shows(blob))
@@ -102,6 +102,50 @@ def test_shrinks_with_antialiasing(shrinkage: float, file_format: str) -> None:
     assert (height, width) == (160, 120)
     # Of 50 grey levels of stripe, a third is left where three pixels, hence two stripes or one, become one.
     assert np.abs(canvas[:height, :width].astype(int) - np.asarray(expected)).mean() < 50 / shrinkage + 2
+
+
+@pytest.mark.parametrize(
+    ("longer", "expected"),
+    [
+        pytest.param(300, 1, id="fits the canvas"),
+        pytest.param(1535, 1, id="a half would be under twice the canvas"),
+        pytest.param(1536, 2, id="a half"),
+        pytest.param(3071, 2, id="not yet a quarter"),
+        pytest.param(3072, 4, id="a quarter"),
+        pytest.param(6144, 8, id="an eighth"),
+        pytest.param(65_535, 8, id="the least there is"),
+    ],
+)
+def test_a_jpeg_stays_twice_as_large_as_its_canvas(longer: int, expected: int) -> None:
+    assert images.reduction(longer, 384) == expected
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_reduced_jpeg_is_the_mean_of_squares_of_pixels(factor: int, mode: str) -> None:
+    """However fine the detail: noise here, whose every pixel is another."""
+    noise = np.random.default_rng(0).integers(0, 256, (160, 240, 3), np.uint8)
+    options = {"subsampling": 0} if mode == "RGB" else {}
+    blob = encode(Image.fromarray(noise).convert(mode), "JPEG", quality=90, **options)
+    expected = Image.open(io.BytesIO(blob)).convert("RGB").reduce(factor)
+    reduced = images.read_jpeg(blob, factor).astype(int)
+    # The mean of colours that were clipped is not the clipped mean: a few levels at most, of noise as strong as this.
+    assert np.abs(reduced - np.asarray(expected)).mean() < 3
+    assert np.corrcoef(reduced.ravel(), np.asarray(expected).ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("longer", [250, 384, 500, 768, 1000])
+def test_reduced_while_it_is_decoded_it_looks_the_same(mode: str, longer: int) -> None:
+    """Beside Pillow's full decoding, shrunk in one step, to a canvas of 96 pixels; in detail of every size."""
+    height, width = longer, round(0.7 * longer)
+    noise = np.random.default_rng(1).normal(0, 12, (height, width, 3)) + picture(height, width)
+    blob = encode(Image.fromarray(noise.clip(0, 255).astype(np.uint8)).convert(mode), "JPEG", quality=90)
+    canvas, (rows, columns, *original), status = draw(blob, side=96)
+    assert (original, status) == ([height, width], 0)
+    expected = Image.fromarray(as_pillow_shows(blob)).resize((columns, rows), Image.Resampling.BOX)
+    apart = np.abs(canvas[:rows, :columns].astype(int) - np.asarray(expected))
+    assert apart.mean() < 2
 
 
 def test_limits_are_checked_before_decoding() -> None:
