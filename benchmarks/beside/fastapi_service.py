@@ -1,0 +1,43 @@
+"""The service that people write first: FastAPI and ONNX Runtime, one endpoint, one photo a request, no batching.
+
+It is not made slow: the photo comes as it is, in the body, the endpoint runs in FastAPI's thread pool, where decoding
+and the graphs leave Python's lock, and uvicorn has its fast event loop and parser. ONNX Runtime has its defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Annotated, Any
+
+import onnxruntime as ort
+import uvicorn
+from fastapi import Body, FastAPI, Query
+
+from benchmarks.in_process import InProcess
+
+
+def make_app(repository: Path) -> FastAPI:
+    model = InProcess(repository, ort.SessionOptions())
+    app = FastAPI()
+
+    @app.post("/embed")
+    def embed(
+        image: Annotated[bytes, Body(media_type="application/octet-stream")], product_type: Annotated[str, Query()]
+    ) -> dict[str, Any]:
+        answer, _ = model.embed([image], [product_type])
+        return {name.lower(): values[0].tolist() for name, values in answer.items()}
+
+    return app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repository", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    args = parser.parse_args()
+    uvicorn.run(make_app(args.repository), host="127.0.0.1", port=args.port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()

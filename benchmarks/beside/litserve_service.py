@@ -1,0 +1,57 @@
+"""A LitServe service of the same graphs, with its dynamic batching.
+
+A photo comes in JSON, in base64, which is LitServe's usual form. Requests of a batch are decoded side by side and run
+through the graphs together. One worker with all cores did better than a worker a core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+from pathlib import Path
+from typing import Any
+
+import litserve
+
+from benchmarks.in_process import InProcess
+
+BATCH = 32
+BATCH_TIMEOUT_SECONDS = 0.005
+
+
+class Embed(litserve.LitAPI):
+    def __init__(self, repository: Path) -> None:
+        super().__init__(max_batch_size=BATCH, batch_timeout=BATCH_TIMEOUT_SECONDS, api_path="/embed")
+        self.repository = repository
+
+    def setup(self, device: str) -> None:
+        self.model = InProcess(self.repository)
+
+    def decode_request(self, request: dict[str, str]) -> tuple[bytes, str]:
+        return base64.b64decode(request["image"]), request["product_type"]
+
+    def batch(self, inputs: list[tuple[bytes, str]]) -> list[tuple[bytes, str]]:
+        return inputs
+
+    def predict(self, inputs: list[tuple[bytes, str]]) -> list[dict[str, Any]]:
+        answer, _ = self.model.embed([image for image, _ in inputs], [product_type for _, product_type in inputs])
+        return [{name.lower(): values[i].tolist() for name, values in answer.items()} for i in range(len(inputs))]
+
+    def unbatch(self, output: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return output
+
+    def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
+        return output
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repository", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    args = parser.parse_args()
+    server = litserve.LitServer(Embed(args.repository), accelerator="cpu", timeout=False, fast_queue=True)
+    server.run(host="127.0.0.1", port=args.port, log_level="warning", generate_client_file=False)
+
+
+if __name__ == "__main__":
+    main()
