@@ -3,11 +3,12 @@
 Triton takes `<backend directory>/onnxruntime/model.py` for the backend named onnxruntime, so the configs need not
 know which of the two serves them.
 
-    VLCLIP_ORT_THREADS     threads per operator; by default as many as there are cores
+    VLCLIP_ORT_THREADS     threads of a model; by default as many as there are cores
 """
 
 import mmap
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,16 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
 
+PART_BYTES = 1 << 20
+"""Of inputs that are run together on one core: what comes of them stays in its cache."""
+LIGHT_BYTES = 64 << 20
+"""A graph up to here is held twice."""
+
+
 class TritonPythonModel:
     def initialize(self, args):
-        self.session = open_session(Path(args["model_repository"], args["model_version"], "model.onnx"))
-        self.input_names = [tensor.name for tensor in self.session.get_inputs()]
+        self.graph = Graph(Path(args["model_repository"], args["model_version"], "model.onnx"))
+        self.input_names = self.graph.input_names
 
     def execute(self, requests):
         """Answer every request, in order; those that may share a run share it."""
@@ -44,7 +51,7 @@ class TritonPythonModel:
         """Run the rows of several requests as one batch; give each request the outputs of its rows."""
         merged = {name: merge([arrays[name] for arrays in inputs]) for name in self.input_names}
         # What nobody asked for is not copied back: `ground`, for one, leaves out the pixels.
-        outputs = self.session.run(wanted, merged)
+        outputs = self.graph.run(wanted, merged)
         ends = np.cumsum([len(arrays[self.input_names[0]]) for arrays in inputs])
         starts = [0, *ends[:-1]]
         return [
@@ -53,9 +60,44 @@ class TritonPythonModel:
         ]
 
 
-def open_session(path):
+class Graph:
+    """A graph on the CPU: a batch goes row by row to all cores, what is too little for that is computed by all at once.
+
+    Threads that share the work of an operator wait for each other at its end, and the tensors of a whole batch leave
+    the cache between two operators. Both are spared where every core has rows of its own: a third of the detector's
+    time. It takes a session of one thread beside that of all, so weights are held twice; a large graph, which is
+    mostly weights, would win little and has one session only.
+    """
+
+    def __init__(self, path):
+        self.cores = int(os.environ.get("VLCLIP_ORT_THREADS") or len(os.sched_getaffinity(0)))
+        self.together = open_session(path, self.cores)
+        self.input_names = [tensor.name for tensor in self.together.get_inputs()]
+        self.alone = None
+        if self.cores > 1 and path.stat().st_size <= LIGHT_BYTES:
+            self.alone = open_session(path, 1)
+            self.threads = ThreadPoolExecutor(self.cores)
+
+    def run(self, wanted, inputs):
+        """The outputs ``wanted``, in order; all tensors have the batch as their first dimension."""
+        rows = len(inputs[self.input_names[0]])
+        spread = rows - rows % self.cores if self.alone else 0
+        row_bytes = sum(array.nbytes for array in inputs.values()) // max(rows, 1)
+        step = max(1, min(spread // self.cores, PART_BYTES // max(row_bytes, 1)))
+        parts = [cut(inputs, start, min(start + step, spread)) for start in range(0, spread, step)]
+        pending = [self.threads.submit(self.alone.run, wanted, part) for part in parts]
+        outputs = [self.together.run(wanted, cut(inputs, spread, rows))] if spread < rows else []
+        outputs = [part.result() for part in pending] + outputs
+        return [merge(column) for column in zip(*outputs, strict=True)]
+
+
+def cut(arrays, start, end):
+    return {name: array[start:end] for name, array in arrays.items()}
+
+
+def open_session(path, threads):
     options = ort.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("VLCLIP_ORT_THREADS") or len(os.sched_getaffinity(0)))
+    options.intra_op_num_threads = threads
     # The leaves take turns on the same cores: a thread that spins between runs takes time from the next leaf.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Of an FP16 graph, this one makes ONNX Runtime 1.32 crash on the CPU: at a MatMul behind a Transpose.
