@@ -30,6 +30,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -42,6 +43,7 @@ from benchmarks.target import keep, parser_of
 from deploy.serve import REPOSITORIES, Server
 from training.catalogue.items import TRAINED_TYPES
 
+BESIDE = "benchmarks.beside"
 FILE = Path("build/bench/side_by_side.json")
 SAME = 0.9999
 """Cosine from which embeddings agree; batches of another size round differently."""
@@ -81,14 +83,17 @@ def measures(clients: int, batch: int, in_flight: int, photos: int) -> dict[str,
 
 
 @contextmanager
-def services_of(repository: Path) -> Iterator[dict[str, Service]]:
-    """All four, up and ready."""
+def services_of(repository: Path, fastapi_threads: int = 0) -> Iterator[dict[str, Service]]:
+    """All four, up and ready; ``fastapi_threads`` are those of its graphs, 0 leaves them to ONNX Runtime."""
     with ExitStack() as stack:
         server = stack.enter_context(Server.start([repository, *REPOSITORIES[1:]]))
-        fastapi = stack.enter_context(running("benchmarks.beside.fastapi_service", repository))
-        litserve = stack.enter_context(running("benchmarks.beside.litserve_service", repository))
+        channel = stack.enter_context(grpc.insecure_channel(server.grpc_url, [("grpc.max_receive_message_length", -1)]))
+        fastapi = stack.enter_context(
+            running(f"{BESIDE}.fastapi_service", repository, "--threads", str(fastapi_threads))
+        )
+        litserve = stack.enter_context(running(f"{BESIDE}.litserve_service", repository))
         yield {
-            "served": Served(server.grpc_url),
+            "served": Served(channel),
             "in process": Here(repository),
             "FastAPI": FastApi(fastapi),
             "LitServe": LitServe(litserve),
@@ -102,6 +107,7 @@ def run(
 
     Raises Disagreement.
     """
+    asks = asks[: max(measure.photos for measure in plan.values())]
     expected = take_turn(services["in process"], asks, 1, 1).embeddings
     cosines = dict.fromkeys(services, 1.0)
     report: dict[str, Any] = {"cores": cores(), "machine": machine(), "turns": turns, "measures": {}}
@@ -206,6 +212,7 @@ def main() -> int:
     add("--batch", type=int, default=32, help="photos a message, offline (%(default)s)")
     add("--in-flight", type=int, default=4, help="messages of a batch at once (%(default)s)")
     add("--photos-per-turn", type=int, default=160, help="(%(default)s)")
+    add("--fastapi-threads", type=int, default=0, help="of its graphs (default: ONNX Runtime's own, which spin)")
     args = parser.parse_args()
     if args.photos:
         files = sorted(file for file in args.photos.iterdir() if file.is_file())[:256]
@@ -215,7 +222,7 @@ def main() -> int:
     plan = measures(args.clients, args.batch, args.in_flight, args.photos_per_turn)
     if args.only:
         plan = {args.only: plan[args.only]}
-    with services_of(args.model_repository) as services:
+    with services_of(args.model_repository, args.fastapi_threads) as services:
         try:
             report = run(services, asks, plan, args.turns)
         except Disagreement as error:

@@ -35,19 +35,19 @@ def take_turn(service: Service, asks: Sequence[Ask], clients: int, batch: int) -
     latencies_ms = [0.0] * len(messages)
     numbers = iter(range(len(messages)))
     lock = threading.Lock()
-    connected = threading.Barrier(clients + 1)
+    connected = threading.Barrier(clients + 1, timeout=30)
 
     def work() -> None:
-        ask = service.connect()
-        connected.wait()
-        while True:
-            with lock:
-                i = next(numbers, None)
-            if i is None:
-                return
-            begin = time.perf_counter()
-            answers[i] = ask(messages[i])
-            latencies_ms[i] = 1e3 * (time.perf_counter() - begin)
+        with service.connect() as ask:
+            connected.wait()
+            while (i := next_number()) is not None:
+                begin = time.perf_counter()
+                answers[i] = ask(messages[i])
+                latencies_ms[i] = 1e3 * (time.perf_counter() - begin)
+
+    def next_number() -> int | None:
+        with lock:
+            return next(numbers, None)
 
     with ThreadPoolExecutor(clients) as pool:
         work_done = [pool.submit(work) for _ in range(clients)]

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -39,7 +39,7 @@ class Service(Protocol):
     def message(self, asks: Sequence[Ask]) -> Any:
         """What asks for these embeddings, ready to be sent."""
 
-    def connect(self) -> Callable[[Any], Any]:
+    def connect(self) -> AbstractContextManager[Callable[[Any], Any]]:
         """A connection of one client: a message → the answer, as it came."""
 
     def embeddings(self, answer: Any) -> np.ndarray:
@@ -55,8 +55,8 @@ class Here:
     def message(self, asks: Sequence[Ask]) -> tuple[list[bytes], list[str]]:
         return [photo for photo, _ in asks], [product_type for _, product_type in asks]
 
-    def connect(self) -> Callable[[Any], Any]:
-        return lambda message: self._model.embed(*message)[0]
+    def connect(self) -> AbstractContextManager[Callable[[Any], Any]]:
+        return nullcontext(lambda message: self._model.embed(*message)[0])
 
     def embeddings(self, answer: dict[str, np.ndarray]) -> np.ndarray:
         return answer["EMBEDDING"]
@@ -65,8 +65,7 @@ class Here:
 class Served:
     """``product_image`` over gRPC."""
 
-    def __init__(self, url: str) -> None:
-        channel = grpc.insecure_channel(url, options=[("grpc.max_receive_message_length", -1)])
+    def __init__(self, channel: grpc.Channel) -> None:
         self._infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
 
     def message(self, asks: Sequence[Ask]) -> bytes:
@@ -82,8 +81,8 @@ class Served:
             request.outputs.add(name=name)
         return request.SerializeToString()
 
-    def connect(self) -> Callable[[bytes], bytes]:
-        return self._infer
+    def connect(self) -> AbstractContextManager[Callable[[bytes], bytes]]:
+        return nullcontext(self._infer)
 
     def embeddings(self, answer: bytes) -> np.ndarray:
         response = service_pb2.ModelInferResponse.FromString(answer)
@@ -100,21 +99,22 @@ class Http:
     def message(self, asks: Sequence[Ask]) -> HttpMessage:
         raise NotImplementedError
 
-    def connect(self) -> Callable[[HttpMessage], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port)
-        connection.connect()
-        assert connection.sock
-        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    @contextmanager
+    def connect(self) -> Iterator[Callable[[HttpMessage], bytes]]:
+        with closing(http.client.HTTPConnection("127.0.0.1", self._port)) as connection:
+            connection.connect()
+            assert connection.sock
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-        def ask(message: HttpMessage) -> bytes:
-            connection.request("POST", *message)
-            response = connection.getresponse()
-            body = response.read()
-            if response.status != 200:
-                raise RuntimeError(f"HTTP {response.status}: {body[:200]!r}")
-            return body
+            def ask(message: HttpMessage) -> bytes:
+                connection.request("POST", *message)
+                response = connection.getresponse()
+                body = response.read()
+                if response.status != 200:
+                    raise RuntimeError(f"HTTP {response.status}: {body[:200]!r}")
+                return body
 
-        return ask
+            yield ask
 
     def embeddings(self, answer: bytes) -> np.ndarray:
         return np.array([json.loads(answer)["embedding"]], np.float32)
@@ -135,14 +135,14 @@ class LitServe(Http):
 
 
 @contextmanager
-def running(module: str, repository: Path) -> Iterator[int]:
+def running(module: str, repository: Path, *options: str) -> Iterator[int]:
     """Run a service's module in processes of its own; the port that it listens on.
 
     Raises RuntimeError if it does not come up.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", module, "--repository", str(repository), "--port", str(port)]
+    command = [sys.executable, "-m", module, "--repository", str(repository), "--port", str(port), *options]
     process = subprocess.Popen(command, start_new_session=True)
     try:
         end = time.monotonic() + START_SECONDS

@@ -15,7 +15,6 @@ import numpy as np
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
-
 PART_BYTES = 1 << 20
 """Of inputs that are run together on one core: what comes of them stays in its cache."""
 LIGHT_BYTES = 64 << 20
