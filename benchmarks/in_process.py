@@ -17,6 +17,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
 GRAPHS = ("encode_prompt", "detect", "crop", "encode_image")
+CORES = len(os.sched_getaffinity(0))
 ANSWER = ("EMBEDDING", "BOX", "SCORE", "STATUS")
 
 
@@ -34,7 +35,7 @@ class InProcess:
         self._decode, self._stack = decode, stack
         self._limits = Limits.parse({name: value.string_value for name, value in config.parameters.items()})
         self._tokenizer = Tokenizer.from_file(str(repository / "tokenize_prompt/1/tokenizer.json"))
-        self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+        self._threads = ThreadPoolExecutor(CORES)
         self._sessions = {
             name: ort.InferenceSession(
                 repository / name / "1/model.onnx", options or quiet_options(), providers=["CPUExecutionProvider"]
@@ -68,8 +69,9 @@ class InProcess:
         return {name: tensors[name] for name in ANSWER}, took
 
 
-def quiet_options() -> ort.SessionOptions:
+def quiet_options(threads: int = CORES) -> ort.SessionOptions:
+    """Those of the server: idle threads sleep."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -35,9 +35,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.beside.load import Turn, cores, take_turn
+from benchmarks.beside.load import Turn, take_turn
 from benchmarks.beside.services import Ask, FastApi, Here, LitServe, Served, Service, running
-from benchmarks.in_process import REPOSITORY
+from benchmarks.in_process import CORES, REPOSITORY
 from benchmarks.retrieval import draw_scenes
 from benchmarks.target import keep, parser_of
 from deploy.serve import REPOSITORIES, Server
@@ -83,15 +83,15 @@ def measures(clients: int, batch: int, in_flight: int, photos: int) -> dict[str,
 
 
 @contextmanager
-def services_of(repository: Path, fastapi_threads: int = 0) -> Iterator[dict[str, Service]]:
-    """All four, up and ready; ``fastapi_threads`` are those of its graphs, 0 leaves them to ONNX Runtime."""
+def services_of(repository: Path, fastapi_threads: int = 0, litserve_workers: int = 1) -> Iterator[dict[str, Service]]:
+    """All four, up and ready; ``fastapi_threads`` are those of an operator, 0 leaves them to ONNX Runtime."""
     with ExitStack() as stack:
         server = stack.enter_context(Server.start([repository, *REPOSITORIES[1:]]))
         channel = stack.enter_context(grpc.insecure_channel(server.grpc_url, [("grpc.max_receive_message_length", -1)]))
-        fastapi = stack.enter_context(
-            running(f"{BESIDE}.fastapi_service", repository, "--threads", str(fastapi_threads))
-        )
-        litserve = stack.enter_context(running(f"{BESIDE}.litserve_service", repository))
+        fastapi_options = ("--threads", str(fastapi_threads))
+        fastapi = stack.enter_context(running(f"{BESIDE}.fastapi_service", repository, *fastapi_options))
+        litserve_options = ("--workers", str(litserve_workers))
+        litserve = stack.enter_context(running(f"{BESIDE}.litserve_service", repository, *litserve_options))
         yield {
             "served": Served(channel),
             "in process": Here(repository),
@@ -110,7 +110,7 @@ def run(
     asks = asks[: max(measure.photos for measure in plan.values())]
     expected = take_turn(services["in process"], asks, 1, 1).embeddings
     cosines = dict.fromkeys(services, 1.0)
-    report: dict[str, Any] = {"cores": cores(), "machine": machine(), "turns": turns, "measures": {}}
+    report: dict[str, Any] = {"cores": CORES, "machine": machine(), "turns": turns, "measures": {}}
     for name, measure in plan.items():
         wanted = [i % len(asks) for i in range(measure.photos)]
         taken: dict[str, list[Turn]] = {service: [] for service in measure.services}
@@ -213,6 +213,7 @@ def main() -> int:
     add("--in-flight", type=int, default=4, help="messages of a batch at once (%(default)s)")
     add("--photos-per-turn", type=int, default=160, help="(%(default)s)")
     add("--fastapi-threads", type=int, default=0, help="of its graphs (default: ONNX Runtime's own, which spin)")
+    add("--litserve-workers", type=int, default=1, help="which share the cores (%(default)s)")
     args = parser.parse_args()
     if args.photos:
         files = sorted(file for file in args.photos.iterdir() if file.is_file())[:256]
@@ -222,7 +223,7 @@ def main() -> int:
     plan = measures(args.clients, args.batch, args.in_flight, args.photos_per_turn)
     if args.only:
         plan = {args.only: plan[args.only]}
-    with services_of(args.model_repository, args.fastapi_threads) as services:
+    with services_of(args.model_repository, args.fastapi_threads, args.litserve_workers) as services:
         try:
             report = run(services, asks, plan, args.turns)
         except Disagreement as error:

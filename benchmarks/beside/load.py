@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -58,7 +57,3 @@ def take_turn(service: Service, asks: Sequence[Ask], clients: int, batch: int) -
         seconds, busy = time.perf_counter() - begin, time.process_time() - busy
     embeddings = np.concatenate([service.embeddings(answer) for answer in answers])
     return Turn(len(asks) / seconds, latencies_ms, busy / seconds, embeddings)
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0))
