@@ -73,7 +73,7 @@ def measures(clients: int, batch: int, in_flight: int, photos: int) -> dict[str,
             ("served", "in process", "FastAPI", "LitServe"),
             1,
             1,
-            max(photos // 8, 8),
+            max(photos // 4, 8),
             tuple((name, "in process") for name in ("served", "FastAPI", "LitServe")),
         ),
         "offline": Measure(
