@@ -6,7 +6,7 @@
     taskset -c 0,1 python -m benchmarks.beside                    on these cores, clients and services alike
 
     served       product_image, over gRPC
-    in process   the same graphs, called one after the other
+    in process   the same graphs, called one after the other; offline in batches, and photo by photo ("one by one")
     FastAPI      a plain service around those, as people write it first
     LitServe     a LitServe service around those, with dynamic batching
 
@@ -37,7 +37,7 @@ from rich.table import Table
 
 from benchmarks.beside.load import Turn, take_turn
 from benchmarks.beside.services import Ask, FastApi, Here, LitServe, Served, Service, running
-from benchmarks.in_process import CORES, REPOSITORY
+from benchmarks.in_process import CORES, REPOSITORY, InProcess
 from benchmarks.retrieval import draw_scenes
 from benchmarks.target import keep, parser_of
 from deploy.serve import REPOSITORIES, Server
@@ -45,6 +45,7 @@ from training.catalogue.items import TRAINED_TYPES
 
 BESIDE = "benchmarks.beside"
 FILE = Path("build/bench/side_by_side.json")
+HERE = ("in process", "one by one")
 SAME = 0.9999
 """Cosine from which embeddings agree; batches of another size round differently."""
 
@@ -77,14 +78,18 @@ def measures(clients: int, batch: int, in_flight: int, photos: int) -> dict[str,
             tuple((name, "in process") for name in ("served", "FastAPI", "LitServe")),
         ),
         "offline": Measure(
-            ("served", "in process"), in_flight, batch, max(photos, in_flight * batch), (("served", "in process"),)
+            ("served", "in process", "one by one"),
+            in_flight,
+            batch,
+            max(photos, in_flight * batch),
+            (("served", "in process"), ("served", "one by one")),
         ),
     }
 
 
 @contextmanager
 def services_of(repository: Path, fastapi_threads: int = 0, litserve_workers: int = 1) -> Iterator[dict[str, Service]]:
-    """All four, up and ready; ``fastapi_threads`` are those of an operator, 0 leaves them to ONNX Runtime."""
+    """All of them, up and ready; ``fastapi_threads`` are those of an operator, 0 leaves them to ONNX Runtime."""
     with ExitStack() as stack:
         server = stack.enter_context(Server.start([repository, *REPOSITORIES[1:]]))
         channel = stack.enter_context(grpc.insecure_channel(server.grpc_url, [("grpc.max_receive_message_length", -1)]))
@@ -92,9 +97,11 @@ def services_of(repository: Path, fastapi_threads: int = 0, litserve_workers: in
         fastapi = stack.enter_context(running(f"{BESIDE}.fastapi_service", repository, *fastapi_options))
         litserve_options = ("--workers", str(litserve_workers))
         litserve = stack.enter_context(running(f"{BESIDE}.litserve_service", repository, *litserve_options))
+        model = InProcess(repository)
         yield {
             "served": Served(channel),
-            "in process": Here(repository),
+            "in process": Here(model),
+            "one by one": Here(model, one_by_one=True),
             "FastAPI": FastApi(fastapi),
             "LitServe": LitServe(litserve),
         }
@@ -117,7 +124,7 @@ def run(
         for turn in range(turns + 1):
             # Another one begins each time, so that none always follows the same neighbour's heat.
             for service in rotated(measure.services, turn):
-                clients = 1 if service == "in process" else measure.clients
+                clients = 1 if service in HERE else measure.clients
                 found = take_turn(services[service], [asks[i] for i in wanted], clients, measure.batch)
                 cosines[service] = min(cosines[service], float((found.embeddings * expected[wanted]).sum(1).min()))
                 if turn:
@@ -184,7 +191,7 @@ def show(report: dict[str, Any]) -> None:
         for column in ("photos/s", "p50 ms", "p99 ms", "generator's cores"):
             table.add_column(column, justify="right")
         for service, found in measure["services"].items():
-            mine = "" if service == "in process" else f"{found['generator_cores']:.2f}"
+            mine = "" if service in HERE else f"{found['generator_cores']:.2f}"
             table.add_row(
                 service, told(found["photos/s"], ".1f"), f"{found['p50_ms']:.1f}", f"{found['p99_ms']:.1f}", mine
             )

@@ -47,19 +47,24 @@ class Service(Protocol):
 
 
 class Here:
-    """The graphs in this process."""
+    """The graphs in this process, on a whole message at once or one photo after the other."""
 
-    def __init__(self, repository: Path) -> None:
-        self._model = InProcess(repository)
+    def __init__(self, model: InProcess, one_by_one: bool = False) -> None:
+        self._model, self._one_by_one = model, one_by_one
 
     def message(self, asks: Sequence[Ask]) -> tuple[list[bytes], list[str]]:
         return [photo for photo, _ in asks], [product_type for _, product_type in asks]
 
     def connect(self) -> AbstractContextManager[Callable[[Any], Any]]:
-        return nullcontext(lambda message: self._model.embed(*message)[0])
+        return nullcontext(self._ask)
 
-    def embeddings(self, answer: dict[str, np.ndarray]) -> np.ndarray:
-        return answer["EMBEDDING"]
+    def _ask(self, message: tuple[list[bytes], list[str]]) -> list[dict[str, np.ndarray]]:
+        if not self._one_by_one:
+            return [self._model.embed(*message)[0]]
+        return [self._model.embed([photo], [product_type])[0] for photo, product_type in zip(*message, strict=True)]
+
+    def embeddings(self, answer: list[dict[str, np.ndarray]]) -> np.ndarray:
+        return np.concatenate([part["EMBEDDING"] for part in answer])
 
 
 class Served:
