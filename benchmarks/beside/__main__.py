@@ -99,11 +99,11 @@ def services_of(repository: Path, fastapi_threads: int = 0, litserve_workers: in
         litserve = stack.enter_context(running(f"{BESIDE}.litserve_service", repository, *litserve_options))
         model = InProcess(repository)
         yield {
-            "served": Served(channel),
+            "served": Served(channel, server.pid),
             "in process": Here(model),
             "one by one": Here(model, one_by_one=True),
-            "FastAPI": FastApi(fastapi),
-            "LitServe": LitServe(litserve),
+            "FastAPI": FastApi(*fastapi),
+            "LitServe": LitServe(*litserve),
         }
 
 
@@ -157,6 +157,7 @@ def figures_of(measure: Measure, taken: Mapping[str, Sequence[Turn]]) -> dict[st
             "photos/s": spread([turn.rate for turn in turns]),
             "p50_ms": percentile(turns, 50),
             "p99_ms": percentile(turns, 99),
+            "cpu_ms": statistics.median(turn.cpu_ms for turn in turns),
             "generator_cores": statistics.median(turn.generator_cores for turn in turns),
         }
         for name, turns in taken.items()
@@ -188,12 +189,15 @@ def show(report: dict[str, Any]) -> None:
         what = f"{measure['clients']} at once, {measure['batch']} a message"
         table = Table(title=f"{name}: {what}, medians of {report['turns']} turns (min to max), {report['cores']} cores")
         table.add_column("")
-        for column in ("photos/s", "p50 ms", "p99 ms", "generator's cores"):
+        for column in ("photos/s", "p50 ms", "p99 ms", "CPU ms a photo", "generator's cores"):
             table.add_column(column, justify="right")
         for service, found in measure["services"].items():
             mine = "" if service in HERE else f"{found['generator_cores']:.2f}"
             table.add_row(
-                service, told(found["photos/s"], ".1f"), f"{found['p50_ms']:.1f}", f"{found['p99_ms']:.1f}", mine
+                service,
+                told(found["photos/s"], ".1f"),
+                *(f"{found[column]:.1f}" for column in ("p50_ms", "p99_ms", "cpu_ms")),
+                mine,
             )
         table.add_section()
         for pair, ratio in measure["ratios"].items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 
 from benchmarks.beside.services import Ask, Service
 
@@ -24,6 +26,8 @@ class Turn:
     """Of each message."""
     generator_cores: float
     """Cores that this process kept busy meanwhile."""
+    cpu_ms: float
+    """Of the service's processes, a photo: it tells what an answer costs, however busy the machine is with others."""
     embeddings: np.ndarray  # [N, D], in the order of the asks
 
 
@@ -51,9 +55,19 @@ def take_turn(service: Service, asks: Sequence[Ask], clients: int, batch: int) -
     with ThreadPoolExecutor(clients) as pool:
         work_done = [pool.submit(work) for _ in range(clients)]
         connected.wait()
+        spent = cpu_seconds(service.pid)
         begin, busy = time.perf_counter(), time.process_time()
         for one in work_done:
             one.result()
         seconds, busy = time.perf_counter() - begin, time.process_time() - busy
+        spent = cpu_seconds(service.pid) - spent
     embeddings = np.concatenate([service.embeddings(answer) for answer in answers])
-    return Turn(len(asks) / seconds, latencies_ms, busy / seconds, embeddings)
+    return Turn(len(asks) / seconds, latencies_ms, busy / seconds, 1e3 * spent / len(asks), embeddings)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process and those that it started have spent so far."""
+    root = psutil.Process(pid)
+    # The services are children of this process.
+    others = [] if pid == os.getpid() else root.children(recursive=True)
+    return sum(sum(process.cpu_times()[:2]) for process in (root, *others))

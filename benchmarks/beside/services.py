@@ -36,6 +36,9 @@ HttpMessage = tuple[str, bytes, dict[str, str]]
 
 
 class Service(Protocol):
+    pid: int
+    """The process that does the work, with its children."""
+
     def message(self, asks: Sequence[Ask]) -> Any:
         """What asks for these embeddings, ready to be sent."""
 
@@ -50,6 +53,7 @@ class Here:
     """The graphs in this process, on a whole message at once or one photo after the other."""
 
     def __init__(self, model: InProcess, one_by_one: bool = False) -> None:
+        self.pid = os.getpid()
         self._model, self._one_by_one = model, one_by_one
 
     def message(self, asks: Sequence[Ask]) -> tuple[list[bytes], list[str]]:
@@ -70,7 +74,8 @@ class Here:
 class Served:
     """``product_image`` over gRPC."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: grpc.Channel, pid: int) -> None:
+        self.pid = pid
         self._infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
 
     def message(self, asks: Sequence[Ask]) -> bytes:
@@ -98,8 +103,8 @@ class Served:
 class Http:
     """One photo a request over HTTP/1.1 with a kept connection; JSON comes back."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, pid: int) -> None:
+        self._port, self.pid = port, pid
 
     def message(self, asks: Sequence[Ask]) -> HttpMessage:
         raise NotImplementedError
@@ -140,8 +145,8 @@ class LitServe(Http):
 
 
 @contextmanager
-def running(module: str, repository: Path, *options: str) -> Iterator[int]:
-    """Run a service's module in processes of its own; the port that it listens on.
+def running(module: str, repository: Path, *options: str) -> Iterator[tuple[int, int]]:
+    """Run a service's module in processes of its own; the port that it listens on, and its process id.
 
     Raises RuntimeError if it does not come up.
     """
@@ -155,7 +160,7 @@ def running(module: str, repository: Path, *options: str) -> Iterator[int]:
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"{module} did not come up: {' '.join(command)} says why")
             time.sleep(0.1)
-        yield port
+        yield port, process.pid
     finally:
         # Its workers as well, which are in its group.
         for number in (signal.SIGTERM, signal.SIGKILL):
