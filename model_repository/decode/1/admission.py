@@ -114,4 +114,3 @@ class Admission:
             except (OSError, ValueError):
                 pass
             time.sleep(PERIOD)
-
