@@ -10,7 +10,6 @@ scheduled moment. Goodput is answers a second within the deadline. Nothing is tr
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import time
@@ -103,15 +102,18 @@ def resident_mb(server: Server) -> float:
     return kilobytes / 1024
 
 
-async def run(url: str, server: Server | None, args: argparse.Namespace) -> dict[str, Any]:
+async def measure(
+    url: str, server: Server | None, factors: Sequence[float], seconds: float, deadline: float, retry: bool = False
+) -> dict[str, Any]:
+    """The capacity, and what becomes of loads that are multiples of it; ``server`` is asked for its memory."""
     photos = draw_scenes(20, 7, TRAINED_TYPES)
-    async with AsyncClient(url, retry=Retry() if args.retry else None) as client:
+    async with AsyncClient(url, retry=Retry() if retry else None) as client:
         await capacity(client, photos, 2.0)  # warms up
-        most = await capacity(client, photos, args.seconds / 2)
+        most = await capacity(client, photos, seconds / 2)
         steps = []
-        for factor in args.factors:
+        for factor in factors:
             before = resident_mb(server) if server else None
-            step = await overload(client, photos, factor * most, args.seconds, args.deadline, seed=int(100 * factor))
+            step = await overload(client, photos, factor * most, seconds, deadline, seed=int(100 * factor))
             begin = time.monotonic()
             async with AsyncClient(url, timeout=30) as another:
                 await another.embed_images(photos[0].jpeg, "mug")
@@ -121,7 +123,7 @@ async def run(url: str, server: Server | None, args: argparse.Namespace) -> dict
     peak = max((step["goodput"] for step in steps if step["factor"] <= 1), default=most)
     for step in steps:
         step["of_peak"] = step["goodput"] / peak
-    return {"capacity": most, "deadline": args.deadline, "peak": peak, "steps": steps}
+    return {"capacity": most, "deadline": deadline, "peak": peak, "steps": steps}
 
 
 def show(report: dict[str, Any]) -> None:
@@ -160,7 +162,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         server = None if args.url else stack.enter_context(Server.start())
         url = server.grpc_url if server else args.url
-        report = asyncio.run(run(url, server, args))
+        report = asyncio.run(measure(url, server, args.factors, args.seconds, args.deadline, args.retry))
     show(report)
     keep(report, args.json)
 

@@ -77,6 +77,15 @@ def test_wiring_fits_the_leaves(name: str, contract: ModelSpec) -> None:
         assert known[tensor.name] == as_written(tensor)[1:]
 
 
+@pytest.mark.parametrize("name", PIPELINES)
+def test_no_two_steps_are_at_work_at_once(name: str) -> None:
+    """When a step fails while another of the same request is at work, Triton 2.51 may crash or never answer again."""
+    last = {tensor.name for tensor in PIPELINES[name].inputs}
+    for step in read(name).ensemble_scheduling.step:
+        assert set(step.input_map.values()) & last, step.model_name
+        last = set(step.output_map.values())
+
+
 def test_grounding_alone_leaves_the_pixels_out() -> None:
     crop = step_of("ground", "crop")
     assert set(crop.output_map) == {"BOX", "STATUS"}

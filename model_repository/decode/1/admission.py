@@ -7,17 +7,17 @@ come from Triton itself: nothing is counted here that a crash, a reload or a can
 
 summed over the models that are still ahead. Without metrics everything is accepted.
 
-    VLCLIP_METRICS_URL     where they are; by default http://localhost:8002/metrics
+    VLCLIP_METRICS     the host and port that has them; by default localhost:8002
 """
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import os
 import re
 import threading
 import time
-import urllib.request
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +26,8 @@ PERIOD = 0.05
 """Seconds between two looks at the metrics, while requests come."""
 STALE = 1.0
 """Seconds after which what was seen says nothing any more: no request has come in the meantime."""
+ALWAYS = 4
+"""Requests that are accepted between two looks when nothing is pending: a wrong speed could not be corrected else."""
 MEMORY = 2.0
 """Seconds of work after which a measured speed counts half."""
 LINE = re.compile(r'^nv_inference_(pending_request_count|count)\{[^}]*\bmodel="(\w+)"[^}]*\} (\S+)$', re.MULTILINE)
@@ -33,7 +35,7 @@ LINE = re.compile(r'^nv_inference_(pending_request_count|count)\{[^}]*\bmodel="(
 
 @dataclass
 class Model:
-    """What is known of a model that is ahead: its speed is measured only while requests are pending before it."""
+    """What is known of a model that is ahead: its speed is measured while requests are pending in front of it."""
 
     pending: float = 0.0
     finished: float = 0.0
@@ -41,7 +43,7 @@ class Model:
     busy_items: float = 0.0
 
     def see(self, pending: float, finished: float, passed: float) -> None:
-        if self.pending and pending and passed < STALE:
+        if self.pending and passed < STALE:
             fade = 0.5 ** (passed / MEMORY)
             self.busy_seconds = fade * self.busy_seconds + passed
             self.busy_items = fade * self.busy_items + max(0.0, finished - self.finished)
@@ -58,7 +60,7 @@ class Admission:
 
     max_wait: float
     models: Mapping[str, Model]
-    url: str = field(default_factory=lambda: os.environ.get("VLCLIP_METRICS_URL", "http://localhost:8002/metrics"))
+    address: str = field(default_factory=lambda: os.environ.get("VLCLIP_METRICS", "localhost:8002"))
 
     def __post_init__(self) -> None:
         self._sizes: deque[int] = deque(maxlen=1000)
@@ -75,7 +77,8 @@ class Admission:
     def refusal(self, items: int) -> str | None:
         """Why a request of so many items is refused; None if it may go on."""
         wait = self.wait()
-        if wait > self.max_wait:
+        idle = not any(model.pending for model in self.models.values())
+        if wait > self.max_wait and not (idle and self._unseen < ALWAYS):
             return f"overloaded: {wait:.1f} s of work are waiting, {self.max_wait:g} s at most: try again later"
         self._sizes.append(items)
         self._unseen += items
@@ -105,12 +108,13 @@ class Admission:
         return requests * sum(sizes) / len(sizes) if sizes else requests
 
     def _watch(self) -> None:
+        triton = http.client.HTTPConnection(self.address, timeout=STALE)
         while True:
             self._wanted.wait()
             self._wanted.clear()
             try:
-                with urllib.request.urlopen(self.url, timeout=STALE) as answer:
-                    self.see(answer.read().decode(), time.monotonic())
-            except (OSError, ValueError):
-                pass
+                triton.request("GET", "/metrics")
+                self.see(triton.getresponse().read().decode(), time.monotonic())
+            except (OSError, http.client.HTTPException):
+                triton.close()
             time.sleep(PERIOD)
