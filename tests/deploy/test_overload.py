@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,23 +129,18 @@ def test_bulk_calls_are_completed_by_and_by(server: Server) -> None:
 
 
 @pytest.mark.parametrize("leaf", ["decode", "detect"])
-def test_a_killed_process_leaves_nothing_that_counts_as_work(server: Server, leaf: str) -> None:
-    """Requests that died with it are neither waited for nor waiting."""
-
-    async def run() -> None:
-        async with AsyncClient(server.grpc_url, retry=None, timeout=5) as client:
-            tasks = [asyncio.create_task(client.embed_images(PHOTO, "mug")) for _ in range(40)]
-            await asyncio.sleep(0.3)
-            for stub in find_stubs(server.shm_prefix):
-                if stub.model == leaf:
-                    os.kill(stub.pid, signal.SIGKILL)
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    asyncio.run(run())
+def test_a_process_killed_under_overload_is_mended_and_leaves_no_work_behind(server: Server, leaf: str) -> None:
+    """Being refused, the watch does not take for a reason to start Triton anew."""
+    triton = server.pid
+    with ThreadPoolExecutor() as threads:
+        overload = threads.submit(load, server, "embed_images", 2 * CAPACITY, 3)
+        time.sleep(1)
+        os.kill(next(stub.pid for stub in find_stubs(server.shm_prefix) if stub.model == leaf), signal.SIGKILL)
+        overload.result()
     with Client(server.grpc_url, timeout=20) as client:
         client.embed_images(PHOTO, "mug")
-    answers = load(server, "embed_images", 0.5 * CAPACITY, 2)
-    assert not [answer.error for answer in answers if answer.error]
+    assert not [answer.error for answer in load(server, "embed_images", 0.5 * CAPACITY, 2) if answer.error]
+    assert server.pid == triton
 
 
 @pytest.mark.slow
