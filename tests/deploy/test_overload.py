@@ -102,7 +102,7 @@ def test_excess_is_refused_at_once_and_the_rest_is_answered(server: Server, meth
     error = next(answer.error for answer in answers if answer.error)
     assert error.code is not None
     assert error.code.name == "UNAVAILABLE"
-    assert "s of work are waiting, 0.5 s at most: try again later" in str(error)
+    assert "s of work are waiting, 0.25 s at most: try again later" in str(error)
 
 
 def test_what_the_server_can_do_is_not_refused(server: Server) -> None:
