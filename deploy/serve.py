@@ -245,7 +245,7 @@ class Server:
             # In a session of its own, so that Ctrl-C reaches us alone and the models can finish their work.
             self._process = subprocess.Popen(
                 self._command,
-                env={**os.environ, **self._environment},
+                env={**os.environ, "VLCLIP_METRICS": f"{self.host}:{self.ports.metrics}", **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

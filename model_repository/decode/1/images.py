@@ -49,12 +49,12 @@ class Limits:
     @classmethod
     def parse(cls, parameters: Mapping[str, str]) -> Limits:
         """From the texts in ``config.pbtxt``; the sides are separated by blanks."""
-        numbers = {name: tuple(map(int, text.split())) for name, text in parameters.items()}
-        return cls(numbers["canvases"], *numbers["max_bytes"], *numbers["max_pixels"])
+        canvases = tuple(map(int, parameters["canvases"].split()))
+        return cls(canvases, int(parameters["max_bytes"]), int(parameters["max_pixels"]))
 
     def canvas_for(self, images_rgb: Iterable[np.ndarray]) -> int:
         """Side of the smallest canvas that holds every image (H, W, 3)."""
-        needed = max(max(image.shape[:2]) for image in images_rgb)
+        needed = max((max(image.shape[:2]) for image in images_rgb), default=0)
         return next(side for side in self.canvases if side >= needed)
 
 
