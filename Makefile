@@ -8,8 +8,6 @@ PHOTOS ?=
 TYPE ?=
 MODELS ?= model_repository
 PROFILE ?=
-SLO ?= p99=500ms
-MINUTES ?= 10
 # What of these is set becomes an option of `python -m export`, which has the defaults: DETECTOR_WEIGHTS=… is
 # --detector-weights ….
 EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS VERSION
@@ -51,7 +49,7 @@ loadgen: $(VENV)/.bench install-mini  ## MLPerf LoadGen: SingleStream, Offline, 
 	  $(if $(TARGET),--url "$(TARGET)") $(if $(RATE),--rate $(RATE)) $(if $(LATENCY),--latency $(LATENCY)) $(if $(FULL),--full)
 
 tune: $(VENV)/.bench install-mini  ## search the profile for this machine: deploy/profiles/tuned; SLO=p99=500ms MINUTES=10
-	@$(BIN)/python -m benchmarks.tune --model-repository "$(MODELS)" --slo "$(SLO)" --minutes "$(MINUTES)"
+	@$(BIN)/python -m benchmarks.tune --model-repository "$(MODELS)" $(if $(SLO),--slo "$(SLO)") $(if $(MINUTES),--minutes "$(MINUTES)")
 
 #: Work on it
 setup: $(VENV)/.dev  ## install everything into .venv

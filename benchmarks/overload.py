@@ -156,7 +156,7 @@ def main() -> None:
     parser = parser_of("overload", __doc__)
     parser.add_argument("--factors", type=float, nargs="+", default=[0.6, 0.8, 1.0, 2.0], help="loads, of the capacity")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each load (%(default)s)")
-    parser.add_argument("--deadline", type=float, default=1.0, help="seconds for an answer (%(default)s)")
+    parser.add_argument("--deadline", type=float, default=4.0, help="seconds for an answer (%(default)s)")
     parser.add_argument("--retry", action="store_true", help="have the client try again what is refused")
     args = parser.parse_args()
     with contextlib.ExitStack() as stack:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import time
@@ -62,6 +63,9 @@ def server(toy_repositories: list[Path], tmp_path_factory: pytest.TempPathFactor
     shutil.copytree(models, slow)
     for leaf in SLOW.values():
         slow_down(slow, leaf)
+    for first in ("decode", "tokenize"):
+        config = slow / first / "config.pbtxt"
+        config.write_text(re.sub(r'(max_wait_seconds.*string_value: )"[^"]*"', r'\1"0.25"', config.read_text()))
     with Server.start([slow, ensembles]) as server:
         yield server
 
@@ -147,7 +151,7 @@ def test_a_process_killed_under_overload_is_mended_and_leaves_no_work_behind(ser
 def test_goodput_at_twice_the_capacity() -> None:
     """Of the exported models, on a machine that does nothing else."""
     with Server.start() as server:
-        report = asyncio.run(measure(server.grpc_url, server, [0.8, 1.0, 2.0], seconds=20, deadline=1))
+        report = asyncio.run(measure(server.grpc_url, server, [0.8, 1.0, 2.0], seconds=20, deadline=4))
     *_, twice = report["steps"]
     assert twice["of_peak"] >= 0.8
     assert twice["refused_ms"]["p99"] <= 50
