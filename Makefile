@@ -11,9 +11,10 @@ MODELS ?= model_repository
 # --detector-weights ….
 EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS VERSION
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
+options = $(strip $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve setup models train-mini test test-all check clean
+.PHONY: help demo serve setup models engines train-mini test test-all check clean
 
 help:  ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} /^#  / {printf "%19s%s\n", "", substr($$0, 4)} \
@@ -30,7 +31,10 @@ serve: $(VENV)/.demo install-mini  ## serve the models of MODELS (model_reposito
 models: $(VENV)/.dev  ## export into MODELS, verified against PyTorch: the mini models, or for example
 #  DETECTOR=yolo-world-s ENCODER=ViT-B-32 PRETRAINED=laion2b_s34b_b79k VERSION=2, and also
 #  DETECTOR_WEIGHTS CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS: see python -m export --help
-	@$(BIN)/python -m export --out "$(MODELS)" $(strip $(foreach name,$(EXPORT),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
+	@$(BIN)/python -m export --out "$(MODELS)" $(call options,$(EXPORT))
+
+engines:  ## the same as TensorRT plans, on the GPU that will serve: inside deploy/Dockerfile's stage of this name
+	@$(PYTHON) -m export --out "$(MODELS)" --format tensorrt $(call options,$(filter-out FORMAT,$(EXPORT)))
 
 #: Work on it
 setup: $(VENV)/.dev  ## install everything into .venv

@@ -12,9 +12,9 @@ from export.__main__ import parser
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def models_command(*variables: str) -> list[str]:
+def models_command(*variables: str, target: str = "models") -> list[str]:
     """The arguments that `make models` would give, with everything taken as installed."""
-    make = ["make", "--dry-run", "--assume-old=.venv/.dev", "models", *variables]
+    make = ["make", "--dry-run", "--assume-old=.venv/.dev", target, *variables]
     # Not the environment of the make that may run these tests: it would say which folder it enters.
     outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     done = subprocess.run(make, cwd=ROOT, env=outside, capture_output=True, text=True, check=True)
@@ -47,3 +47,9 @@ def test_every_variable_is_an_option() -> None:
 
 def test_precision_is_passed_on() -> None:
     assert models_command("PRECISION=fp16")[2:] == ["--precision", "fp16"]
+
+
+def test_engines_are_plans_whatever_format_is_given() -> None:
+    command = models_command("DETECTOR=yolo-world-s", "FORMAT=onnx", "MODELS=/models", target="engines")
+    parsed = parser().parse_args(command)
+    assert (parsed.format, parsed.detector, parsed.out) == ("tensorrt", "yolo-world-s", Path("/models"))
