@@ -65,7 +65,7 @@ def server(toy_repositories: list[Path], tmp_path_factory: pytest.TempPathFactor
         slow_down(slow, leaf)
     for first in ("decode", "tokenize"):
         config = slow / first / "config.pbtxt"
-        config.write_text(re.sub(r'(max_wait_seconds.*string_value: )"[^"]*"', r'\1"0.25"', config.read_text()))
+        config.write_text(re.sub(r'(max_wait_seconds.*string_value: )"[^"]*"', r'\1"0.5"', config.read_text()))
     with Server.start([slow, ensembles]) as server:
         yield server
 
@@ -106,7 +106,7 @@ def test_excess_is_refused_at_once_and_the_rest_is_answered(server: Server, meth
     error = next(answer.error for answer in answers if answer.error)
     assert error.code is not None
     assert error.code.name == "UNAVAILABLE"
-    assert "s of work are waiting, 0.25 s at most: try again later" in str(error)
+    assert "s of work are waiting, 0.5 s at most: try again later" in str(error)
 
 
 def test_what_the_server_can_do_is_not_refused(server: Server) -> None:

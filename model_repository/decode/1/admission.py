@@ -1,9 +1,11 @@
 """Refuses what would wait too long, so that what is accepted is answered in time.
 
-Triton's metrics say how many requests are pending in front of each model, and how many items it has finished. Both
-come from Triton itself: nothing is counted here that a crash, a reload or a cancelled request could leave wrong. So
+Triton's metrics say how many requests are pending in front of each model, and how many items and batches it has
+finished. All come from Triton itself: nothing is counted here that a crash, a reload or a cancelled request could leave
+wrong. So
 
-    wait = requests pending in front of a model · items in such a request · seconds the model takes for an item
+    wait = (requests pending in front of a model · items in such a request + items of the batch that it is at)
+           · seconds the model takes for an item
 
 summed over the models that are still ahead. Without metrics everything is accepted.
 
@@ -28,9 +30,11 @@ STALE = 1.0
 """Seconds after which what was seen says nothing any more: no request has come in the meantime."""
 ALWAYS = 4
 """Requests that are accepted between two looks when nothing is pending: a wrong speed could not be corrected else."""
-MEMORY = 2.0
+MEMORY = 4.0
 """Seconds of work after which a measured speed counts half."""
-LINE = re.compile(r'^nv_inference_(pending_request_count|count)\{[^}]*\bmodel="(\w+)"[^}]*\} (\S+)$', re.MULTILINE)
+LINE = re.compile(
+    r'^nv_inference_(pending_request_count|count|exec_count)\{[^}]*\bmodel="(\w+)"[^}]*\} (\S+)$', re.MULTILINE
+)
 
 
 @dataclass
@@ -39,15 +43,23 @@ class Model:
 
     pending: float = 0.0
     finished: float = 0.0
+    batches: float = 0.0
     busy_seconds: float = 0.0
     busy_items: float = 0.0
+    busy_batches: float = 0.0
 
-    def see(self, pending: float, finished: float, passed: float) -> None:
+    def see(self, pending: float, finished: float, batches: float, passed: float) -> None:
         if self.pending and passed < STALE:
             fade = 0.5 ** (passed / MEMORY)
             self.busy_seconds = fade * self.busy_seconds + passed
             self.busy_items = fade * self.busy_items + max(0.0, finished - self.finished)
-        self.pending, self.finished = pending, finished
+            self.busy_batches = fade * self.busy_batches + max(0.0, batches - self.batches)
+        self.pending, self.finished, self.batches = pending, finished, batches
+
+    @property
+    def at_work(self) -> float:
+        """Items of the batch that it is at: where requests wait, there is one."""
+        return self.busy_items / max(self.busy_batches, 1.0) if self.pending else 0.0
 
     @property
     def seconds_per_item(self) -> float:
@@ -90,7 +102,7 @@ class Admission:
         if time.monotonic() - self._seen_at > STALE:
             return 0.0
         models = self.models.values()
-        queued = sum(self._items(int(model.pending)) * model.seconds_per_item for model in models)
+        queued = sum((self._items(int(model.pending)) + model.at_work) * model.seconds_per_item for model in models)
         return queued + self._unseen * max(model.seconds_per_item for model in models)
 
     def see(self, metrics: str, now: float) -> None:
@@ -99,7 +111,10 @@ class Admission:
         for what, model, value in LINE.findall(metrics):
             values[what, model] += float(value)  # type: ignore[assignment]  # over the versions that are loaded
         for name, model in self.models.items():
-            model.see(values["pending_request_count", name], values["count", name], now - self._seen_at)
+            pending, finished, batches = (
+                values[what, name] for what in ("pending_request_count", "count", "exec_count")
+            )
+            model.see(pending, finished, batches, now - self._seen_at)
         self._unseen, self._seen_at = 0, now
 
     def _items(self, requests: int) -> float:
