@@ -68,6 +68,7 @@ def lines(axes: Axes, panel: Mapping[str, Any], answers: list[tuple[str, Series]
         axes.axhline(settings["thresholds"]["steps"][-1]["value"], color="red", lw=0.8)
     axes.set_ylim(bottom=settings.get("min"), top=settings.get("max"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show(value, settings["unit"])))
+    axes.xaxis.set_major_formatter("{x:g} min")
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=6, ncols=4, loc="upper left", bbox_to_anchor=(-0.05, -0.12), frameon=False, columnspacing=1)
@@ -89,6 +90,7 @@ def densities(axes: Axes, panel: Mapping[str, Any], answers: list[tuple[str, Ser
     axes.set_yticks(
         [(i + 0.5) / len(rising) for i in range(len(rising))], [f"≤ {one.labels['le']}" for one in rising], size=6
     )
+    axes.xaxis.set_major_formatter("{x:g} min")
     axes.tick_params(axis="x", labelsize=7)
 
 

@@ -32,8 +32,10 @@ def queries(panel: Mapping[str, Any], rate_interval: str) -> Iterator[tuple[str,
 
 
 def ask(url: str, query: str, begin: float, end: float, step: float) -> list[Series]:
-    """A range query; times in seconds since the epoch. Raises ValueError with Prometheus' words where it does not understand
-    the query."""
+    """A range query; times in seconds since the epoch.
+
+    Raises ValueError, in Prometheus' words, for a query that it does not understand.
+    """
     asked = urllib.parse.urlencode({"query": query, "start": begin, "end": end, "step": step})
     try:
         with urllib.request.urlopen(f"{url}/api/v1/query_range?{asked}", timeout=30) as answer:
