@@ -185,8 +185,10 @@ ROWS: Mapping[str, Sequence[timeseries.Panel | stat.Panel | heatmap.Panel]] = {
             {"{{model}}": mean("compute_input compute_infer compute_output", STEPS)},
             "Mean of a request, which waits for the whole batch that it is in.",
             stacked=True,
-        ),
-        lines("Waiting before each step", "s", {"{{model}}": mean("queue", STEPS)}, "Mean of a request.", stacked=True),
+        ).span(12),
+        lines(
+            "Waiting before each step", "s", {"{{model}}": mean("queue", STEPS)}, "Mean of a request.", stacked=True
+        ).span(12),
     ],
     "What is seen": [
         lines(

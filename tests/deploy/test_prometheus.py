@@ -133,7 +133,7 @@ def test_what_the_leaves_see_is_counted(prometheus: str, served: Server) -> None
         'vlclip_grounding_images_total{status="not_an_image"}': 1,
         'vlclip_grounding_images_total{status="too_large"}': 1,
         "vlclip_grounding_score_count": 3,
-        'vlclip_grounding_score_bucket{le="0"}': 1,
+        'vlclip_grounding_score_bucket{le=~"0|0.0"}': 1,
         'vlclip_decoded_images_total{result="decoded"}': 4,
         'vlclip_decoded_images_total{result="not_an_image"}': 1,
         'vlclip_decoded_images_total{result="too_large"}': 1,
