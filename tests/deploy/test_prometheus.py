@@ -143,9 +143,11 @@ def test_what_the_leaves_see_is_counted(prometheus: str, served: Server) -> None
         'vlclip_truncated_texts_total{input="text"}': 1,
         'vlclip_agent_items{status="written"}': 1,
     }
+    # What was sent before is gathered, and scraped, by then.
+    time.sleep(3)
     before = {query: value(prometheus, query) for query in counted}
     send(served)
-    until(lambda: {query: value(prometheus, query) - before[query] for query in counted} == counted)
+    until(lambda: {query: value(prometheus, query) - before[query] for query in counted} == counted, 20)
 
 
 @needs_prometheus
