@@ -113,6 +113,8 @@ class Server:
             "--disable-auto-complete-config",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             f"--exit-timeout-secs={DRAIN_SECONDS}",
+            # Percentiles of latency, which deploy/prometheus/rules judge.
+            "--metrics-config=summary_latencies=true",
             *([] if Path("/dev/nvidiactl").exists() else ["--allow-gpu-metrics=false"]),
         ]
         self._command: list[str] = []

@@ -10,7 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from admission import Admission
-from images import Limits, decode, stack
+from images import NOT_AN_IMAGE, OK, TOO_LARGE, Limits, decode, stack
+from metrics import Metrics
+
+RESULTS = {OK: "decoded", NOT_AN_IMAGE: "not_an_image", TOO_LARGE: "too_large"}
+FAMILIES = {
+    "decoded_images_total": ("counter", "Files that were to be decoded, by result"),
+    "decoded_pixels": ("histogram", "Pixels of an image that was decoded, before it was shrunk"),
+}
+BUCKETS = {"decoded_pixels": [2.0**n for n in range(14, 28, 2)]}
 
 
 class TritonPythonModel:
@@ -19,6 +27,10 @@ class TritonPythonModel:
         texts = {name: value["string_value"] for name, value in parameters.items()}
         self.limits = Limits.parse(texts)
         self.admission = Admission.parse(texts)
+        self.metrics = Metrics("vlclip_", FAMILIES, BUCKETS)
+        for result in RESULTS.values():
+            # A rate needs a series that begins at 0.
+            self.metrics.add("decoded_images_total", 0, result=result)
         self.threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
     def execute(self, requests):
@@ -30,14 +42,22 @@ class TritonPythonModel:
             for blobs, refusal in zip(files, refusals, strict=True)
         ]
         decoded = [[image.result() for image in images] for images in pending]
+        for image in (image for images in decoded for image in images):
+            self.count(image)
         side = self.limits.canvas_for(image.image_rgb for images in decoded for image in images)
         return [
             refuse(refusal) if refusal else respond(images, side)
             for images, refusal in zip(decoded, refusals, strict=True)
         ]
 
+    def count(self, image):
+        self.metrics.add("decoded_images_total", result=RESULTS[image.status])
+        if image.status == OK:
+            self.metrics.observe("decoded_pixels", image.size[2] * image.size[3])
+
     def finalize(self):
         self.threads.shutdown()
+        self.metrics.close()
 
 
 def blobs(request):

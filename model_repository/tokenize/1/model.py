@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from admission import Admission
+from metrics import Metrics
 from tokenizers import Tokenizer
+
+FAMILIES = {
+    "text_tokens": ("histogram", "Tokens of a text, with those that mark its ends, as far as the encoder reads"),
+    "truncated_texts_total": ("counter", "Texts that are longer than the encoder reads"),
+}
+BUCKETS = {"text_tokens": [2, 4, 8, 16, 32, 64, 128, 256]}
 
 
 class TritonPythonModel:
@@ -21,6 +28,9 @@ class TritonPythonModel:
         self.input_name = config["input"][0]["name"]
         tokenizer_file = Path(args["model_repository"], args["model_version"], "tokenizer.json")
         self.tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self.metrics = Metrics("vlclip_", FAMILIES, BUCKETS, input=self.input_name.lower())
+        # A rate needs a series that begins at 0.
+        self.metrics.add("truncated_texts_total", 0)
 
     def execute(self, requests):
         return [self.answer(request) for request in requests]
@@ -32,5 +42,11 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(error=error)
         # Text of blanks alone is an empty text, whatever the tokenizer makes of blanks.
         encodings = self.tokenizer.encode_batch_fast([text.decode(errors="replace").strip() for text in texts])
+        for encoding in encodings:
+            self.metrics.observe("text_tokens", sum(encoding.attention_mask))
+        self.metrics.add("truncated_texts_total", sum(bool(encoding.overflowing) for encoding in encodings))
         tokens = np.array([encoding.ids for encoding in encodings], np.int64)
         return pb_utils.InferenceResponse([pb_utils.Tensor("TOKENS", tokens)])
+
+    def finalize(self):
+        self.metrics.close()
