@@ -72,10 +72,9 @@ class Api:
         self._metrics_address = host, metrics_port
         self._admin = {"admin-key": admin_key} if admin_key else {}
 
-    def is_live(self, timeout: float) -> bool:
-        """Whether Triton answers at all. Raises one of FAILURES where it does not."""
+    def check_live(self, timeout: float) -> None:
+        """Have Triton say that it is there. Raises one of FAILURES."""
         self._call("GET", "/v2/health/live", timeout=timeout)
-        return True
 
     def is_ready(self) -> bool:
         """Whether every model is loaded; False, too, where nothing listens yet."""

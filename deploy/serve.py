@@ -17,9 +17,9 @@ It serves the version that manifest.json of the repository names, and follows it
 or `python -m export use --version 1` to go back, the pipelines change over without dropping a request.
 
 Every Python model runs in a process of its own. Triton neither restarts one that died nor stops calling itself ready
-(server issue 8604), so those processes are watched: one that is alive and does not work (deploy/hangs.py) is killed, the
-model of a dead one is loaded again, and should the pipelines not answer rightly then, Triton is started anew on the same
-ports. Whether they do is what `python -m deploy.probe` tells others.
+(server issue 8604), so those processes are watched: one that is alive and does not work (deploy/hangs.py) is killed,
+the model of a dead one is loaded again, and should the pipelines not answer rightly then, Triton is started anew on the
+same ports. Whether they do is what `python -m deploy.probe` tells others.
 """
 
 from __future__ import annotations
