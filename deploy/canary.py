@@ -6,8 +6,8 @@
     python -m deploy.canary --version 2 --promote                   and switch, if nothing speaks against it
     python -m deploy.canary --model-repository OTHER --against model_repository
 
-Each version gets a server of its own on free ports, unless --url leads to that of the served one; running servers change
-nothing. Photo by photo, one is asked after the other, so that both meet the same machine. The exit code is 0 if every
+Each version gets a server of its own on free ports, unless --url leads to that of the served one; what runs is left as
+it is. Photo by photo, one is asked after the other, so that both meet the same machine. The exit code is 0 if every
 figure keeps its limit, 1 if one does not, 2 if there was nothing to compare.
 
 Embeddings of the same encoder, exported anew or in another precision, must be near each other: that is the cosine.
@@ -278,7 +278,7 @@ def run(arguments: argparse.Namespace) -> int:
             answers = ask_both((old_url, new_url), photos)
     limits = Limits(**{name: getattr(arguments, name) for name in Limits.__dataclass_fields__})
     same_encoder = have_same_encoder(served, candidate)
-    figures = compare(*answers, same_encoder=same_encoder, limits=limits)
+    figures = compare(answers[0], answers[1], same_encoder, limits)
 
     print(f"version {candidate['version']} against version {served['version']}, {len(photos.files)} photos")
     if not same_encoder:

@@ -21,7 +21,7 @@ from deploy.api import FAILURES, Api, Queue
 from deploy.stubs import PROCESSES, Stub
 
 LOOK_SECONDS = 1.0
-STOPPED_SECONDS = 5.0
+STOPPED_SECONDS = 3.0
 HANG_SECONDS = 20.0
 IDLE = 0.1
 """The part of the time for which an idle process may want a processor: its heart beats, and on a busy machine waits."""

@@ -60,7 +60,7 @@ SHARED_MEMORY_BYTES = 384 << 20
 
 # Ends Triton with its stubs, and what they leave behind, should we be killed and so close the pipe to this. Not left to
 # the kernel (PR_SET_PDEATHSIG), which would do so when the thread ends that started Triton.
-GUARD = 'read -r _; kill -KILL -- "-$0"; sleep 1; rm -rf "$1"* "$2"'
+GUARD = 'read -r _; kill -s KILL -- "-$0"; sleep 1; rm -rf "$1"* "$2"'
 
 # Complaints of a Triton without a GPU, which would hide the error that matters.
 NOISE = re.compile("CudaDriverHelper|unable to create stream|Internal - failed to load all models")
