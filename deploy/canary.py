@@ -33,12 +33,12 @@ from deploy.embedded import SetupError
 from deploy.serve import REPOSITORIES, Server, ServerError
 from export.errors import ExportError
 from export.repository import SERVED, Manifest, manifest_path, read_served, require_version, serve_version
-from vlclip import Client, Status, VlclipError
+from vlclip import Client, ImageEmbeddings, Status, VlclipError
 
 COUNT, SEED = 100, 2026
 TOP = 5
-WARM_UP = 3
-"""Requests that are not timed."""
+WARM_UP = 8
+"""Photos that are asked about before anything is timed."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -134,9 +134,9 @@ def compare(old: Answers, new: Answers, same_encoder: bool, limits: Limits) -> l
     shift = new.score[decoded] - old.score[decoded]
     text = f"mean {shift.mean():+.4f}  largest {np.abs(shift).max():.4f}" if len(shift) else "nothing was decoded"
     judge("score shift", text, float(abs(shift.mean())) if len(shift) else np.nan, most=limits.max_score_shift)
-    a, b = float(np.median(old.seconds)), float(np.median(new.seconds))
-    text = f"{1000 * b:.1f} ms instead of {1000 * a:.1f} ms, {b / a:.2f} times"
-    judge("median latency", text, b / a, most=limits.max_latency)
+    before, after = float(np.median(old.seconds)), float(np.median(new.seconds))
+    text = f"{1000 * after:.1f} ms instead of {1000 * before:.1f} ms, {after / before:.2f} times"
+    judge("median latency", text, after / before, most=limits.max_latency)
     return figures
 
 
@@ -177,20 +177,22 @@ def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
 def ask_both(urls: Sequence[str], photos: Photos) -> list[Answers]:
     """What each server says; every photo is put to one after the other. Raises VlclipError."""
     with Client(urls[0]) as old, Client(urls[1]) as new:
-        clients = (old, new)
-        found: list[list[tuple[np.ndarray, ...]]] = [[], []]
-        seconds: list[list[float]] = [[], []]
+        clients = old, new
+        found: tuple[list[ImageEmbeddings], ...] = [], []
+        seconds: tuple[list[float], ...] = [], []
+        for client in clients:
+            client.embed_images(photos.files[:WARM_UP], photos.product_types[:WARM_UP])
         for i, (file, product_type) in enumerate(zip(photos.files, photos.product_types, strict=True)):
             for which in (0, 1) if i % 2 else (1, 0):
-                for _ in range(WARM_UP if i == 0 else 0):
-                    clients[which].embed_images(file, product_type)
                 begin = time.perf_counter()
-                one = clients[which].embed_images(file, product_type)
+                found[which].append(clients[which].embed_images(file, product_type))
                 seconds[which].append(time.perf_counter() - begin)
-                found[which].append((one.embedding, one.box_xyxy, one.score, one.status))
         return [
             Answers(
-                *(np.concatenate(column) for column in zip(*found[which], strict=True)),
+                embedding=np.concatenate([one.embedding for one in found[which]]),
+                box_xyxy=np.concatenate([one.box_xyxy for one in found[which]]),
+                score=np.concatenate([one.score for one in found[which]]),
+                status=np.concatenate([one.status for one in found[which]]),
                 whole=client.embed_whole_images(photos.files).embedding,
                 text=client.embed_texts(photos.texts).embedding,
                 seconds=np.array(seconds[which]),
