@@ -48,7 +48,7 @@ def check_ready(api: Api, pipelines: Sequence[str], timeout: float) -> tuple[boo
     stuck = sorted(
         f"{model} has finished none of {queue.waiting} requests in {timeout:g} s"
         for (model, version), queue in after.items()
-        if queue.waiting and queue == before.get((model, version))
+        if (was := before.get((model, version))) and min(was.waiting, queue.waiting) and was.finished == queue.finished
     )
     return not stuck, "; ".join(stuck or map(str, problems))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,8 +39,9 @@ TROUBLE = """
         while os.path.exists("{hang}"):
             time.sleep(0.2)
         if os.path.exists("{refuse}"):
-            error = pb_utils.TritonError("overloaded: come again", pb_utils.TritonError.UNAVAILABLE)
-            return [pb_utils.InferenceResponse(error=error) for _ in requests]
+            refusal = "overloaded: come again", pb_utils.TritonError.UNAVAILABLE
+            # One error for each: Triton crashes where two responses share it.
+            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(*refusal)) for _ in requests]
 """
 """For a model.py: as long as there are such files, the process hangs, or says that it has too much to do."""
 
@@ -129,7 +131,7 @@ def test_a_stopped_process_is_seen_and_mended(harmed: Harmed, capfd: pytest.Capt
     harmed.wait(wanted=True)
     assert harmed.server.pid == triton
     assert not is_alive(victim.pid)
-    assert "a process of detect was stopped; killing it" in capfd.readouterr().err
+    assert re.search("a process of detect was stopped . s ago; killing it", capfd.readouterr().err)
 
 
 def test_a_process_that_was_stopped_may_go_on(harmed: Harmed) -> None:
@@ -210,7 +212,7 @@ def test_a_starved_process_is_left_alone(harmed: Harmed) -> None:
 def test_an_overloaded_server_is_ready_unless_work_piles_up_behind_what_hangs(harmed: Harmed) -> None:
     with harmed.trouble("refuse", "tokenize"):
         ready, words = harmed.ready(timeout=1)
-        assert ready
+        assert ready, words
         assert "product_text does not answer" in words
         assert "overloaded: come again" in words
         with harmed.trouble("hang", "tokenize_prompt"), ThreadPoolExecutor(2) as threads:
@@ -220,7 +222,7 @@ def test_an_overloaded_server_is_ready_unless_work_piles_up_behind_what_hangs(ha
             ready, words = harmed.ready("product_text", timeout=1)
             (harmed.folder / "hang-tokenize_prompt").unlink()
     assert not ready
-    assert "tokenize_prompt has finished none of 1 requests in 1 s" in words
+    assert "tokenize_prompt has finished none of 2 requests in 1 s" in words
     harmed.wait(wanted=True)
 
 
