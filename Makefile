@@ -13,7 +13,7 @@ EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PREC
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve setup models train-mini test test-all check clean
+.PHONY: help demo serve setup models canary rollback train-mini test test-all check clean
 
 help:  ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} /^#  / {printf "%19s%s\n", "", substr($$0, 4)} \
@@ -31,6 +31,12 @@ models: $(VENV)/.dev  ## export into MODELS, verified against PyTorch: the mini 
 #  DETECTOR=yolo-world-s ENCODER=ViT-B-32 PRETRAINED=laion2b_s34b_b79k VERSION=2, and also
 #  DETECTOR_WEIGHTS CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS: see python -m export --help
 	@$(BIN)/python -m export --out "$(MODELS)" $(strip $(foreach name,$(EXPORT),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
+
+canary: $(VENV)/.demo  ## compare VERSION of MODELS with the one that is served, on drawn photos or PHOTOS=folder TYPE="mug"
+	@$(BIN)/python -m deploy.canary --model-repository "$(MODELS)" --version "$(VERSION)" $(if $(PHOTOS),--photos "$(PHOTOS)" --type "$(TYPE)")
+
+rollback: $(VENV)/.demo  ## serve VERSION of MODELS again; a running server changes over without a break
+	@$(BIN)/python -m export use --out "$(MODELS)" --version "$(VERSION)"
 
 #: Work on it
 setup: $(VENV)/.dev  ## install everything into .venv

@@ -67,7 +67,9 @@ def check_live(api: Api, timeout: float) -> tuple[bool, str]:
 def split(address: str) -> tuple[str, int]:
     """``host:port``, as argparse takes it."""
     host, _, port = address.rpartition(":")
-    return host.strip("[]") or "localhost", int(port)
+    if not (host and port.isdigit()):
+        raise argparse.ArgumentTypeError(f"{address!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -215,10 +215,10 @@ def test_an_overloaded_server_is_ready_unless_work_piles_up_behind_what_hangs(ha
         assert ready, words
         assert "product_text does not answer" in words
         assert "overloaded: come again" in words
-        with harmed.trouble("hang", "tokenize_prompt"), ThreadPoolExecutor(2) as threads:
-            for _ in range(2):
+        with harmed.trouble("hang", "tokenize_prompt"), ThreadPoolExecutor(3) as threads:
+            for _ in range(3):
                 threads.submit(harmed.ask, b"mug")
-            time.sleep(0.5)
+                time.sleep(0.3)
             ready, words = harmed.ready("product_text", timeout=1)
             (harmed.folder / "hang-tokenize_prompt").unlink()
     assert not ready
