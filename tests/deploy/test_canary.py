@@ -188,10 +188,10 @@ def test_what_cannot_be_compared_is_said(repository: Path, capsys: pytest.Captur
 def test_a_broken_version_is_flagged_and_a_good_one_promoted(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = [f"--model-repository={repository}", "--count=24", "--promote", "--max-latency=100"]
+    options = [f"--model-repository={repository}", "--count=12", "--promote", "--max-latency=100"]
     assert main(["--version=3", *options]) == 1
     told = capsys.readouterr().out
-    assert "version 3 against version 1, 24 photos" in told
+    assert "version 3 against version 1, 12 photos" in told
     assert "Version 3 should not be served: cosine product_image, cosine whole_image" in told
     assert (read_served(repository) or {})["version"] == 1
 
