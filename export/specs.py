@@ -74,7 +74,7 @@ SCORE = TensorSpec("SCORE", "FP32", (1,))
 BOX = TensorSpec("BOX", "FP32", (4,))
 """The box that was cropped, x0 y0 x1 y1 in pixels of the original image as displayed."""
 STATUS = TensorSpec("STATUS", "INT32", (1,))
-"""A ``Status`` of an image; of a product, an ``Outcome`` of ``model_repository/enrich/1/product.py``."""
+"""A ``Status`` of an image; of a product, an ``Outcome`` of ``model_repository/enrich/1/enrichment/product.py``."""
 CROPPED = TensorSpec("CROPPED", "INT32", (1,))
 """The ``STATUS`` that ``crop`` gives, before ``observe`` has counted it."""
 PIXELS = TensorSpec("PIXELS", "FP32", (3, "R", "R"))

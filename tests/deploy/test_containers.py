@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config import Config
+from enrichment.config import Config
 
 from deploy import serve
 

@@ -9,9 +9,9 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
-import product
 import pytest
 import tritonclient.grpc
+from enrichment import product
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agent import Prompts
-from config import PROMPTS
+from enrichment.agent import Prompts
+from enrichment.config import PROMPTS
+from enrichment.product import Outcome
 from PIL import Image
-from product import Outcome
 
 from deploy.serve import Server
 from tests.agent_server import AgentServer, Reply, sensible

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from enrichment.product import Outcome
 from PIL import Image
-from product import Outcome
 
 from benchmarks import ablation, retrieval
 from deploy.serve import Server

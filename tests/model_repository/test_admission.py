@@ -94,7 +94,7 @@ def test_what_was_accepted_since_the_metrics_counts_too() -> None:
 
 
 def test_a_wrong_speed_does_not_shut_the_door() -> None:
-    one = seen(metrics(detect=(9, 0)), metrics(detect=(0, 0)), apart=0.9)
+    one = seen(metrics(detect=(9, 0)), metrics(detect=(9, 0)), metrics(detect=(0, 0)), apart=0.9)
     assert [one.refusal(1) is None for _ in range(6)] == [True] * 4 + [False] * 2
 
 

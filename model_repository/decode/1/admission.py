@@ -49,7 +49,8 @@ class Model:
     busy_batches: float = 0.0
 
     def see(self, pending: float, finished: float, batches: float, passed: float) -> None:
-        if self.pending and passed < STALE:
+        # Between two looks that are far apart it may have been idle.
+        if self.pending and (passed < 4 * PERIOD or (pending and passed < STALE)):
             fade = 0.5 ** (passed / MEMORY)
             self.busy_seconds = fade * self.busy_seconds + passed
             self.busy_items = fade * self.busy_items + max(0.0, finished - self.finished)

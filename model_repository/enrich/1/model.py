@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from compose import compose
-from config import Config
-from meter import BUCKETS, METRICS
+from enrichment.compose import compose
+from enrichment.config import Config
+from enrichment.meter import BUCKETS, METRICS
+from enrichment.photo import show
+from enrichment.product import Enriched, Outcome, ProductError, parse
+from enrichment.tokens import Tokens
 from metrics import Metrics
-from photo import show
-from product import Enriched, Outcome, ProductError, parse
-from tokens import Tokens
 
 NO_PRODUCT = Enriched("", 0, Outcome.NOT_A_PRODUCT)
 REQUESTS = 32
@@ -81,7 +81,7 @@ class TritonPythonModel:
 def hire(config, tokens, metrics):
     try:
         # Without an endpoint the agent's package need not be there.
-        from agent import Agent
+        from enrichment.agent import Agent
     except ModuleNotFoundError as error:
         raise pb_utils.TritonModelException(
             f"VLCLIP_AGENT_URL is set, and the agent needs {error.name}: pip install 'vlclip[agent]'"

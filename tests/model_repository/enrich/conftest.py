@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import agent
-import config
 import pytest
-from tokens import Tokens
+from enrichment import agent, config
+from enrichment.tokens import Tokens
 
 from tests import toys
 from tests.agent_server import AgentServer

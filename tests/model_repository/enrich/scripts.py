@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any
 
-from compose import compose
-from product import Outcome, Product
+from enrichment.compose import compose
+from enrichment.product import Outcome, Product
 
 from tests.agent_server import Call, Reply, says, sensible
 

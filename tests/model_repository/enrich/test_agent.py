@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from product import Outcome, Product
+from enrichment.product import Outcome, Product
 
 from tests.agent_server import PROMPTS, AgentServer, Call, Reply, says, sensible
 from tests.model_repository.enrich.scripts import (

@@ -12,10 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import agent
-import cache
 import pytest
-from product import Outcome, Product
+from enrichment import agent, cache
+from enrichment.product import Outcome, Product
 
 from deploy.serve import ROOT
 from tests.agent_server import PROMPTS, AgentServer, Reply, sensible
@@ -128,10 +127,10 @@ def test_a_redis_that_is_not_there_is_told_without_its_password(hire: Callable[.
 
 BULK = """
 import sys
-import agent, config
+from enrichment import agent, config
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tokens import Tokens
+from enrichment.tokens import Tokens
 from tests.model_repository.enrich.scripts import shop
 where, url, cache = sys.argv[1:]
 settings = config.Config(url=url, model="scripted", cache=cache, concurrency=8)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import checks
 import pytest
-from product import Product
-from tokens import Tokens
+from enrichment import checks
+from enrichment.product import Product
+from enrichment.tokens import Tokens
 
 from tests import toys
 

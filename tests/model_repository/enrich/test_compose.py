@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compose import compose
-from product import MAX_BYTES, Product, ProductError, parse
-from tokens import Tokens
+from enrichment.compose import compose
+from enrichment.product import MAX_BYTES, Product, ProductError, parse
+from enrichment.tokens import Tokens
 
 from export.install import install
 from tests import toys

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import config
 import pytest
+from enrichment import config
 
 from tests.model_repository.enrich.scripts import (
     SECRET,

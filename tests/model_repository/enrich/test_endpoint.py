@@ -11,7 +11,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from product import Outcome, Product
+from enrichment.product import Outcome, Product
 
 from tests.agent_server import AgentServer, Call, Reply, sensible
 from tests.model_repository.enrich.scripts import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import meter
+from enrichment import meter
 
 from tests.agent_server import AgentServer, Reply, sensible
 from tests.model_repository.enrich.scripts import (

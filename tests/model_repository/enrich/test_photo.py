@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from photo import crop, show
+from enrichment.photo import crop, show
 from PIL import Image
 
 

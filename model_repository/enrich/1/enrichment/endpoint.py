@@ -17,9 +17,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import openai
-from cache import Cache
-from config import Config
-from meter import Meter
+
+from enrichment.cache import Cache
+from enrichment.config import Config
+from enrichment.meter import Meter
 
 LOG = logging.getLogger("vlclip.agent")
 LONGEST_WAIT = 8.0

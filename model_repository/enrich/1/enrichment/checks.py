@@ -10,9 +10,9 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 
-from product import Product
-from tokens import Tokens
-from words import COLOURS, MATERIALS, PATTERNS, families
+from enrichment.product import Product
+from enrichment.tokens import Tokens
+from enrichment.words import COLOURS, MATERIALS, PATTERNS, families
 
 FAMILIES = {"colour": families(COLOURS), "pattern": families(PATTERNS), "material": families(MATERIALS)}
 NUMBERS = {

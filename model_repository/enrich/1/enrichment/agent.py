@@ -21,14 +21,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cache import open_cache
-from checks import problems, runs
-from compose import compose
-from config import Config, ConfigError
-from endpoint import Endpoint, EndpointError, Question, Turn
-from meter import Meter, Numbers
-from product import Enriched, Outcome, Product
-from tokens import Tokens
+from enrichment.cache import open_cache
+from enrichment.checks import problems, runs
+from enrichment.compose import compose
+from enrichment.config import Config, ConfigError
+from enrichment.endpoint import Endpoint, EndpointError, Question, Turn
+from enrichment.meter import Meter, Numbers
+from enrichment.product import Enriched, Outcome, Product
+from enrichment.tokens import Tokens
 
 LOG = logging.getLogger("vlclip.agent")
 

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cache import default_file
+from enrichment.cache import default_file
 
 PREFIX = "VLCLIP_AGENT_"
-PROMPTS = Path(__file__).resolve().parent.parent / "prompts"
+PROMPTS = Path(__file__).resolve().parents[2] / "prompts"
 
 
 class ConfigError(ValueError):

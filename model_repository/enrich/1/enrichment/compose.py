@@ -15,10 +15,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 
-import words as shop
-from product import Product
-from tokens import Tokens
-from words import any_of, heads
+from enrichment import words as shop
+from enrichment.product import Product
+from enrichment.tokens import Tokens
+from enrichment.words import any_of, heads
 
 Vocabulary = Mapping[str, str]
 """A word to the one that is said for it."""
