@@ -88,7 +88,9 @@ class Rung:
     def __init__(self, session: ort.InferenceSession, device: torch.device):
         self.session = session
         self.binding = session.io_binding()
-        self.inputs = {tensor.name: self._bind(self.binding.bind_input, tensor, device) for tensor in session.get_inputs()}
+        self.inputs = {
+            tensor.name: self._bind(self.binding.bind_input, tensor, device) for tensor in session.get_inputs()
+        }
         self.outputs = {
             tensor.name: self._bind(self.binding.bind_output, tensor, device) for tensor in session.get_outputs()
         }

@@ -32,6 +32,8 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         threads = threads_of(config)
         kind, device = args["model_instance_kind"], args["model_instance_device_id"]
+        if kind == "GPU":
+            ort.preload_dlls()  # of CUDA and cuDNN, where pip installed them
         self.session = open_session(path, threads, providers_of(kind, device))
         self.input_names = [tensor.name for tensor in self.session.get_inputs()]
         self.ladder = None
@@ -101,7 +103,12 @@ def open_session(path, threads, providers, sizes=None):
         options.add_free_dimension_override_by_name(name, size)
     # Of an FP16 graph, this one makes ONNX Runtime 1.32 crash on the CPU: at a MatMul behind a Transpose.
     disabled = ["NchwcTransformer"] if is_fp16(path) else []
-    return ort.InferenceSession(path, options, providers=providers, disabled_optimizers=disabled)
+    # Left to itself, ONNX Runtime goes on with other providers where it cannot have these.
+    session = ort.InferenceSession(path, options, providers=providers, disabled_optimizers=disabled, enable_fallback=0)
+    wanted = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
+    if session.get_providers()[0] != wanted:
+        raise RuntimeError(f"ONNX Runtime has {wanted} and cannot load it: CUDA or cuDNN is missing or does not fit")
+    return session
 
 
 def open_ladder(config, session, path, threads, kind, device):
