@@ -158,7 +158,7 @@ def test_is_served(toy_repositories: list[Path], tmp_path: Path) -> None:
     photos = [encode(picture(height=60 + 9 * i, seed=i), "JPEG") for i in range(6)] + [b""]
     prompts = [b"mug"] * 6 + [b""]
     with Server.start(
-        toy_repositories, profile=profile_with(tmp_path / "ladder", "1 4", "crop", "encode_image")
+        toy_repositories, profile=profile_with(tmp_path / "ladder", "1 4", "encode_prompt", "encode_image")
     ) as server:
         batch = ask_grpc(server.grpc_url, "product_image", IMAGE=photos, PRODUCT_TYPE=prompts)
         for i, (photo, prompt) in enumerate(zip(photos, prompts, strict=True)):
@@ -167,6 +167,6 @@ def test_is_served(toy_repositories: list[Path], tmp_path: Path) -> None:
                 np.testing.assert_allclose(single[name][0], rows[i], atol=1e-6, err_msg=name)
         # It is the ladder that brings in PyTorch.
         maps = {stub.model: Path(f"/proc/{stub.pid}/maps").read_text() for stub in find_stubs(server.shm_prefix)}
-        assert {model for model, text in maps.items() if "libtorch" in text} == {"crop", "encode_image"}
+        assert {model for model, text in maps.items() if "libtorch" in text} == {"encode_prompt", "encode_image"}
     assert batch["STATUS"].ravel().tolist() == [0] * 6 + [2]
     assert len(np.unique(batch["EMBEDDING"].round(4), axis=0)) == 7

@@ -57,12 +57,13 @@ class TritonPythonModel:
 
     def read(self, request):
         tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in self.input_names}
-        return {name: tensor.as_numpy() if tensor.is_cpu() else on_gpu(tensor) for name, tensor in tensors.items()}
+        as_array = self.ladder is None and all(tensor.is_cpu() for tensor in tensors.values())
+        return {name: tensor.as_numpy() if as_array else shared(tensor) for name, tensor in tensors.items()}
 
     def run(self, wanted, inputs):
         """Run the rows of several requests as one batch; give each request the outputs of its rows."""
         if self.ladder and self.ladder.climbs({name: array.shape for name, array in inputs[0].items()}):
-            outputs = climb(self.ladder, wanted, inputs)
+            outputs = self.ladder.run(wanted, inputs)
         else:
             merged = {name: merge([on_host(arrays[name]) for arrays in inputs]) for name in self.input_names}
             # What nobody asked for is not copied back: `ground`, for one, leaves out the pixels.
@@ -135,17 +136,8 @@ def open_ladder(config, session, path, threads, kind, device):
     return Ladder(plan, signature, open_rung, target)
 
 
-def climb(ladder, wanted, inputs):
-    """What the ladder makes of several requests' arrays: tensors on a GPU, arrays on the CPU."""
-    import torch
-
-    tensors = [{name: torch.as_tensor(array) for name, array in arrays.items()} for arrays in inputs]
-    outputs = ladder.run(wanted, tensors)
-    return outputs if ladder.device.type == "cuda" else [output.numpy() for output in outputs]
-
-
-def on_gpu(tensor):
-    """The memory of an input that another model left on the GPU, not a copy."""
+def shared(tensor):
+    """The memory of an input, on the GPU if another model left it there, as a tensor of PyTorch and not a copy."""
     import torch
 
     return torch.from_dlpack(tensor)
