@@ -54,6 +54,18 @@ def test_every_gpu_has_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu_options(CONFIGS) == [f"--cuda-memory-pool-byte-size={i}:{POOL_BYTES}" for i in range(2)]
 
 
+@pytest.mark.parametrize("model", ["detect", "crop", "fit", "encode_image", "encode_text", "encode_prompt"])
+def test_the_ladder_goes_up_to_a_full_batch_and_knows_the_canvases(model: str) -> None:
+    by_name = {config.name: config for config in CONFIGS}
+    texts = {name: value.string_value for name, value in by_name[model].parameters.items()}
+    assert int(texts["batch_ladder"].split()[-1]) == by_name[model].max_batch_size
+    assert texts["FORCE_CPU_ONLY_INPUT_TENSORS"] == "no"
+    sides = by_name["decode"].parameters["canvases"].string_value.split()
+    wanted = ", ".join(f"S={side}" for side in sides)
+    assert texts.get("ladder_sizes", wanted) == wanted
+    assert ("ladder_sizes" in texts) == (model in ("detect", "crop", "fit"))
+
+
 def test_a_module_is_there_or_not() -> None:
     assert is_installed("onnxruntime")
     assert not is_installed("nowhere.at_all")
