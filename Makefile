@@ -8,17 +8,16 @@ PHOTOS ?=
 TYPE ?=
 MODELS ?= model_repository
 PROFILE ?=
-SLO ?= p99=500ms
-MINUTES ?= 10
 # What of these is set becomes an option of `python -m export`, which has the defaults: DETECTOR_WEIGHTS=… is
 # --detector-weights ….
 EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS VERSION
 # And of these an option of `python -m benchmarks.load`.
 LOAD := TARGET METRICS RATE USERS DURATION SHAPE SLO MIX PHOTOS
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
+options = $(strip $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve setup models check-repository load loadgen tune train-mini test test-all check clean
+.PHONY: help demo serve setup models engines check-repository load loadgen tune train-mini test test-all check clean
 
 help:  ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} /^#  / {printf "%25s%s\n", "", substr($$0, 4)} \
@@ -35,7 +34,10 @@ serve: $(VENV)/.demo install-mini  ## serve the models of MODELS (model_reposito
 models: $(VENV)/.dev  ## export into MODELS, verified against PyTorch: the mini models, or for example
 #  DETECTOR=yolo-world-s ENCODER=ViT-B-32 PRETRAINED=laion2b_s34b_b79k VERSION=2, and also
 #  DETECTOR_WEIGHTS CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS: see python -m export --help
-	@$(BIN)/python -m export --out "$(MODELS)" $(strip $(foreach name,$(EXPORT),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
+	@$(BIN)/python -m export --out "$(MODELS)" $(call options,$(EXPORT))
+
+engines:  ## the same as TensorRT plans, on the GPU that will serve: inside deploy/Dockerfile's stage of this name
+	@$(PYTHON) -m export --out "$(MODELS)" --format tensorrt $(call options,$(filter-out FORMAT,$(EXPORT)))
 
 check-repository: $(VENV)/.demo install-mini  ## check configs, profiles, pipelines and graphs of MODELS against each other
 	@$(BIN)/python -m deploy.check --model-repository "$(MODELS)"
@@ -43,7 +45,7 @@ check-repository: $(VENV)/.demo install-mini  ## check configs, profiles, pipeli
 #: Measure it
 load: $(VENV)/.bench install-mini  ## load a server of its own and write build/bench/report.html (under 3 min); or any server, with
 #  TARGET=host:8001 RATE=40 and DURATION=60 USERS=8 SHAPE=spike SLO="p99=50ms error-rate=0.1%" MIX PHOTOS METRICS
-	@$(BIN)/python -m benchmarks.load $(strip $(foreach name,$(LOAD),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
+	@$(BIN)/python -m benchmarks.load $(call options,$(LOAD))
 
 loadgen: $(VENV)/.bench install-mini  ## MLPerf LoadGen: SingleStream, Offline, Server, and that nothing is cached (2 min); or
 #  PHOTOS=folder TYPE="mug" TARGET=host:8001 RATE=20 LATENCY=250 FULL=1
@@ -51,7 +53,7 @@ loadgen: $(VENV)/.bench install-mini  ## MLPerf LoadGen: SingleStream, Offline, 
 	  $(if $(TARGET),--url "$(TARGET)") $(if $(RATE),--rate $(RATE)) $(if $(LATENCY),--latency $(LATENCY)) $(if $(FULL),--full)
 
 tune: $(VENV)/.bench install-mini  ## search the profile for this machine: deploy/profiles/tuned; SLO=p99=500ms MINUTES=10
-	@$(BIN)/python -m benchmarks.tune --model-repository "$(MODELS)" --slo "$(SLO)" --minutes "$(MINUTES)"
+	@$(BIN)/python -m benchmarks.tune --model-repository "$(MODELS)" $(call options,SLO MINUTES)
 
 #: Work on it
 setup: $(VENV)/.dev  ## install everything into .venv

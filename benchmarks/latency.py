@@ -9,69 +9,18 @@ Triton, the hops between the models, decoding and tokenizing cost.
 
 from __future__ import annotations
 
-import os
 import statistics
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime as ort
-from google.protobuf import text_format
 from rich.console import Console
 from rich.table import Table
-from tokenizers import Tokenizer
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from benchmarks.in_process import GRAPHS, InProcess
 from benchmarks.retrieval import draw_scenes
 from benchmarks.target import keep, parser_of, served
 from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client
-
-REPOSITORY = Path(__file__).parent.parent / "model_repository"
-GRAPHS = ("encode_prompt", "detect", "crop", "encode_image")
-
-
-class InProcess:
-    """``product_image`` without a server: the leaves of the model repository, called one after the other."""
-
-    def __init__(self, repository: Path = REPOSITORY) -> None:
-        sys.path.insert(0, str(repository / "decode/1"))
-        from images import Limits, decode, stack  # type: ignore[import-not-found]
-
-        config = text_format.Parse((repository / "decode/config.pbtxt").read_text(), ModelConfig())
-        self._decode, self._stack = decode, stack
-        self._limits = Limits.parse({name: value.string_value for name, value in config.parameters.items()})
-        self._tokenizer = Tokenizer.from_file(str(repository / "tokenize_prompt/1/tokenizer.json"))
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._sessions = {
-            name: ort.InferenceSession(repository / name / "1/model.onnx", options, providers=["CPUExecutionProvider"])
-            for name in GRAPHS
-        }
-
-    def embed(self, file: bytes, product_type: str) -> tuple[np.ndarray, dict[str, float]]:
-        """The embedding [1, D] and the milliseconds of each stage."""
-        took: dict[str, float] = {}
-        start = time.perf_counter()
-        image = self._decode(file, self._limits)
-        tensors: dict[str, np.ndarray] = {
-            "CANVAS": self._stack([image], self._limits.canvas_for([image.image_rgb])),
-            "SIZE": np.array([image.size], np.int32),
-            "DECODED": np.array([[image.status]], np.int32),
-        }
-        took["decode"] = 1e3 * (time.perf_counter() - start)
-        start = time.perf_counter()
-        tensors["TOKENS"] = np.array([self._tokenizer.encode(product_type).ids], np.int64)
-        took["tokenize_prompt"] = 1e3 * (time.perf_counter() - start)
-        for name, session in self._sessions.items():
-            start = time.perf_counter()
-            outputs = session.run(None, {tensor.name: tensors[tensor.name] for tensor in session.get_inputs()})
-            took[name] = 1e3 * (time.perf_counter() - start)
-            tensors.update(zip((tensor.name for tensor in session.get_outputs()), outputs, strict=True))
-        return tensors["EMBEDDING"], took
 
 
 def run(client: Client, rounds: int) -> dict[str, Any]:
@@ -87,8 +36,8 @@ def run(client: Client, rounds: int) -> dict[str, Any]:
         start = time.perf_counter()
         answer = client.embed_images(photo.jpeg, prompt)
         took_ms = 1e3 * (time.perf_counter() - start)
-        embedding, took = here.embed(photo.jpeg, prompt)
-        cosine = min(cosine, float((embedding * answer.embedding).sum()))
+        here_answer, took = here.embed([photo.jpeg], [prompt])
+        cosine = min(cosine, float((here_answer["EMBEDDING"] * answer.embedding).sum()))
         if round_ >= 10:  # the first ones warm up
             pipeline_ms.append(took_ms)
             stages.append(took)

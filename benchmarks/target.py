@@ -12,14 +12,16 @@ from typing import Any
 from deploy.serve import Server
 
 
-def parser_of(name: str, doc: str | None, *, figures: bool = True) -> argparse.ArgumentParser:
-    """A benchmark's, whose help is its module's text, with ``--url``, and with ``--json`` where there are figures."""
+def parser_of(name: str, doc: str | None, *, figures: bool = True, url: bool = True) -> argparse.ArgumentParser:
+    """A benchmark's, whose help is its module's text, with ``--url`` and, where there are
+    figures, ``--json``."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if figures:
         parser.add_argument("--json", type=Path, help="write the figures there")
-    parser.add_argument("--url", help="gRPC address of a running server (default: one is started)")
+    if url:
+        parser.add_argument("--url", help="gRPC address of a running server (default: one is started)")
     return parser
 
 

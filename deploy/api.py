@@ -11,6 +11,7 @@ import http.client
 import io
 import json
 import math
+import time
 from collections.abc import Container
 from typing import Any
 
@@ -65,7 +66,7 @@ class Api:
             if not all(tensor in samples() for tensor in inputs):
                 continue
             try:
-                answer = self._infer(name, {tensor: samples()[tensor] for tensor in inputs})
+                answer = self._infer_patiently(name, {tensor: samples()[tensor] for tensor in inputs})
             except FAILURES as error:
                 return f"{name} does not answer: {error}"
             status = answer.get("STATUS", [0])[0]
@@ -81,6 +82,17 @@ class Api:
     def _index(self) -> list[dict[str, str]]:
         index: list[dict[str, str]] = self._call("POST", "/v2/repository/index")
         return index
+
+    def _infer_patiently(self, model: str, inputs: dict[str, bytes]) -> dict[str, list[Any]]:
+        """A server that is overloaded has no problem, so it is asked again."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                return self._infer(model, inputs)
+            except ValueError as error:
+                if " 503: " not in str(error) or "overloaded: " not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def _infer(self, model: str, inputs: dict[str, bytes]) -> dict[str, list[Any]]:
         # KServe's binary form: the sizes in JSON, the bytes behind it, each with its length in front.

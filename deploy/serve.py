@@ -114,6 +114,8 @@ class Server:
             "--disable-auto-complete-config",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             f"--exit-timeout-secs={DRAIN_SECONDS}",
+            # Percentiles of latency, which deploy/prometheus/rules judge.
+            "--metrics-config=summary_latencies=true",
             *([] if Path("/dev/nvidiactl").exists() else ["--allow-gpu-metrics=false"]),
         ]
         self._command: list[str] = []
@@ -248,7 +250,7 @@ class Server:
             # In a session of its own, so that Ctrl-C reaches us alone and the models can finish their work.
             self._process = subprocess.Popen(
                 self._command,
-                env={**os.environ, **self._environment},
+                env={**os.environ, "VLCLIP_METRICS": f"{self.host}:{self.ports.metrics}", **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -190,15 +190,16 @@ def put_in_place(staged: Path, repository: Path, version: int, leaves: Mapping[s
     """Moves ``staged/LEAF`` (its files) to ``repository/LEAF/VERSION`` by renames, and makes it the version served.
 
     The manifest comes last. A version that is replaced loses its own first: killed in between, the repository is
-    seen to be incomplete, and no server starts with a part of each. A leaf in Python takes its ``model.py`` along
-    from the lowest version, where its source is. A graph replaces one of the other format: the file decides which of
+    seen to be incomplete, and no server starts with a part of each. A leaf in Python takes its code along from the
+    lowest version, where its source is. A graph replaces one of the other format: the file decides which of
     Triton's backends runs it, so there must be only one.
     """
     (staged / manifest_path(repository, version).name).write_bytes(manifest)
     for leaf in leaves:
-        code = sorted((repository / leaf).glob("*/model.py"), key=lambda file: int(file.parent.name))
-        if code and not (repository / leaf / str(version)).is_dir():
-            shutil.copy2(code[0], staged / leaf / "model.py")
+        models = sorted((repository / leaf).glob("*/model.py"), key=lambda file: int(file.parent.name))
+        if models and not (repository / leaf / str(version)).is_dir():
+            for file in models[0].parent.glob("*.py"):
+                shutil.copy2(file, staged / leaf / file.name)
     with uninterrupted():
         try:
             manifest_path(repository, version).unlink(missing_ok=True)

@@ -75,15 +75,18 @@ BOX = TensorSpec("BOX", "FP32", (4,))
 """The box that was cropped, x0 y0 x1 y1 in pixels of the original image as displayed."""
 STATUS = TensorSpec("STATUS", "INT32", (1,))
 """A ``Status`` of an image; of a product, an ``Outcome`` of ``model_repository/enrich/1/product.py``."""
+CROPPED = TensorSpec("CROPPED", "INT32", (1,))
+"""The ``STATUS`` that ``crop`` gives, before ``observe`` has counted it."""
 PIXELS = TensorSpec("PIXELS", "FP32", (3, "R", "R"))
 EMBEDDING = TensorSpec("EMBEDDING", "FP32", ("D",))
 
 LEAVES: dict[str, ModelSpec] = {
     "decode": ModelSpec((IMAGE,), (CANVAS, SIZE, DECODED)),
-    "tokenize_prompt": ModelSpec((PRODUCT_TYPE,), (TOKENS,)),
+    "tokenize_prompt": ModelSpec((PRODUCT_TYPE, DECODED), (TOKENS,)),
     "encode_prompt": ModelSpec((TOKENS,), (PROMPT, PROMPT_MASK)),
     "detect": ModelSpec((CANVAS, SIZE, PROMPT, PROMPT_MASK), (CANVAS_BOX, SCORE)),
     "crop": ModelSpec((CANVAS, SIZE, DECODED, CANVAS_BOX, SCORE), (PIXELS, BOX, STATUS)),
+    "observe": ModelSpec((SCORE, CROPPED), (STATUS,)),
     "fit": ModelSpec((CANVAS, SIZE, DECODED), (PIXELS, STATUS)),
     "encode_image": ModelSpec((PIXELS, STATUS), (EMBEDDING,)),
     "tokenize": ModelSpec((TEXT,), (TOKENS,)),

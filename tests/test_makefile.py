@@ -74,3 +74,9 @@ def test_every_variable_of_a_load_test_is_an_option(tmp_path: Path) -> None:
     parsed = vars(load_parser().parse_args(command))
     assert {name: parsed[name] for name in given} == given
     assert arguments("load", "benchmarks.load") == []
+
+
+def test_engines_are_plans_whatever_format_is_given() -> None:
+    command = arguments("engines", "export", "DETECTOR=yolo-world-s", "FORMAT=onnx", "MODELS=/models")
+    parsed = parser().parse_args(command)
+    assert (parsed.format, parsed.detector, parsed.out) == ("tensorrt", "yolo-world-s", Path("/models"))

@@ -49,15 +49,19 @@ class Retry:
 
     A failure takes one token of the client's ``tokens``, an answer gives ``refund`` back. Without tokens nothing is
     tried again: when every request fails, the servers soon get no more than their callers send.
+
+    A call of several batches does not send faster than it is answered, so an overloaded server may pace it: to be
+    refused then costs neither a token nor the request's time, until a batch was refused for ``patience`` seconds.
     """
 
     first: float = 0.05
     longest: float = 2.0
     tokens: float = 100.0
     refund: float = 0.5
+    patience: float = 600.0
 
     def __post_init__(self) -> None:
-        for name in ("first", "longest", "tokens", "refund"):
+        for name in ("first", "longest", "tokens", "refund", "patience"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InvalidInputError(f"retry: expected {name} of 0 or more, got {getattr(self, name)!r}")
 
@@ -95,22 +99,21 @@ class Call:
         self.timeout = timeout
         self.budget = budget
         self.end = time.monotonic() + timeout.total if timeout.total else math.inf
+        self.batches = 0
 
     def request(self) -> Tries:
-        begun = time.monotonic()
-        return Tries(self.budget, self.timeout.connect, begun, min(begun + self.timeout.request, self.end))
+        return Tries(self)
 
 
 class Tries:
     """The tries of one request."""
 
-    def __init__(self, budget: Budget, connect: float, begun: float, end: float) -> None:
-        self.budget = budget
-        self.allowed = end - begun
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._begun = self._sent = time.monotonic()
+        self._end = min(self._begun + call.timeout.request, call.end)
+        self.allowed = self._end - self._begun
         self.count = 0
-        self._connect = connect
-        self._sent = begun
-        self._end = end
 
     def begin(self) -> None:
         """To be called before each try."""
@@ -125,14 +128,21 @@ class Tries:
     def left_to_connect(self, error: RequestError) -> float:
         """Seconds for which a connection may be waited for after a try, which may have waited for one itself."""
         waited = time.monotonic() - self._sent if NO_CONNECTION in str(error) else 0.0
-        return min(self._connect - waited, self.left)
+        return min(self._call.timeout.connect - waited, self.left)
 
     def wait_before_next(self, error: RequestError) -> float | None:
         """Seconds until the next try, or ``None`` if there is none."""
         if not isinstance(error, UnavailableError | OverloadedError):
             return None
-        retry = self.budget.retry
-        if retry is None or not self.budget.failed():
+        budget = self._call.budget
+        retry = budget.retry
+        if retry is None:
             return None
         wait = random.uniform(0.0, min(retry.longest, retry.first * 2.0 ** min(self.count - 1, 30)))
+        if isinstance(error, OverloadedError) and self._call.batches > 1:
+            now = time.monotonic()
+            if now + wait < self._begun + retry.patience:
+                self._end = min(now + wait + self._call.timeout.request, self._call.end)
+        elif not budget.failed():
+            return None
         return wait if wait < self.left else None

@@ -244,6 +244,7 @@ class AsyncClient:
         if session.memory and not session.memory.registered:
             await self._share(call)
         request, slot = _core.infer_request(pipeline, batch, session.memory)
+        call.batches += 1
         response = None
         try:
             try:

@@ -261,6 +261,7 @@ class Client:
         if session.memory and not session.memory.registered:
             self._share(call)
         request, slot = _core.infer_request(pipeline, batch, session.memory)
+        call.batches += 1
         response = None
         try:
             try:

@@ -6,10 +6,10 @@ VlclipError
  ├─ ContractError          the server's answer is not what the pipeline's contract says
  ├─ ItemError              an image was not decoded, and the call said errors="raise"; `index` and `status` say which
  └─ RequestError           a request failed; `code` is its gRPC status code
-     ├─ UnavailableError       no server there, or one that is loading, stopping or overloaded: was tried again
+     ├─ UnavailableError       no server there, or one that is loading or stopping: was tried again
      ├─ DeadlineError          no answer within `timeout`; also a TimeoutError
      ├─ CancelledError         cancelled, by this side or by the server
-     ├─ OverloadedError        a quota is exhausted: was tried again
+     ├─ OverloadedError        the server has too much to do, or a quota is exhausted: was tried again
      ├─ AccessError            not authenticated, or not permitted
      ├─ PipelineNotFoundError  the server does not serve this pipeline
      ├─ RejectedError          the server refuses the request as it is: sending it again will not help
@@ -64,7 +64,7 @@ class RequestError(VlclipError):
 
 
 class UnavailableError(RequestError):
-    """No server is there, or it is loading, stopping or overloaded."""
+    """No server is there, or it is loading or stopping."""
 
 
 class DeadlineError(RequestError, TimeoutError):
@@ -76,7 +76,7 @@ class CancelledError(RequestError):
 
 
 class OverloadedError(RequestError):
-    """A quota is exhausted."""
+    """The server has too much to do, or a quota is exhausted."""
 
 
 class AccessError(RequestError):
@@ -97,10 +97,10 @@ class ServerError(RequestError):
 
 _ADVICE: dict[type[RequestError], str] = {
     UnavailableError: "If no server runs there, start one with `make serve`, or correct the address (host and gRPC "
-    "port, usually 8001); if one does, it is loading, stopping or overloaded: try again",
+    "port, usually 8001); if one does, it is loading or stopping: try again",
     DeadlineError: "The server is overloaded or stuck: try again, or pass a longer `timeout`",
     CancelledError: "The client was closed, or the server gave the request up: send it again if it is still wanted",
-    OverloadedError: "Send less at once: smaller images, or a lower `max_in_flight`",
+    OverloadedError: "Try again later, or send less at once: smaller images, or a lower `max_in_flight`",
     AccessError: "Ask whoever runs the server for access to it",
     PipelineNotFoundError: "Ask the address of a VL-CLIP server, whose models were built (`make models`)",
     RejectedError: "The client and the server may be of different versions: update both",
@@ -151,6 +151,8 @@ def _kind(code: grpc.StatusCode, details: str) -> type[RequestError]:
     """As the code says, but where servers and gRPC itself say it otherwise."""
     if code is grpc.StatusCode.NOT_FOUND and "no available versions" in details:
         return UnavailableError  # Triton, while it loads a model or after it lost one
+    if code is grpc.StatusCode.UNAVAILABLE and "overloaded: " in details:
+        return OverloadedError  # a pipeline's first step, for which Triton has no other code
     if "protocol is restricted" in details:
         return AccessError  # Triton 2.51 says UNAVAILABLE
     if code is grpc.StatusCode.UNKNOWN and "Stream removed" in details:

@@ -216,6 +216,41 @@ def test_an_outage_is_not_amplified(triton, twin):
     assert len(triton.infer_requests) == 20 + 10
 
 
+OVERLOADED = "in ensemble 'product_text', overloaded: 0.9 s of work are waiting, 0.5 s at most: try again later"
+
+
+def test_an_overloaded_server_paces_a_call_of_several_batches(triton, twin):
+    """It takes no tokens, of which there are far too few, and none of the time for a request."""
+    triton.fail, triton.details, triton.fail_times = grpc.StatusCode.UNAVAILABLE, OVERLOADED, 60
+    retry, timeout = vlclip.Retry(longest=0.1, tokens=20), vlclip.Timeout(request=0.4)
+    result = twin.run(lambda c: c.embed_texts(map(str, range(20))), triton.address, retry=retry, timeout=timeout)
+    assert first_column(result) == list(range(20))
+    assert len(triton.infer_requests) == 60 + 5
+
+
+@pytest.mark.parametrize(
+    ("retry", "total"), [(vlclip.Retry(longest=0.05, patience=0.2), None), (vlclip.Retry(longest=0.05), 0.5)]
+)
+def test_an_overloaded_server_is_not_waited_for_for_ever(triton, twin, retry, total):
+    triton.fail, triton.details = grpc.StatusCode.UNAVAILABLE, OVERLOADED
+    begin = time.monotonic()
+    with pytest.raises((vlclip.OverloadedError, vlclip.DeadlineError), match="product_text"):
+        twin.run(
+            lambda c: c.embed_texts(map(str, range(20))),
+            triton.address,
+            retry=retry,
+            timeout=vlclip.Timeout(request=0.3, total=total),
+        )
+    assert time.monotonic() - begin < 3
+
+
+def test_a_single_request_to_an_overloaded_server_is_not_amplified(triton, twin):
+    triton.fail, triton.details = grpc.StatusCode.UNAVAILABLE, OVERLOADED
+    with pytest.raises(vlclip.OverloadedError, match=r"overloaded: .* try again later"):
+        twin.run(lambda c: c.embed_texts("1"), triton.address, retry=vlclip.Retry(longest=0.01, tokens=3))
+    assert len(triton.infer_requests) == 1 + 3
+
+
 def test_the_error_says_how_often_it_was_tried(triton, twin):
     triton.fail = grpc.StatusCode.UNAVAILABLE
     with pytest.raises(vlclip.UnavailableError, match=r"product_text from .*, allowed 0\.3 s, tried \d+ times"):

@@ -104,14 +104,19 @@ def test_install_needs_only_the_standard_library(shipped, tmp_path):
 def test_a_new_version_appears_as_a_whole_beside_the_old_and_takes_the_code_along(tmp_path):
     (tmp_path / "tokenize" / "1").mkdir(parents=True)
     (tmp_path / "tokenize" / "1" / "model.py").write_text("# the leaf")
+    (tmp_path / "elsewhere.py").write_text("# shared")
+    (tmp_path / "tokenize" / "1" / "metrics.py").symlink_to("../../elsewhere.py")
     with staging(tmp_path) as staged:
         (staged / "tokenize").mkdir()
         (staged / "tokenize" / "tokenizer.json").write_text("{}")
         put_in_place(staged, tmp_path, 2, {"tokenize": {}}, b"{}")
     assert sorted(snapshot(tmp_path)) == [
+        "elsewhere.py",
         "manifest-2.json",
         "manifest.json",
+        "tokenize/1/metrics.py",
         "tokenize/1/model.py",
+        "tokenize/2/metrics.py",
         "tokenize/2/model.py",
         "tokenize/2/tokenizer.json",
     ]

@@ -33,6 +33,15 @@ def test_requests_are_batched_without_waiting_for_more(name: str) -> None:
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
 
 
+@pytest.mark.parametrize("name", PIPELINES)
+def test_no_two_steps_are_at_work_at_once(name: str) -> None:
+    """When a step fails while another of the same request is at work, Triton 2.51 may crash or never answer again."""
+    last = {tensor.name for tensor in PIPELINES[name].inputs}
+    for step in read(name).ensemble_scheduling.step:
+        assert set(step.input_map.values()) & last, step.model_name
+        last = set(step.output_map.values())
+
+
 def test_grounding_alone_leaves_the_pixels_out() -> None:
     (crop,) = (step for step in read("ground").ensemble_scheduling.step if step.model_name == "crop")
     assert set(crop.output_map) == {"BOX", "STATUS"}

@@ -54,7 +54,7 @@ class Limits:
 
     def canvas_for(self, images_rgb: Iterable[np.ndarray]) -> int:
         """Side of the smallest canvas that holds every image (H, W, 3)."""
-        needed = max(max(image.shape[:2]) for image in images_rgb)
+        needed = max((max(image.shape[:2]) for image in images_rgb), default=0)
         return next(side for side in self.canvases if side >= needed)
 
 

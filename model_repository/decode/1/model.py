@@ -1,5 +1,7 @@
 """IMAGE, an encoded file, to CANVAS, SIZE and DECODED. A file that cannot be decoded costs its own row only.
 
+What would wait too long behind this step is refused here, before it costs anything: see `admission`.
+
 With `parameters { key: "decoder" value: { string_value: "nvimgcodec" } }` a GPU decodes what it can: see `gpu`.
 """
 
@@ -9,7 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from images import Limits, decode, stack
+from admission import Admission
+from images import NOT_AN_IMAGE, OK, TOO_LARGE, Limits, decode, stack
+from metrics import Metrics
+
+RESULTS = {OK: "decoded", NOT_AN_IMAGE: "not_an_image", TOO_LARGE: "too_large"}
+FAMILIES = {
+    "decoded_images_total": ("counter", "Files that were to be decoded, by result"),
+    "decoded_pixels": ("histogram", "Pixels of an image that was decoded, before it was shrunk"),
+}
+BUCKETS = {"decoded_pixels": [2.0**n for n in range(14, 28, 2)]}
 
 
 class TritonPythonModel:
@@ -17,6 +28,11 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         texts = {name: value["string_value"] for name, value in parameters.items()}
         self.limits = Limits.parse(texts)
+        self.admission = Admission.parse(texts)
+        self.metrics = Metrics("vlclip_", FAMILIES, BUCKETS)
+        for result in RESULTS.values():
+            # A rate needs a series that begins at 0.
+            self.metrics.add("decoded_images_total", 0, result=result)
         self.threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
         self.gpu = None
         if texts.get("decoder") == "nvimgcodec":
@@ -26,9 +42,17 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """All images side by side; then every request on canvases of one size, so that they can batch again."""
-        decoded = self.decode([blobs(request) for request in requests])
+        files = [blobs(request) for request in requests]
+        refusals = [self.admission.refusal(len(blobs)) for blobs in files]
+        accepted = [blobs if not refusal else [] for blobs, refusal in zip(files, refusals, strict=True)]
+        decoded = self.decode(accepted)
+        for image in (image for images in decoded for image in images):
+            self.count(image)
         side = self.limits.canvas_for(image.image_rgb for images in decoded for image in images)
-        return [respond(images, self.canvas(images, side)) for images in decoded]
+        return [
+            refuse(refusal) if refusal else respond(images, self.canvas(images, side))
+            for images, refusal in zip(decoded, refusals, strict=True)
+        ]
 
     def decode(self, files):
         """Files by request to images by request."""
@@ -43,12 +67,22 @@ class TritonPythonModel:
             return pb_utils.Tensor.from_dlpack("CANVAS", self.gpu.stack(images, side))
         return pb_utils.Tensor("CANVAS", stack(images, side))
 
+    def count(self, image):
+        self.metrics.add("decoded_images_total", result=RESULTS[image.status])
+        if image.status == OK:
+            self.metrics.observe("decoded_pixels", image.size[2] * image.size[3])
+
     def finalize(self):
         self.threads.shutdown()
+        self.metrics.close()
 
 
 def blobs(request):
     return pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().ravel()
+
+
+def refuse(why):
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(why, pb_utils.TritonError.UNAVAILABLE))
 
 
 def respond(images, canvas):

@@ -17,8 +17,8 @@ METRICS: dict[str, tuple[Literal["counter", "gauge", "histogram"], str]] = {
     "circuit_open": ("gauge", "1 while the endpoint is out of order and nothing is sent to it, else 0"),
 }
 
-BUCKETS = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0]
-"""Upper bounds in seconds."""
+BUCKETS = {"call_seconds": [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0]}
+"""Upper bounds of the histograms."""
 
 
 class Meter(Protocol):

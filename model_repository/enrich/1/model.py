@@ -4,17 +4,15 @@ The agent writes it where an endpoint is configured (``config.py`` says how), an
 """
 
 import os
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from compose import compose
 from config import Config
 from meter import BUCKETS, METRICS
+from metrics import Metrics
 from photo import show
 from product import Enriched, Outcome, ProductError, parse
 from tokens import Tokens
@@ -30,7 +28,7 @@ class TritonPythonModel:
         self.tokens = Tokens.served(self.tokenize)
         self.agent = None
         if config := Config.from_environment(os.environ):
-            self.metrics = Metrics()
+            self.metrics = Metrics("vlclip_agent_", METRICS, BUCKETS)
             self.agent = hire(config, self.tokens, self.metrics)
             self.waiting = ThreadPoolExecutor(REQUESTS)
 
@@ -78,65 +76,6 @@ class TritonPythonModel:
             self.waiting.shutdown()
             self.agent.close()
             self.metrics.close()
-
-
-class Metrics:
-    """Publishes the agent's numbers as ``vlclip_agent_…``, from a thread of its own: each is a message to Triton, and
-    the agent's event loop waits for none.
-    """
-
-    def __init__(self):
-        kinds = {"counter": "COUNTER", "gauge": "GAUGE", "histogram": "HISTOGRAM"}
-        self.families = {
-            name: pb_utils.MetricFamily(f"vlclip_agent_{name}", says, getattr(pb_utils.MetricFamily, kinds[kind]))
-            for name, (kind, says) in METRICS.items()
-        }
-        self.metrics = {}
-        self.numbers = SimpleQueue()
-        self.thread = Thread(target=self.publish, name="agent-metrics")
-        self.thread.start()
-
-    def add(self, name, amount=1, **labels):
-        self.numbers.put((name, "increment", amount, tuple(sorted(labels.items()))))
-
-    def set(self, name, value):
-        self.numbers.put((name, "set", value, ()))
-
-    def observe(self, name, value):
-        self.numbers.put((name, "observe", value, ()))
-
-    def publish(self):
-        going_on = True
-        while going_on:
-            numbers = [self.numbers.get()]
-            while not self.numbers.empty():
-                numbers.append(self.numbers.get())
-            going_on = None not in numbers
-            self.send(filter(None, numbers))
-
-    def send(self, numbers):
-        """Counts are added up before, since a message costs as much for one as for many."""
-        sums = Counter()
-        for name, change, value, labels in numbers:
-            if change == "increment":
-                sums[name, labels] += value
-            else:
-                getattr(self.metric(name, labels), change)(value)
-        for (name, labels), value in sums.items():
-            self.metric(name, labels).increment(value)
-
-    def metric(self, name, labels):
-        if (name, labels) not in self.metrics:
-            buckets = {"buckets": BUCKETS} if METRICS[name][0] == "histogram" else {}
-            self.metrics[name, labels] = self.families[name].Metric(labels=dict(labels), **buckets)
-        return self.metrics[name, labels]
-
-    def close(self):
-        self.numbers.put(None)
-        self.thread.join()
-        # Triton wants a family deleted after its metrics.
-        self.metrics.clear()
-        self.families.clear()
 
 
 def hire(config, tokens, metrics):

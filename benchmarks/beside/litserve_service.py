@@ -1,0 +1,59 @@
+"""A LitServe service of the same graphs, with its dynamic batching.
+
+A photo comes in JSON, in base64, which is LitServe's usual form. Requests of a batch are decoded side by side and run
+through the graphs together. By default one worker has all cores; several share them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+from pathlib import Path
+from typing import Any
+
+import litserve
+
+from benchmarks.in_process import CORES, InProcess, quiet_options
+
+BATCH = 32
+BATCH_TIMEOUT_SECONDS = 0.005
+
+
+class Embed(litserve.LitAPI):
+    def __init__(self, repository: Path, threads: int) -> None:
+        super().__init__(max_batch_size=BATCH, batch_timeout=BATCH_TIMEOUT_SECONDS, api_path="/embed")
+        self.repository, self.threads = repository, threads
+
+    def setup(self, device: str) -> None:
+        self.model = InProcess(self.repository, quiet_options(self.threads))
+
+    def decode_request(self, request: dict[str, str]) -> tuple[bytes, str]:
+        return base64.b64decode(request["image"]), request["product_type"]
+
+    def batch(self, inputs: list[tuple[bytes, str]]) -> list[tuple[bytes, str]]:
+        return inputs
+
+    def predict(self, inputs: list[tuple[bytes, str]]) -> list[dict[str, Any]]:
+        answer, _ = self.model.embed([image for image, _ in inputs], [product_type for _, product_type in inputs])
+        return [{name.lower(): values[i].tolist() for name, values in answer.items()} for i in range(len(inputs))]
+
+    def unbatch(self, output: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return output
+
+    def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
+        return output
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repository", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--workers", type=int, default=1)
+    args = parser.parse_args()
+    api = Embed(args.repository, max(CORES // args.workers, 1))
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=args.workers, timeout=False, fast_queue=True)
+    server.run(host="127.0.0.1", port=args.port, num_api_servers=1, log_level="warning", generate_client_file=False)
+
+
+if __name__ == "__main__":
+    main()

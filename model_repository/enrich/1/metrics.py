@@ -1,0 +1,1 @@
+../../observe/1/metrics.py
