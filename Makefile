@@ -17,7 +17,8 @@ lower = $(shell echo $(1) | tr A-Z_ a-z-)
 options = $(strip $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve setup models engines check-repository load loadgen tune train-mini test test-all check clean
+.PHONY: help demo serve setup models engines check-repository canary rollback load loadgen tune train-mini test test-all
+.PHONY: check clean
 
 help:  ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} /^#  / {printf "%25s%s\n", "", substr($$0, 4)} \
@@ -41,6 +42,12 @@ engines:  ## the same as TensorRT plans, on the GPU that will serve: inside depl
 
 check-repository: $(VENV)/.demo install-mini  ## check configs, profiles, pipelines and graphs of MODELS against each other
 	@$(BIN)/python -m deploy.check --model-repository "$(MODELS)"
+
+canary: $(VENV)/.demo  ## compare VERSION of MODELS with the one that is served, on drawn photos or PHOTOS=folder TYPE="mug"
+	@$(BIN)/python -m deploy.canary --model-repository "$(MODELS)" --version "$(VERSION)" $(if $(PHOTOS),--photos "$(PHOTOS)" --type "$(TYPE)")
+
+rollback: $(VENV)/.demo  ## serve VERSION of MODELS again; a running server changes over without a break
+	@$(BIN)/python -m export use --out "$(MODELS)" --version "$(VERSION)"
 
 #: Measure it
 load: $(VENV)/.bench install-mini  ## load a server of its own and write build/bench/report.html (under 3 min); or any server, with

@@ -18,8 +18,9 @@ It serves the version that manifest.json of the repository names, and follows it
 or `python -m export use --version 1` to go back, the pipelines change over without dropping a request.
 
 Every Python model runs in a process of its own. Triton neither restarts one that died nor stops calling itself ready
-(server issue 8604), so those processes are watched: the model of a dead one is loaded again, and should the pipelines
-not answer rightly then, Triton is started anew on the same ports.
+(server issue 8604), so those processes are watched: one that is alive and does not work (deploy/hangs.py) is killed,
+the model of a dead one is loaded again, and should the pipelines not answer rightly then, Triton is started anew on the
+same ports. Whether they do is what `python -m deploy.probe` tells others.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from pathlib import Path
 from deploy.api import FAILURES, LOAD_SECONDS, Api
 from deploy.embedded import SetupError, assemble, find_tritonserver, is_embedded
 from deploy.gpu import gpu_options
+from deploy.hangs import Hangs
 from deploy.profiles import EMBEDDED_CPU, Profile, find_unservable, fragments_of, profile_names
 from deploy.stubs import SHARED_MEMORY, Stub, find_stubs, is_alive, kill, remove_stubs
 from deploy.view import View, file_of
@@ -58,6 +60,10 @@ DRAIN_SECONDS = 30
 WATCH_SECONDS = 0.2
 SHARED_MEMORY_BYTES = 384 << 20
 """For the largest canvases of a full batch, 113 MB, in the hands of three models at once."""
+
+# Ends Triton with its stubs, and what they leave behind, should we be killed and so close the pipe to this. Not left to
+# the kernel (PR_SET_PDEATHSIG), which would do so when the thread ends that started Triton.
+GUARD = 'read -r _; kill -s KILL -- "-$0"; sleep 1; rm -rf "$1"* "$2"'
 
 # Complaints of a Triton without a GPU, which would hide the error that matters.
 NOISE = re.compile("CudaDriverHelper|unable to create stream|Internal - failed to load all models")
@@ -92,7 +98,8 @@ class Server:
         self._echo = echo
         self._home = find_home(repositories)
         self._manifest = self._seen = read_served(self._home) if self._home else None
-        self._api = Api(self.host, ports.http, key)
+        self._api = Api(self.host, ports.http, ports.metrics, key)
+        self._hangs = Hangs(self._api)
         self._options = [
             f"--grpc-address={host}",
             f"--http-address={host}",
@@ -256,6 +263,13 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", GUARD, str(self.pid), str(SHARED_MEMORY / self.shm_prefix), str(self._runtime)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self._log_read = 0
         deadline = time.monotonic() + LOAD_SECONDS
         while not self._api.is_ready():
@@ -300,6 +314,7 @@ class Server:
                 if self._process.poll() is not None:
                     report("Triton died; starting it anew")
                     self._restart()
+                self._end_hung()
                 if self._find_dead():
                     self._mend()
                 self._follow()
@@ -387,6 +402,12 @@ class Server:
         else:
             report(f"{', '.join(sorted(mended))} answers again")
 
+    def _end_hung(self) -> None:
+        """Kill what is alive and does not work, so that it is mended as what died."""
+        for pid, why in self._hangs.find(self.pid, self._stubs.values()).items():
+            report(f"{f'a process of {self._stubs[pid].model}' if pid in self._stubs else 'Triton'} {why}; killing it")
+            kill(pid)
+
     def _find_dead(self) -> list[Stub]:
         return [stub for stub in self._stubs.values() if not is_alive(stub.pid)]
 
@@ -417,6 +438,9 @@ class Server:
             self._process.kill()
             self._process.wait()
         remove_stubs(self.shm_prefix)
+        if hasattr(self, "_guard"):
+            self._guard.kill()
+            self._guard.communicate()
 
     def _clean_up(self) -> None:
         self._end()

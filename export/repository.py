@@ -73,8 +73,8 @@ def read_served(repository: Path) -> Manifest | None:
     return read_manifest(repository / SERVED)
 
 
-def serve_version(repository: Path, version: int) -> Manifest:
-    """Makes a version the one that is served, here and by running servers, in one step.
+def require_version(repository: Path, version: int) -> Manifest:
+    """The manifest of a version.
 
     Raises:
         RepositoryError: the repository does not hold all of it.
@@ -85,6 +85,16 @@ def serve_version(repository: Path, version: int) -> Manifest:
         raise RepositoryError(
             f"{repository} holds no complete version {version}, " + (f"only {', '.join(whole)}" if whole else "nor any")
         )
+    return manifest
+
+
+def serve_version(repository: Path, version: int) -> Manifest:
+    """Makes a version the one that is served, here and by running servers, in one step.
+
+    Raises:
+        RepositoryError: the repository does not hold all of it.
+    """
+    manifest = require_version(repository, version)
     with staging(repository) as staged:
         point_to(repository, version, staged)
     return manifest

@@ -35,7 +35,7 @@ def test_our_own_fit(profile: str | None) -> None:
     assert find_problems(REPOSITORIES, profile) == []
 
 
-CROP_STATUS = '      output_map { key: "STATUS" value: "STATUS" }\n'
+CROP_BOX = '      output_map { key: "BOX" value: "BOX" }\n'
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ CROP_STATUS = '      output_map { key: "STATUS" value: "STATUS" }\n'
          r"ground: step detect: takes PROMPT FP32 \[-1, -1\], is given PROMPT_MASK INT32 \[-1\]"),
         ("ground", 'output_map { key: "BOX" value: "BOX" }', 'output_map { key: "BOX" value: "CANVAS_BOX" }',
          "ground: step crop: CANVAS_BOX is given twice"),
-        ("ground", CROP_STATUS, "", "ground: no step gives the output STATUS"),
-        ("ground", CROP_STATUS, CROP_STATUS + '      output_map { key: "PIXELS" value: "PIXELS" }\n',
+        ("ground", CROP_BOX, "", "ground: no step gives the output BOX"),
+        ("ground", CROP_BOX, CROP_BOX + '      output_map { key: "PIXELS" value: "PIXELS" }\n',
          "ground: nothing uses PIXELS, and Triton refuses such a pipeline"),
-        ("ground", CROP_STATUS, '      output_map { key: "PIXELS" value: "STATUS" }\n',
-         r"ground: its output is STATUS INT32 \[1\], the steps give STATUS FP32 \[3, -1, -1\]"),
+        ("ground", CROP_BOX, '      output_map { key: "PIXELS" value: "BOX" }\n',
+         r"ground: its output is BOX FP32 \[4\], the steps give BOX FP32 \[3, -1, -1\]"),
     ],
 )  # fmt: skip
 def test_fault_in_a_config_is_found(copies: list[Path], file: str, old: str, new: str, problem: str) -> None:

@@ -192,7 +192,7 @@ def test_written_repository_is_complete(tmp_path: Path) -> None:
     models = toys.build(MODELS, tmp_path / "models")
     toys.place_version(models, 1)
     out = tmp_path / "out"
-    assert len(write_repository([models, ENSEMBLES], "embedded-cpu", out)) == 15
+    assert len(write_repository([models, ENSEMBLES], "embedded-cpu", out)) == 16
     models.rename(tmp_path / "away")
     assert not any(path.is_symlink() for path in out.rglob("*"))
     with Server.start([out]) as server:

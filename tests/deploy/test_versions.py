@@ -29,6 +29,8 @@ MODELS, ENSEMBLES = REPOSITORIES
 PHOTO = encode(picture(), "JPEG")
 SECONDS = 60
 """More than a busy machine takes for anything here."""
+REQUESTS = 1000
+"""At least, of which none may fail while versions come and go."""
 
 
 @pytest.fixture
@@ -120,6 +122,10 @@ def test_there_and_back_without_a_failed_or_a_mixed_answer(
         assert main(["use", "--version", "1", "--out", str(repository)]) == 0
         wait_for(client, 1)
         told += read_until("version 1 is served", capfd)
+        while sum(len(asking.versions) for asking in clients) < REQUESTS and not any(
+            asking.error for asking in clients
+        ):
+            time.sleep(0.05)
     for asking in clients:
         asking.done.set()
         asking.join()
@@ -234,6 +240,7 @@ def test_versions_are_written_into_the_configs_of_what_was_exported(tmp_path: Pa
         "encode_prompt": -1,
         "detect": 7,
         "crop": -1,
+        "observe": -1,
     }
 
 
