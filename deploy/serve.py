@@ -43,6 +43,7 @@ from pathlib import Path
 
 from deploy.api import FAILURES, LOAD_SECONDS, Api
 from deploy.embedded import SetupError, assemble, find_tritonserver, is_embedded
+from deploy.gpu import gpu_options
 from deploy.hangs import Hangs
 from deploy.profiles import EMBEDDED_CPU, Profile, find_unservable, fragments_of, profile_names
 from deploy.stubs import SHARED_MEMORY, Stub, find_stubs, is_alive, kill, remove_stubs
@@ -170,6 +171,8 @@ class Server:
                 if why := find_unservable(config):
                     raise SetupError(f"{chosen} is not for the embedded server, {model}: {why}")
             own_options, server._environment = assemble(binary, server._runtime)
+            if is_embedded(binary):
+                own_options += gpu_options(server._view.configs.values())
             server._command = [str(binary), *server._options, *own_options, *options]
             server._launch()
             server._watcher.start()

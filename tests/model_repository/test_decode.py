@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from deploy.serve import ROOT
+from tests.leaves import load
 from tests.pictures import bad_files, encode, exif, good_files, hollow_png, picture
-
-
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("images", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["images"] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 images = load(ROOT / "model_repository" / "decode" / "1" / "images.py")
 LIMITS = images.Limits()

@@ -83,9 +83,13 @@ def decode(blob: bytes, limits: Limits) -> Decoded:
         return Decoded(np.zeros((0, 0, 3), np.uint8), (0, 0, 0, 0), error.decoded)
     small_rgb = shrink(image_rgb, fitted_hw(*original_hw, limits.canvases[-1]))
     # Turning comes after shrinking, where it costs nothing: it is a view, copied onto the canvas once.
-    upright_rgb = upright(small_rgb, orientation)
+    return as_displayed(upright(small_rgb, orientation), original_hw, orientation)
+
+
+def as_displayed(upright_rgb: np.ndarray, stored_hw: tuple[int, int], orientation: int) -> Decoded:
+    """What was shrunk and turned, with its original size turned likewise."""
     turned = orientation >= 5
-    return Decoded(upright_rgb, (*upright_rgb.shape[:2], original_hw[turned], original_hw[not turned]), OK)
+    return Decoded(upright_rgb, (*upright_rgb.shape[:2], stored_hw[turned], stored_hw[not turned]), OK)
 
 
 def stack(images: Sequence[Decoded], side: int) -> np.ndarray:
@@ -112,11 +116,12 @@ def shrink(image_rgb: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """A view of (H, W, 3) as it is to be displayed, by the EXIF orientation 1 to 8."""
-    if orientation >= 5:
-        image = image.swapaxes(0, 1)
-    flip_rows = orientation in (3, 4, 7, 8)
-    flip_columns = orientation in (2, 3, 6, 7)
-    return image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+    return np.flip(image.swapaxes(0, 1) if orientation >= 5 else image, flipped_axes(orientation))
+
+
+def flipped_axes(orientation: int) -> tuple[int, ...]:
+    """Which of rows (0) and columns (1) to reverse, after rows and columns were swapped from orientation 5 on."""
+    return (0,) * (orientation in (3, 4, 7, 8)) + (1,) * (orientation in (2, 3, 6, 7))
 
 
 def read(blob: bytes, limits: Limits) -> tuple[np.ndarray, tuple[int, int], int]:
@@ -124,6 +129,20 @@ def read(blob: bytes, limits: Limits) -> tuple[np.ndarray, tuple[int, int], int]
 
     Raises NotDecoded for anything but a whole JPEG, PNG or WebP file within the limits.
     """
+    image = open_file(blob, limits)
+    hw = image.height, image.width
+    try:
+        if is_plain_jpeg(image, blob):
+            image_rgb = read_jpeg(blob, reduction(max(hw), limits.canvases[-1]))
+        else:
+            image_rgb = read_any(image)
+    except Exception as error:
+        raise NotDecoded(NOT_AN_IMAGE) from error
+    return image_rgb, hw, exif_orientation(image)
+
+
+def open_file(blob: bytes, limits: Limits) -> Image.Image:
+    """A file whose header was read and its pixels not yet. Raises NotDecoded for one that is none or over a limit."""
     if len(blob) > limits.max_bytes:
         raise NotDecoded(TOO_LARGE)
     # Damaged files leave Pillow's parsers as OSError, SyntaxError, struct.error, ValueError and more.
@@ -133,14 +152,12 @@ def read(blob: bytes, limits: Limits) -> tuple[np.ndarray, tuple[int, int], int]
         raise NotDecoded(NOT_AN_IMAGE) from error
     if image.width * image.height > limits.max_pixels:
         raise NotDecoded(TOO_LARGE)
-    hw = image.height, image.width
-    # OpenCV would fill the missing part of a truncated JPEG with grey; Pillow refuses it.
-    plain_jpeg = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and blob.endswith(JPEG_END)
-    try:
-        image_rgb = read_jpeg(blob, reduction(max(hw), limits.canvases[-1])) if plain_jpeg else read_any(image)
-    except Exception as error:
-        raise NotDecoded(NOT_AN_IMAGE) from error
-    return image_rgb, hw, exif_orientation(image)
+    return image
+
+
+def is_plain_jpeg(image: Image.Image, blob: bytes) -> bool:
+    """Grey or RGB, and whole: OpenCV would fill the missing part of a truncated JPEG with grey; Pillow refuses it."""
+    return image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and blob.endswith(JPEG_END)
 
 
 def reduction(longer: int, side: int, spare: float = SPARE) -> int:

@@ -1,6 +1,8 @@
 """IMAGE, an encoded file, to CANVAS, SIZE and DECODED. A file that cannot be decoded costs its own row only.
 
 What would wait too long behind this step is refused here, before it costs anything: see `admission`.
+
+With `parameters { key: "decoder" value: { string_value: "nvimgcodec" } }` a GPU decodes what it can: see `gpu`.
 """
 
 import json
@@ -32,23 +34,38 @@ class TritonPythonModel:
             # A rate needs a series that begins at 0.
             self.metrics.add("decoded_images_total", 0, result=result)
         self.threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+        self.gpu = None
+        if texts.get("decoder") == "nvimgcodec":
+            from gpu import GpuDecoder  # PyTorch, which no other deployment of this model needs.
+
+            self.gpu = GpuDecoder.open(int(args["model_instance_device_id"]))
 
     def execute(self, requests):
         """All images side by side; then every request on canvases of one size, so that they can batch again."""
         files = [blobs(request) for request in requests]
         refusals = [self.admission.refusal(len(blobs)) for blobs in files]
-        pending = [
-            [self.threads.submit(decode, blob, self.limits) for blob in blobs] if not refusal else []
-            for blobs, refusal in zip(files, refusals, strict=True)
-        ]
-        decoded = [[image.result() for image in images] for images in pending]
+        accepted = [blobs if not refusal else [] for blobs, refusal in zip(files, refusals, strict=True)]
+        decoded = self.decode(accepted)
         for image in (image for images in decoded for image in images):
             self.count(image)
         side = self.limits.canvas_for(image.image_rgb for images in decoded for image in images)
         return [
-            refuse(refusal) if refusal else respond(images, side)
+            refuse(refusal) if refusal else respond(images, self.canvas(images, side))
             for images, refusal in zip(decoded, refusals, strict=True)
         ]
+
+    def decode(self, files):
+        """Files by request to images by request."""
+        if self.gpu:
+            images = iter(self.gpu.decode([blob for blobs in files for blob in blobs], self.limits, self.threads))
+            return [[next(images) for _ in blobs] for blobs in files]
+        pending = [[self.threads.submit(decode, blob, self.limits) for blob in blobs] for blobs in files]
+        return [[image.result() for image in images] for images in pending]
+
+    def canvas(self, images, side):
+        if self.gpu:
+            return pb_utils.Tensor.from_dlpack("CANVAS", self.gpu.stack(images, side))
+        return pb_utils.Tensor("CANVAS", stack(images, side))
 
     def count(self, image):
         self.metrics.add("decoded_images_total", result=RESULTS[image.status])
@@ -68,10 +85,10 @@ def refuse(why):
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(why, pb_utils.TritonError.UNAVAILABLE))
 
 
-def respond(images, side):
+def respond(images, canvas):
     return pb_utils.InferenceResponse(
         [
-            pb_utils.Tensor("CANVAS", stack(images, side)),
+            canvas,
             pb_utils.Tensor("SIZE", np.array([image.size for image in images], np.int32)),
             pb_utils.Tensor("DECODED", np.array([[image.status] for image in images], np.int32)),
         ]

@@ -1,0 +1,178 @@
+"""Runs a graph at a few batch sizes only, the rungs of a ladder, with a session for each.
+
+On CUDA, ONNX Runtime plans its convolutions anew whenever the shape of a batch changes, which takes from a fifth of a
+second to several. So a rung has a session whose dimensions are all fixed, with inputs and outputs in buffers that stay
+where they are, as CUDA graphs want them. A batch runs on the smallest rung that holds it, one above the largest in
+several runs. The rows of a buffer that a batch leaves over are those of an earlier one: no row looks at its neighbours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+import torch
+
+Tensors = Mapping[str, torch.Tensor]
+Sizes = tuple[tuple[str, int], ...]
+"""The names of a graph's free dimensions but for the batch, with a size for each; in order."""
+
+WARM_UP_RUNS = 3
+"""One plans, the next is captured as a CUDA graph, the last is a replay of it."""
+MOST_SIZES = 4
+"""Sizes that rungs are kept for: each rung holds the weights once more."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a config says of the ladder: batch sizes, rising, and the sizes to open them for when the model loads."""
+
+    rungs: tuple[int, ...]
+    sizes: tuple[Sizes, ...] = ()
+
+    @classmethod
+    def parse(cls, rungs: str, sizes: str = "") -> Plan:
+        """From texts such as "1 8 32" and "S=448, S=768"; with several dimensions "L=4 S=448, L=4 S=768".
+
+        Raises ValueError.
+        """
+        batches = tuple(int(rung) for rung in rungs.split())
+        if not batches or list(batches) != sorted(set(batches)) or batches[0] < 1:
+            raise ValueError(f"batch_ladder must be rising batch sizes, such as 1 8 32, not {rungs!r}")
+        entries = [entry for entry in sizes.split(",") if entry.strip()]
+        if not all(re.fullmatch(r"(\s*\w+=\d+)+\s*", entry) for entry in entries):
+            raise ValueError(f"ladder_sizes must be like S=448, S=768, not {sizes!r}")
+        pairs = ([pair.split("=") for pair in entry.split()] for entry in entries)
+        return cls(batches, tuple(tuple(sorted((name, int(size)) for name, size in entry)) for entry in pairs))
+
+
+def runs_of(rows: int, rungs: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Start and end of each run over ``rows``, and its rung: full ones of the largest, then the smallest that fits."""
+    for start in range(0, rows, rungs[-1]):
+        end = min(start + rungs[-1], rows)
+        yield start, end, next(rung for rung in rungs if rung >= end - start)
+
+
+def sizes_of(signature: Mapping[str, Sequence[int | str | None]], shapes: Mapping[str, Sequence[int]]) -> Sizes | None:
+    """The free dimensions of a graph, as ``signature`` names them, in tensors of these shapes, without the batch.
+
+    None where they cannot be told: the shapes do not fit the signature, or a free dimension has no name.
+    """
+    sizes: dict[str, int] = {}
+    for name, dimensions in signature.items():
+        if len(dimensions) != len(shapes[name]):
+            return None
+        for dimension, size in zip(dimensions[1:], shapes[name][1:], strict=True):
+            known = dimension if isinstance(dimension, int) else sizes.setdefault(str(dimension or ""), size)
+            if known != size:
+                return None
+    return None if "" in sizes else tuple(sorted(sizes.items()))
+
+
+def copy_rows(target: torch.Tensor, pieces: Sequence[torch.Tensor], start: int) -> None:
+    """Fill ``target`` with the rows from ``start`` on of all pieces, laid end to end, from any device."""
+    position = -start
+    for piece in pieces:
+        begin, end = max(position, 0), min(position + len(piece), len(target))
+        if begin < end:
+            target[begin:end].copy_(piece[begin - position : end - position])
+        position += len(piece)
+
+
+class Rung:
+    """A session with every dimension fixed, bound to buffers on ``device``."""
+
+    def __init__(self, session: ort.InferenceSession, device: torch.device):
+        self.session = session
+        self.binding = session.io_binding()
+        self.inputs = {
+            tensor.name: self._bind(self.binding.bind_input, tensor, device) for tensor in session.get_inputs()
+        }
+        self.outputs = {
+            tensor.name: self._bind(self.binding.bind_output, tensor, device) for tensor in session.get_outputs()
+        }
+        for _ in range(WARM_UP_RUNS):
+            self.run()
+
+    @staticmethod
+    def _bind(bind: Callable[..., None], tensor: ort.NodeArg, device: torch.device) -> torch.Tensor:
+        dtype = dtype_of(tensor)
+        # The shape of an output is not always inferred: then the graph is not one for a ladder.
+        if not all(isinstance(size, int) for size in tensor.shape):
+            raise ValueError(f"{tensor.name} has no fixed shape even for a fixed batch: {tensor.shape}")
+        buffer = torch.zeros(tensor.shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=device)
+        bind(tensor.name, device.type, device.index or 0, dtype, tensor.shape, buffer.data_ptr())
+        return buffer
+
+    def run(self) -> None:
+        if self.session.get_providers()[0] == "CUDAExecutionProvider":
+            # The session has a stream of its own, which does not wait for what PyTorch still copies.
+            torch.cuda.synchronize()
+        self.session.run_with_iobinding(self.binding)
+        self.binding.synchronize_outputs()
+
+
+class Ladder:
+    """The rungs of one graph, opened when they are first wanted.
+
+    ``open_session`` makes a session with the sizes of dimensions that it is given fixed; ``signature`` has the graph's
+    inputs with their dimensions, numbers or names, the batch first.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        signature: Mapping[str, Sequence[int | str | None]],
+        open_session: Callable[[Mapping[str, int]], ort.InferenceSession],
+        device: torch.device,
+    ):
+        self.plan = plan
+        self.signature = signature
+        self.device = device
+        self._open_session = open_session
+        self._rungs: dict[tuple[Sizes, int], Rung] = {}
+        for sizes in plan.sizes or ([()] if sizes_of(signature, signature) == () else []):
+            for rung in plan.rungs:
+                self._rung(sizes, rung)
+
+    def climbs(self, shapes: Mapping[str, Sequence[int]]) -> bool:
+        """Whether tensors of these shapes can run here: their sizes are known, or few enough are to learn them."""
+        sizes = sizes_of(self.signature, shapes)
+        known = {sizes for sizes, _ in self._rungs}
+        return sizes is not None and (sizes in known or len(known) < MOST_SIZES)
+
+    def run(self, wanted: Sequence[str], requests: Sequence[Tensors]) -> list[torch.Tensor]:
+        """The outputs ``wanted`` for the rows of all requests in order, as tensors of their own on the device.
+
+        The tensors of a request have its rows along their first dimension, and all requests the same further shape.
+        """
+        sizes = sizes_of(self.signature, {name: tensor.shape for name, tensor in requests[0].items()})
+        rows = sum(len(tensors[next(iter(self.signature))]) for tensors in requests)
+        results: list[torch.Tensor] = []
+        for start, end, size in runs_of(rows, self.plan.rungs):
+            rung = self._rung(sizes or (), size)
+            for name, buffer in rung.inputs.items():
+                copy_rows(buffer[: end - start], [tensors[name] for tensors in requests], start)
+            rung.run()
+            results = results or [
+                torch.empty((rows, *rung.outputs[name].shape[1:]), dtype=rung.outputs[name].dtype, device=self.device)
+                for name in wanted
+            ]
+            for result, name in zip(results, wanted, strict=True):
+                result[start:end] = rung.outputs[name][: end - start]
+        return results
+
+    def _rung(self, sizes: Sizes, size: int) -> Rung:
+        if (sizes, size) not in self._rungs:
+            batch = next(iter(self.signature.values()))[0]
+            self._rungs[sizes, size] = Rung(self._open_session({str(batch): size, **dict(sizes)}), self.device)
+        return self._rungs[sizes, size]
+
+
+def dtype_of(tensor: ort.NodeArg) -> np.dtype:
+    """Of a graph's input or output, which says it as in "tensor(float)"."""
+    name = tensor.type.removeprefix("tensor(").removesuffix(")")
+    return np.dtype({"float": "float32", "double": "float64"}.get(name, name))
