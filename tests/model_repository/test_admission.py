@@ -22,13 +22,17 @@ sys.modules["admission"] = admission
 spec.loader.exec_module(admission)
 
 
-def metrics(**models: tuple[int, ...]) -> str:
-    """As Triton writes them: pending requests, finished items and, if they were not single, batches of each model."""
+def metrics(**models: tuple[float, ...]) -> str:
+    """As Triton writes them: pending requests, finished items and the seconds they took, one by one; or, with a fourth
+    number, in so many batches of one request each.
+    """
     lines = ["# TYPE nv_inference_count counter"]
-    for model, (pending, finished, *batches) in models.items():
-        lines.append(f'nv_inference_exec_count{{model="{model}",version="1"}} {(batches or [finished])[0]}')
-        lines.append(f'nv_inference_count{{model="{model}",version="1"}} {finished}')
+    for model, (pending, items, seconds, *batches) in models.items():
+        (runs,) = batches or [items]
         lines.append(f'nv_inference_pending_request_count{{gpu_uuid="GPU-1",model="{model}",version="1"}} {pending}')
+        for what, value in {"count": items, "exec_count": runs, "request_success": runs}.items():
+            lines.append(f'nv_inference_{what}{{model="{model}",version="1"}} {value}')
+        lines.append(f'nv_inference_compute_infer_duration_us{{model="{model}",version="1"}} {1e6 * seconds:.0f}')
     return "\n".join(lines) + "\n"
 
 
@@ -51,57 +55,54 @@ def test_without_metrics_everything_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("readings", "expected"),
     [
-        ([metrics(detect=(0, 0))], 0.0),
-        ([metrics(detect=(0, 0)), metrics(detect=(0, 10))], 0.0),
-        ([metrics(detect=(9, 0)), metrics(detect=(5, 4))], (5 + 1) * 0.1 / 4),
-        ([metrics(detect=(9, 0, 0)), metrics(detect=(5, 40, 2))], (5 + 20) * 0.1 / 40),
-        ([metrics(detect=(9, 0)), metrics(detect=(5, 0))], 5 * 0.1),
-        ([metrics(detect=(9, 0)), metrics(detect=(0, 4)), metrics(detect=(5, 9))], (5 + 1) * 0.1 / 4),
-        ([metrics(detect=(9, 50)), metrics(detect=(5, 0))], 5 * 0.1),
+        ([metrics(detect=(0, 0, 0))], 0.0),
+        ([metrics(detect=(0, 10, 1))], 0.0),
+        ([metrics(detect=(5, 0, 0))], 0.0),
+        ([metrics(detect=(5, 10, 1))], (5 + 1) * 0.1),
+        ([metrics(detect=(5, 40, 4, 2))], (5 + 20) * 0.1),
+        ([metrics(detect=(0, 10, 1)), metrics(detect=(5, 10, 1))], (5 + 1) * 0.1),
+        ([metrics(detect=(9, 50, 5)), metrics(detect=(5, 2, 0.2))], (5 + 1) * 0.1),
     ],
-    ids=[
-        "at first",
-        "idle",
-        "busy",
-        "busy with a batch",
-        "nothing finished yet",
-        "speed is measured while busy",
-        "after a restart",
-    ],
+    ids=["at first", "idle", "nothing finished yet", "busy", "with a batch", "after a pause", "after a restart"],
 )
 def test_wait_is_what_is_pending_times_what_it_takes(readings: list[str], expected: float) -> None:
     assert seen(*readings).wait() == pytest.approx(expected)
 
 
+def test_speed_follows_what_was_last() -> None:
+    slow, fast = metrics(detect=(1, 10, 10)), metrics(detect=(1, 1010, 20))
+    assert seen(slow, fast, apart=0.9).wait() < 0.1 < seen(fast.replace("1010", "10"), apart=0.9).wait()
+
+
 def test_models_ahead_add_up_and_others_do_not_count() -> None:
-    readings = [metrics(detect=(9, 0), crop=(9, 0), enrich=(9, 0)), metrics(detect=(5, 4), crop=(1, 10), enrich=(9, 1))]
-    assert seen(*readings, models=("detect", "crop")).wait() == pytest.approx(6 * 0.1 / 4 + 2 * 0.1 / 10)
+    reading = metrics(detect=(5, 10, 1), crop=(1, 10, 2), enrich=(9, 1, 9))
+    assert seen(reading, models=("detect", "crop")).wait() == pytest.approx(6 * 0.1 + 2 * 0.2)
 
 
 def test_batches_wait_longer_than_single_items() -> None:
-    one = seen(metrics(detect=(9, 0)), metrics(detect=(2, 100)))
+    one = seen(metrics(detect=(2, 100, 0.1)))
     for size in (1, 1, 30, 34):
         one._sizes.append(size)
-    assert one.wait() == pytest.approx((64 + 1) * 0.1 / 100)
+    assert one.wait() == pytest.approx((64 + 1) * 0.001)
 
 
 def test_what_was_accepted_since_the_metrics_counts_too() -> None:
-    one = seen(metrics(detect=(9, 0)), metrics(detect=(1, 10)))
+    one = seen(metrics(detect=(1, 10, 0.1)))
     refusals = [one.refusal(1) for _ in range(60)]
     accepted = refusals.index(next(filter(None, refusals)))
     assert 47 <= accepted <= 50
     assert refusals[accepted] == "overloaded: 0.5 s of work are waiting, 0.5 s at most: try again later"
 
 
-def test_a_wrong_speed_does_not_shut_the_door() -> None:
-    one = seen(metrics(detect=(9, 0)), metrics(detect=(9, 0)), metrics(detect=(0, 0)), apart=0.9)
-    assert [one.refusal(1) is None for _ in range(6)] == [True] * 4 + [False] * 2
+def test_the_first_is_accepted_however_slow_the_model() -> None:
+    one = seen(metrics(detect=(0, 10, 90)))
+    assert [one.refusal(1) is None for _ in range(3)] == [True, False, False]
 
 
 def test_old_metrics_say_nothing() -> None:
     one, long_ago = make("detect"), time.monotonic() - 10
-    one.see(metrics(detect=(99, 0)), long_ago - 0.1)
-    one.see(metrics(detect=(99, 1)), long_ago)
+    one.see(metrics(detect=(99, 0, 0)), long_ago - 0.1)
+    one.see(metrics(detect=(99, 1, 9)), long_ago)
     assert one.wait() == 0
 
 

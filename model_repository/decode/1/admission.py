@@ -1,8 +1,8 @@
 """Refuses what would wait too long, so that what is accepted is answered in time.
 
-Triton's metrics say how many requests are pending in front of each model, and how many items and batches it has
-finished. All come from Triton itself: nothing is counted here that a crash, a reload or a cancelled request could leave
-wrong. So
+Triton's metrics say how many requests are pending in front of each model, how many items and batches it has finished,
+and how long that took. All come from Triton itself: nothing is counted here that a crash, a reload or a cancelled
+request could leave wrong. So
 
     wait = (requests pending in front of a model · items in such a request + items of the batch that it is at)
            · seconds the model takes for an item
@@ -21,50 +21,55 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 PERIOD = 0.05
 """Seconds between two looks at the metrics, while requests come."""
 STALE = 1.0
 """Seconds after which what was seen says nothing any more: no request has come in the meantime."""
-ALWAYS = 4
-"""Requests that are accepted between two looks when nothing is pending: a wrong speed could not be corrected else."""
 MEMORY = 4.0
-"""Seconds of work after which a measured speed counts half."""
+"""Seconds after which a measured speed counts half."""
+PENDING = "pending_request_count"
+COUNTS = ("count", "exec_count", "request_success", "compute_infer_duration_us")
+"""Items, batches and requests that were finished, and the time of their batches, added up for each request."""
 LINE = re.compile(
-    r'^nv_inference_(pending_request_count|count|exec_count)\{[^}]*\bmodel="(\w+)"[^}]*\} (\S+)$', re.MULTILINE
+    rf'^nv_inference_({PENDING}|{"|".join(COUNTS)})\{{[^}}]*\bmodel="(\w+)"[^}}]*\}} (\S+)$', re.MULTILINE
+)
+    rf'^nv_inference_({PENDING}|{"|".join(COUNTS)})\{{[^}}]*\bmodel="(\w+)"[^}}]*\}} (\S+)$', re.MULTILINE
 )
 
 
 @dataclass
 class Model:
-    """What is known of a model that is ahead: its speed is measured while requests are pending in front of it."""
+    """What is known of a model that is ahead."""
 
     pending: float = 0.0
-    finished: float = 0.0
-    batches: float = 0.0
-    busy_seconds: float = 0.0
-    busy_items: float = 0.0
-    busy_batches: float = 0.0
+    counts: Sequence[float] = (0.0,) * len(COUNTS)
+    recent: Sequence[float] = (0.0,) * len(COUNTS)
+    """What the counts rose by, the older the less."""
 
-    def see(self, pending: float, finished: float, batches: float, passed: float) -> None:
-        # Between two looks that are far apart it may have been idle.
-        if self.pending and (passed < 4 * PERIOD or (pending and passed < STALE)):
-            fade = 0.5 ** (passed / MEMORY)
-            self.busy_seconds = fade * self.busy_seconds + passed
-            self.busy_items = fade * self.busy_items + max(0.0, finished - self.finished)
-            self.busy_batches = fade * self.busy_batches + max(0.0, batches - self.batches)
-        self.pending, self.finished, self.batches = pending, finished, batches
+    def see(self, pending: float, counts: Sequence[float], passed: float) -> None:
+        fade = 0.5 ** (passed / MEMORY)
+        # After a restart they begin at 0 again.
+        risen = [max(0.0, new - old) for new, old in zip(counts, self.counts, strict=True)]
+        self.recent = [fade * old + new for old, new in zip(self.recent, risen, strict=True)]
+        self.pending, self.counts = pending, counts
 
     @property
-    def at_work(self) -> float:
-        """Items of the batch that it is at: where requests wait, there is one."""
-        return self.busy_items / max(self.busy_batches, 1.0) if self.pending else 0.0
+    def batch(self) -> float:
+        """Items of a batch."""
+        items, batches, _, _ = self.recent
+        return items / batches if batches else 0.0
 
     @property
     def seconds_per_item(self) -> float:
-        return self.busy_seconds / max(self.busy_items, 1.0)
+        _, _, requests, microseconds = self.recent
+        return 1e-6 * microseconds / (requests * self.batch) if requests and self.batch else 0.0
+
+    def seconds(self, items: float) -> float:
+        """For the items that are pending, and before them for the batch that it is at."""
+        return (items + self.batch) * self.seconds_per_item if self.pending else 0.0
 
 
 @dataclass
@@ -90,8 +95,7 @@ class Admission:
     def refusal(self, items: int) -> str | None:
         """Why a request of so many items is refused; None if it may go on."""
         wait = self.wait()
-        idle = not any(model.pending for model in self.models.values())
-        if wait > self.max_wait and not (idle and self._unseen < ALWAYS):
+        if wait > self.max_wait:
             return f"overloaded: {wait:.1f} s of work are waiting, {self.max_wait:g} s at most: try again later"
         self._sizes.append(items)
         self._unseen += items
@@ -103,7 +107,7 @@ class Admission:
         if time.monotonic() - self._seen_at > STALE:
             return 0.0
         models = self.models.values()
-        queued = sum((self._items(int(model.pending)) + model.at_work) * model.seconds_per_item for model in models)
+        queued = sum(model.seconds(self._items(int(model.pending))) for model in models)
         return queued + self._unseen * max(model.seconds_per_item for model in models)
 
     def see(self, metrics: str, now: float) -> None:
@@ -112,10 +116,7 @@ class Admission:
         for what, model, value in LINE.findall(metrics):
             values[what, model] += float(value)  # type: ignore[assignment]  # over the versions that are loaded
         for name, model in self.models.items():
-            pending, finished, batches = (
-                values[what, name] for what in ("pending_request_count", "count", "exec_count")
-            )
-            model.see(pending, finished, batches, now - self._seen_at)
+            model.see(values[PENDING, name], [values[what, name] for what in COUNTS], now - self._seen_at)
         self._unseen, self._seen_at = 0, now
 
     def _items(self, requests: int) -> float:
