@@ -7,13 +7,15 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PHOTOS ?=
 TYPE ?=
 MODELS ?= model_repository
+OUT ?= certificates
+HOST ?= localhost 127.0.0.1
 # What of these is set becomes an option of `python -m export`, which has the defaults: DETECTOR_WEIGHTS=… is
 # --detector-weights ….
 EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS VERSION
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve setup models train-mini test test-all check clean
+.PHONY: help demo serve setup models certificates train-mini test test-all check audit clean
 
 help:  ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} /^#  / {printf "%19s%s\n", "", substr($$0, 4)} \
@@ -32,6 +34,9 @@ models: $(VENV)/.dev  ## export into MODELS, verified against PyTorch: the mini 
 #  DETECTOR_WEIGHTS CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS: see python -m export --help
 	@$(BIN)/python -m export --out "$(MODELS)" $(strip $(foreach name,$(EXPORT),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
 
+certificates: $(VENV)/.demo  ## an authority, and a server's and a client's certificate for TLS, into OUT (certificates) for HOST (localhost)
+	@$(BIN)/python -m deploy.certificates --out "$(OUT)" $(foreach name,$(HOST),--host "$(name)")
+
 #: Work on it
 setup: $(VENV)/.dev  ## install everything into .venv
 train-mini: $(VENV)/.dev  ## draw the catalogue, train the mini models on it, export them to weights/mini (about 90 min on 2 cores)
@@ -48,6 +53,12 @@ test-all: $(VENV)/.dev install-mini  ## the same and the slow tests
 
 check: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy .
+
+audit: $(VENV)/.demo  ## known vulnerabilities of what is installed; passes with a warning where pypi.org cannot be reached
+	@test -d $(VENV)/audit || $(BIN)/python -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit || echo "NOT AUDITED: pip-audit cannot be installed" >&2
+	@! $(VENV)/audit/bin/python -c "import pip_audit" 2>/dev/null || \
+	  $(VENV)/audit/bin/python -m deploy.audit $(wildcard $(VENV)/lib/python3*/site-packages) $(VENV)/tritonserver
 
 clean:  ## delete what was built, not what was installed
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache
