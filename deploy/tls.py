@@ -62,9 +62,14 @@ class Relay:
         """Raises OSError if the port is taken."""
         self._target = target
         self._loop = asyncio.new_event_loop()
-        self._server = self._loop.run_until_complete(
-            asyncio.start_server(self._pass_on, host, port, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS)
+        listening = asyncio.start_server(
+            self._pass_on, host, port, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
         )
+        try:
+            self._server = self._loop.run_until_complete(listening)
+        except OSError:
+            self._loop.close()
+            raise
         # Strangers who scan the port fail at the handshake, which is no news.
         self._loop.set_exception_handler(lambda *_: None)
         self._thread = threading.Thread(target=self._loop.run_forever, name="tls-relay", daemon=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,15 +13,12 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
 
 import vlclip
 from deploy.serve import Server
 from tests.deploy.test_serve import PHOTO
 
 LEAVES = {"decode", "tokenize_prompt", "encode_prompt", "detect", "crop", "encode_image"}
-TRACER = trace.get_tracer("shop")
 
 
 class Collector(ThreadingHTTPServer):
@@ -66,7 +65,7 @@ def collector() -> Iterator[Collector]:
 
 
 def settings(url: str) -> list[str]:
-    """What docs/operations.md gives, but for every request and soon."""
+    """What docs/tracing.md gives, but for every request and soon."""
     return [
         "--trace-config=mode=opentelemetry",
         "--trace-config=level=TIMESTAMPS",
@@ -84,35 +83,39 @@ def server(toy_repositories: list[Path], collector: Collector) -> Iterator[Serve
         yield server
 
 
-@pytest.fixture(scope="module", autouse=True)
-def provider() -> None:
-    """There is one for a process, and it cannot be taken back; another test may have set it."""
-    if not isinstance(trace.get_tracer_provider(), TracerProvider):
-        trace.set_tracer_provider(TracerProvider())
+# In a process of its own, because a process has one provider, and it cannot be taken back.
+SHOP = """
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+import vlclip
+
+exporter = InMemorySpanExporter()
+trace.set_tracer_provider(TracerProvider())
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(exporter))
+with vlclip.Client(sys.argv[1]) as client, trace.get_tracer("shop").start_as_current_span("checkout"):
+    client.embed_images([sys.stdin.buffer.read()], ["a prompt of a shop"])
+call = exporter.get_finished_spans()[0].context
+print(f"{call.trace_id:032x} {call.span_id:016x}")
+"""
 
 
 def test_every_leaf_has_a_span_in_the_trace_of_the_caller(server: Server, collector: Collector) -> None:
-    with vlclip.Client(server.grpc_url) as client, TRACER.start_as_current_span("checkout") as checkout:
-        client.embed_images([PHOTO], ["mug"])
-    trace_id = f"{checkout.get_span_context().trace_id:032x}"
+    done = subprocess.run([sys.executable, "-c", SHOP, server.grpc_url], input=PHOTO, capture_output=True, check=True)
+    trace_id, call = done.stdout.decode().split()
     spans = collector.of_trace(trace_id, LEAVES | {"product_image", "InferRequest"})
     assert spans.keys() == LEAVES | {"product_image", "InferRequest"}
     assert {span["service"] for span in spans.values()} == {"vlclip"}
-    # checkout > the client's call > Triton's request > the pipeline > its leaves
-    assert spans["InferRequest"]["parentSpanId"] != f"{checkout.get_span_context().span_id:016x}"
+    # The client's call > Triton's request > the pipeline > its leaves.
+    assert spans["InferRequest"]["parentSpanId"] == call
     assert spans["product_image"]["parentSpanId"] == spans["InferRequest"]["spanId"]
     assert {spans[leaf]["parentSpanId"] for leaf in LEAVES} == {spans["product_image"]["spanId"]}
-    for span in spans.values():
-        begin, end = int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"])
-        assert int(spans["InferRequest"]["startTimeUnixNano"]) <= begin <= end
-    assert int(spans["detect"]["startTimeUnixNano"]) >= int(spans["decode"]["endTimeUnixNano"])
-
-
-def test_a_trace_shows_neither_photos_nor_texts(server: Server, collector: Collector) -> None:
-    with vlclip.Client(server.grpc_url) as client, TRACER.start_as_current_span("checkout") as checkout:
-        client.embed_images([PHOTO], ["a prompt of a shop"])
-    found = collector.of_trace(f"{checkout.get_span_context().trace_id:032x}", {"product_image", "encode_image"})
-    assert "encode_image" in found
+    begins = {name: int(span["startTimeUnixNano"]) for name, span in spans.items()}
+    assert begins["InferRequest"] <= begins["decode"] <= begins["detect"] <= begins["crop"] <= begins["encode_image"]
+    assert all(begins[name] <= int(span["endTimeUnixNano"]) for name, span in spans.items())
+    # Neither photos nor texts are in it.
     assert "a prompt of a shop" not in json.dumps(collector.spans)
 
 
