@@ -8,6 +8,8 @@ PHOTOS ?=
 TYPE ?=
 MODELS ?= model_repository
 PROFILE ?=
+OUT ?= certificates
+HOST ?= localhost 127.0.0.1
 # What of these is set becomes an option of `python -m export`, which has the defaults: DETECTOR_WEIGHTS=… is
 # --detector-weights ….
 EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS VERSION
@@ -17,8 +19,8 @@ lower = $(shell echo $(1) | tr A-Z_ a-z-)
 options = $(strip $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve setup models engines check-repository canary rollback load loadgen tune train-mini test test-all
-.PHONY: check clean
+.PHONY: help demo serve setup models engines check-repository canary rollback certificates load loadgen tune train-mini
+.PHONY: test test-all check audit clean
 
 help:  ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} /^#  / {printf "%25s%s\n", "", substr($$0, 4)} \
@@ -49,6 +51,9 @@ canary: $(VENV)/.demo  ## compare VERSION of MODELS with the one that is served,
 rollback: $(VENV)/.demo  ## serve VERSION of MODELS again; a running server changes over without a break
 	@$(BIN)/python -m export use --out "$(MODELS)" --version "$(VERSION)"
 
+certificates: $(VENV)/.demo  ## an authority, and a server's and a client's certificate for TLS, into OUT (certificates) for HOST (localhost)
+	@$(BIN)/python -m deploy.certificates --out "$(OUT)" $(foreach name,$(HOST),--host "$(name)")
+
 #: Measure it
 load: $(VENV)/.bench install-mini  ## load a server of its own and write build/bench/report.html (under 3 min); or any server, with
 #  TARGET=host:8001 RATE=40 and DURATION=60 USERS=8 SHAPE=spike SLO="p99=50ms error-rate=0.1%" MIX PHOTOS METRICS
@@ -78,6 +83,12 @@ test-all: $(VENV)/.dev install-mini  ## the same and the slow tests
 
 check: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy .
+
+audit: $(VENV)/.demo  ## known vulnerabilities of what is installed; passes with a warning where pypi.org cannot be reached
+	@test -d $(VENV)/audit || $(BIN)/python -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit || echo "NOT AUDITED: pip-audit cannot be installed" >&2
+	@! $(VENV)/audit/bin/python -c "import pip_audit" 2>/dev/null || \
+	  $(VENV)/audit/bin/python -m deploy.audit $(wildcard $(VENV)/lib/python3*/site-packages) $(VENV)/tritonserver
 
 clean:  ## delete what was built, not what was installed
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache

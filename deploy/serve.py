@@ -3,6 +3,7 @@
     python -m deploy.serve                              on ports 8000 (HTTP), 8001 (gRPC) and 8002 (metrics)
     python -m deploy.serve --grpc-port 0 --http-port 0 --metrics-port 0     on free ports, which are printed
     python -m deploy.serve --host 0.0.0.0               for other machines too
+    python -m deploy.serve --tls-cert FILE --tls-key FILE                   gRPC over TLS, and HTTPS on port 8443
     python -m deploy.serve --model-repository DIR       what `python -m export --out DIR` made, instead of ours
     python -m deploy.serve --profile embedded-gpu       with the fragments of deploy/profiles/embedded-gpu
     python -m deploy.serve -- --log-verbose=1           what follows -- goes to tritonserver as it is
@@ -16,6 +17,10 @@ From Python:
 
 It serves the version that manifest.json of the repository names, and follows it: after `python -m export --version 2`,
 or `python -m export use --version 1` to go back, the pipelines change over without dropping a request.
+
+Model control, tracing, logging and shared memory are closed to callers without a key, and so are statistics where
+other machines can ask. VLCLIP_ADMIN_KEY and VLCLIP_SHARED_MEMORY_KEY set the keys; else they are random. See
+SECURITY.md.
 
 Every Python model runs in a process of its own. Triton neither restarts one that died nor stops calling itself ready
 (server issue 8604), so those processes are watched: one that is alive and does not work (deploy/hangs.py) is killed,
@@ -32,6 +37,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -47,12 +53,19 @@ from deploy.gpu import gpu_options
 from deploy.hangs import Hangs
 from deploy.profiles import EMBEDDED_CPU, Profile, find_unservable, fragments_of, profile_names
 from deploy.stubs import SHARED_MEMORY, Stub, find_stubs, is_alive, kill, remove_stubs
+from deploy.tls import LOOPBACK, Relay, Tls
 from deploy.view import View, file_of
 from export.repository import SERVED, Manifest, manifest_path, read_manifest, read_served
 
 ROOT = Path(__file__).parent.parent
 SHARED_MEMORY_KEY = "VLCLIP_SHARED_MEMORY_KEY"
 """The environment variable with the key to shared memory, of the server and of the clients on its host."""
+ADMIN_KEY = "VLCLIP_ADMIN_KEY"
+"""The environment variable with the key to what else is closed, for those who operate the server by Triton's APIs."""
+CHANGING = ("model-repository", "trace", "logging")
+"""APIs closed to those without the admin key: the first loads code, the others write files of the caller's choice."""
+TELLING = ("statistics",)
+"""Closed likewise, unless only this machine can ask: then benchmarks and profilers need them."""
 REPOSITORIES = (ROOT / "model_repository", ROOT / "ensembles")
 
 DRAIN_SECONDS = 30
@@ -80,6 +93,8 @@ class Ports:
     grpc: int = 0
     http: int = 0
     metrics: int = 0
+    https: int = 0
+    """Used with TLS only."""
 
 
 class Server:
@@ -87,22 +102,28 @@ class Server:
 
     _view: View
 
-    def __init__(self, repositories: Sequence[Path], host: str, ports: Ports, log: Path | None, echo: bool):
-        key = secrets.token_hex(16)
+    def __init__(
+        self, repositories: Sequence[Path], host: str, ports: Ports, tls: Tls | None, log: Path | None, echo: bool
+    ):
+        self.admin_key = os.environ.get(ADMIN_KEY) or secrets.token_hex(16)
         self.shared_memory_key = os.environ.get(SHARED_MEMORY_KEY) or secrets.token_hex(16)
-        self.host = "127.0.0.1" if host == "0.0.0.0" else host
+        self.host = LOOPBACK if host == "0.0.0.0" else host
         self.ports = ports
+        self._tls = tls
+        self._http_host = LOOPBACK if tls else self.host
         self.shm_prefix = f"vlclip_{os.getpid()}_{secrets.token_hex(4)}_"
         self._runtime = Path(tempfile.mkdtemp(prefix="vlclip-"))
         self.log = log or self._runtime / "triton.log"
         self._echo = echo
         self._home = find_home(repositories)
         self._manifest = self._seen = read_served(self._home) if self._home else None
-        self._api = Api(self.host, ports.http, ports.metrics, key)
+        self._api = Api(self._http_host, ports.http, ports.metrics, self.admin_key)
         self._hangs = Hangs(self._api)
+        closed = ",".join(CHANGING if host in ("127.0.0.1", "::1", "localhost") else CHANGING + TELLING)
         self._options = [
             f"--grpc-address={host}",
-            f"--http-address={host}",
+            f"--http-address={LOOPBACK if tls else host}",
+            f"--metrics-address={host}",
             f"--grpc-port={ports.grpc}",
             f"--http-port={ports.http}",
             f"--metrics-port={ports.metrics}",
@@ -112,8 +133,8 @@ class Server:
             "--load-model=*",
             # Not to be called unready, and left out by a balancer, for the time in which another version is loading.
             "--strict-readiness=false",
-            f"--grpc-restricted-protocol=model-repository:admin-key={key}",
-            f"--http-restricted-api=model-repository:admin-key={key}",
+            f"--grpc-restricted-protocol={closed}:admin-key={self.admin_key}",
+            f"--http-restricted-api={closed}:admin-key={self.admin_key}",
             # Who may name a region may have the server read it: for those that were told the key.
             f"--grpc-restricted-protocol=shared-memory:shared-memory-key={self.shared_memory_key}",
             f"--http-restricted-api=shared-memory:shared-memory-key={self.shared_memory_key}",
@@ -123,9 +144,11 @@ class Server:
             f"--exit-timeout-secs={DRAIN_SECONDS}",
             # Percentiles of latency, which deploy/prometheus/rules judge.
             "--metrics-config=summary_latencies=true",
+            *(tls.options() if tls else []),
             *([] if Path("/dev/nvidiactl").exists() else ["--allow-gpu-metrics=false"]),
         ]
         self._command: list[str] = []
+        self._relay: Relay | None = None
         self._environment: dict[str, str] = {}
         self._log_read = 0
         self._stubs: dict[int, Stub] = {}
@@ -142,6 +165,7 @@ class Server:
         host: str = "127.0.0.1",
         ports: Ports = Ports(),
         profile: Profile | None = None,
+        tls: Tls | None = None,
         triton: str | None = None,
         options: Sequence[str] = (),
         log: Path | None = None,
@@ -150,9 +174,10 @@ class Server:
         """Start Triton and wait until its pipelines answer rightly.
 
         ``profile`` is laid over the configs (see deploy/profiles.py); without one, the embedded server takes
-        embedded-cpu, and a full installation the configs as they are. ``triton`` is a tritonserver or the folder that
-        its wheel was installed into; ``options`` go to tritonserver as they are; ``log`` outlives the server, and
-        ``echo`` repeats it on stderr.
+        embedded-cpu, and a full installation the configs as they are. ``tls`` encrypts gRPC, and HTTP on a port of its
+        own, while plain HTTP is left to this machine; ``triton`` is a tritonserver or the folder that its wheel was
+        installed into; ``options`` go to tritonserver as they are; ``log`` outlives the server, and ``echo`` repeats
+        it on stderr.
 
         Raises SetupError when something is not installed or not exported, ServerError when Triton does not come up.
         """
@@ -161,7 +186,8 @@ class Server:
         if shutil.disk_usage(SHARED_MEMORY).free < SHARED_MEMORY_BYTES:
             report(f"{SHARED_MEMORY} is nearly full or small, large batches will fail; in Docker, give --shm-size=1g")
         binary = find_tritonserver(triton)
-        server = cls(repositories, host, replace_zeros(ports), log, echo)
+        context = tls.context() if tls else None
+        server = cls(repositories, host, replace_zeros(ports), tls, log, echo)
         try:
             chosen = profile or (EMBEDDED_CPU if is_embedded(binary) else None)
             server._view = View(server._runtime / "view", repositories, chosen)
@@ -174,6 +200,8 @@ class Server:
             if is_embedded(binary):
                 own_options += gpu_options(server._view.configs.values())
             server._command = [str(binary), *server._options, *own_options, *options]
+            if context:
+                server._relay = open_relay(host, server.ports, context)
             server._launch()
             server._watcher.start()
         except BaseException:
@@ -194,7 +222,12 @@ class Server:
     @property
     def http_url(self) -> str:
         """``host:port``, as tritonclient takes it."""
-        return f"{self.host}:{self.ports.http}"
+        return f"{self._http_host}:{self.ports.http}"
+
+    @property
+    def https_url(self) -> str | None:
+        """``host:port``, as tritonclient takes it; None without TLS."""
+        return f"{self.host}:{self.ports.https}" if self._tls else None
 
     @property
     def metrics_url(self) -> str:
@@ -223,6 +256,8 @@ class Server:
         try:
             self._watcher.join()
             self._drain()
+            # Triton would wait for connections that nobody uses any more.
+            self._close_relay()
             log_start = self.log.stat().st_size
             self._process.terminate()
             deadline = time.monotonic() + DRAIN_SECONDS + 10
@@ -443,9 +478,15 @@ class Server:
             self._guard.communicate()
 
     def _clean_up(self) -> None:
+        self._close_relay()
         self._end()
         self._repeat_log()
         shutil.rmtree(self._runtime, ignore_errors=True)
+
+    def _close_relay(self) -> None:
+        if self._relay:
+            self._relay.close()
+            self._relay = None
 
     def _repeat_log(self) -> None:
         if self._echo and self.log.exists():
@@ -507,13 +548,20 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
+def open_relay(host: str, ports: Ports, context: ssl.SSLContext) -> Relay:
+    try:
+        return Relay(host, ports.https, context, ports.http)
+    except OSError as error:
+        raise ServerError(f"no HTTPS on {host}:{ports.https}: {error}") from error
+
+
 def replace_zeros(ports: Ports) -> Ports:
     """Take a free port for each 0."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
     free = [one.getsockname()[1] for one in sockets]
     for one in sockets:
         one.close()
-    return Ports(ports.grpc or free[0], ports.http or free[1], ports.metrics or free[2])
+    return Ports(ports.grpc or free[0], ports.http or free[1], ports.metrics or free[2], ports.https or free[3])
 
 
 def read_from(file: Path, offset: int) -> bytes:
@@ -541,12 +589,25 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--profile", metavar="NAME", help=f"{', '.join(profile_names())}, or a folder of fragments (deploy/profiles.py)"
     )
+    add("--https-port", type=int, default=8443, metavar="N", help="with TLS (%(default)s)")
+    add("--tls-cert", type=Path, metavar="FILE", help="encrypt, with this certificate; plain HTTP then is on 127.0.0.1")
+    add("--tls-key", type=Path, metavar="FILE", help="its key")
+    add("--tls-client-ca", type=Path, metavar="FILE", help="hear only clients with a certificate of this authority")
     add("--threads", metavar="N", help="threads of each ONNX model; all cores by default (VLCLIP_ORT_THREADS)")
     add("--triton", metavar="PATH", help="a tritonserver, or the folder its wheel was installed into (VLCLIP_TRITON)")
     add("--log", type=Path, metavar="FILE", help="keep Triton's log")
     add("--verbose", action="store_true", help="repeat Triton's log here")
     add("options", nargs="*", metavar="-- OPTION", help="for tritonserver")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        parser.error("--tls-cert and --tls-key go together")
+    if arguments.tls_client_ca and arguments.tls_cert is None:
+        parser.error("--tls-client-ca needs --tls-cert and --tls-key")
+    return arguments
+
+
+def tls_of(arguments: argparse.Namespace) -> Tls | None:
+    return Tls(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca) if arguments.tls_cert else None
 
 
 def main() -> int:
@@ -561,7 +622,8 @@ def main() -> int:
         with Server.start(
             [arguments.model_repository, arguments.ensembles],
             host=arguments.host,
-            ports=Ports(arguments.grpc_port, arguments.http_port, arguments.metrics_port),
+            ports=Ports(arguments.grpc_port, arguments.http_port, arguments.metrics_port, arguments.https_port),
+            tls=tls_of(arguments),
             triton=arguments.triton,
             profile=arguments.profile,
             options=arguments.options,
@@ -572,7 +634,8 @@ def main() -> int:
                 f"Serving {', '.join(server.pipelines)} after {time.monotonic() - begin:.1f} s\n"
                 f"  gRPC     {server.grpc_url}\n"
                 f"  HTTP     {server.http_url}\n"
-                f"  metrics  {server.metrics_url}\n"
+                + (f"  HTTPS    {server.https_url}\n" if server.https_url else "")
+                + f"  metrics  {server.metrics_url}\n"
                 "Ctrl-C stops.",
                 flush=True,
             )

@@ -36,8 +36,6 @@ COUNTS = ("count", "exec_count", "request_success", "compute_infer_duration_us")
 LINE = re.compile(
     rf'^nv_inference_({PENDING}|{"|".join(COUNTS)})\{{[^}}]*\bmodel="(\w+)"[^}}]*\}} (\S+)$', re.MULTILINE
 )
-    rf'^nv_inference_({PENDING}|{"|".join(COUNTS)})\{{[^}}]*\bmodel="(\w+)"[^}}]*\}} (\S+)$', re.MULTILINE
-)
 
 
 @dataclass

@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -29,6 +31,9 @@ SPARE = 2.0
 detail changed by more than a cosine of 0.9995: see `python -m benchmarks.decoders`."""
 EXIF_ORIENTATION = 0x0112
 JPEG_END = b"\xff\xd9"
+LARGE_PIXELS = 16_000_000
+STRIP_PIXELS = 4_000_000
+one_large_image = Lock()
 
 # Our own limit is checked below; Pillow's would raise at another size.
 Image.MAX_IMAGE_PIXELS = None
@@ -175,7 +180,25 @@ def read_jpeg(blob: bytes, factor: int = 1) -> np.ndarray:
 
 
 def read_any(image: Image.Image) -> np.ndarray:
-    """Decode what Pillow has opened to RGB (H, W, 3), transparency laid on white."""
+    """Decode what Pillow has opened to RGB (H, W, 3), transparency laid on white.
+
+    A file of 46 bytes can be a large image, which costs 15 bytes a pixel for a while: so one of them is decoded at a
+    time, and colours are converted in strips.
+    """
+    rows = max(1, STRIP_PIXELS // image.width)
+    with one_large_image if image.width * image.height > LARGE_PIXELS else nullcontext():
+        image.load()
+        if rows >= image.height:
+            return as_rgb(image)
+        image_rgb = np.empty((image.height, image.width, 3), np.uint8)
+        for top in range(0, image.height, rows):
+            bottom = min(top + rows, image.height)
+            image_rgb[top:bottom] = as_rgb(image.crop((0, top, image.width, bottom)))
+        return image_rgb
+
+
+def as_rgb(image: Image.Image) -> np.ndarray:
+    """Pixels (H, W, 3) as they look on white paper."""
     if image.mode.startswith("I"):
         # Pillow clips 16 bits where they should be scaled.
         grey = (np.asarray(image) >> 8).astype(np.uint8)

@@ -1,0 +1,62 @@
+"""docs/licences.md against pyproject.toml and what the installed packages say of themselves."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+
+import pytest
+
+from deploy.serve import ROOT
+
+tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+
+TOOLS = {"dev", "bench"}
+"""Extras that no user of the models needs."""
+SAME = {
+    "apache software license": "apache-2.0",
+    "apache 2.0": "apache-2.0",
+    "apache 2.0 license": "apache-2.0",
+    "bsd license": "bsd",
+    "mit license": "mit",
+}
+"""Classifiers and older names."""
+
+
+def dependencies() -> list[str]:
+    """Of the client and of every extra but the tools."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(line for extra in extras if extra not in TOOLS for line in extras[extra])]
+    return sorted({normal(re.split(r"[^\w.-]", line)[0]) for line in lines} - {"vlclip"})
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def table() -> dict[str, str]:
+    rows = re.findall(r"^\| ([\w.-]+) \| [\w, ]+ \| (.+) \|$", (ROOT / "docs/licences.md").read_text(), re.MULTILINE)
+    return {normal(name): licence for name, licence in rows if name not in ("package", "what")}
+
+
+@pytest.mark.parametrize("package", dependencies())
+def test_is_in_the_table_as_it_declares_itself(package: str) -> None:
+    assert package in table(), "add it to docs/licences.md"
+    metadata = importlib.metadata.metadata(package)
+    short = metadata["License"] if len(metadata["License"] or "") < 40 else None
+    classifiers = [one.split(" :: ")[-1] for one in metadata.get_all("Classifier") or [] if one.startswith("License")]
+    declared = (metadata["License-Expression"] or short or (classifiers or [""])[0]).lower()
+    # The first of several, which is the package's own; torch names those of its parts in the order of the alphabet.
+    own = "bsd-3-clause" if package == "torch" else re.split(r" and | or ", SAME.get(declared, declared))[0]
+    assert own.removesuffix(" license") in table()[package].lower()
+
+
+def test_nothing_else_is_in_the_table() -> None:
+    assert sorted(table()) == dependencies()
+
+
+def test_what_serves_is_free_of_copyleft() -> None:
+    serving = ["numpy", "tritonclient", "grpcio", "onnxruntime", "tokenizers", "pillow"]
+    assert not [name for name in serving if "GPL" in table()[name]]
+    assert "AGPL" in table()["ultralytics"]
