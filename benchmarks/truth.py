@@ -202,8 +202,9 @@ def parse_metrics(text: str) -> list[Sample]:
     """The samples of Prometheus' text, in which counters have lost the ending ``_total`` if they had it."""
     samples = []
     for family in text_string_to_metric_families(text):
-        goes_down = family.type in ("gauge", "unknown")
         for sample in family.samples:
+            # A summary's percentiles are of its last requests.
+            goes_down = family.type in ("gauge", "unknown") or "quantile" in sample.labels
             if not math.isnan(sample.value):
                 name = sample.name if goes_down else sample.name.removesuffix("_total")
                 samples.append(Sample(name, dict(sample.labels), float(sample.value), goes_down))

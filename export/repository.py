@@ -41,7 +41,7 @@ ARTEFACTS = {
 }
 GRAPHS = {"model.onnx", "model.plan"}
 OURS = Path(__file__).resolve().parents[1] / "model_repository"
-BY_HAND = ("*/config.pbtxt", "*/1/*.py", "*/prompts/*.md")
+BY_HAND = ("*/config.pbtxt", "*/1/**/*.py", "*/prompts/*.md")
 """What of ``OURS`` is written by hand, and what any other repository needs to be served."""
 SERVED = "manifest.json"
 STAGING = ".export-"

@@ -18,7 +18,7 @@ import vlclip
 from deploy.serve import Server
 from tests.deploy.test_serve import PHOTO
 
-LEAVES = {"decode", "tokenize_prompt", "encode_prompt", "detect", "crop", "encode_image"}
+LEAVES = {"decode", "tokenize_prompt", "encode_prompt", "detect", "crop", "observe", "encode_image"}
 
 
 class Collector(ThreadingHTTPServer):
