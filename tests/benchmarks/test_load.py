@@ -122,6 +122,7 @@ def test_a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one(toys, photos, t
     assert {request.outcome for request in asked + waited} == {OK}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sent_is_missed_and_what_hangs_ends_at_its_deadline(toys, photos, tmp_path):
     run = locust(
         toys.grpc_url, photos, tmp_path, "--rate", "40", "-t", "2s", "--max-in-flight", "5", "--deadline", "1",

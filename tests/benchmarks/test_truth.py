@@ -143,7 +143,7 @@ def test_a_server_counts_what_was_asked(server: Server, tmp_path: Path) -> None:
     assert found
     assert found.notes == []
     assert [stage.name for stage in found.stages] == [
-        "decode", "tokenize_prompt", "encode_prompt", "detect", "crop", "encode_image",
+        "decode", "tokenize_prompt", "encode_prompt", "detect", "crop", "observe", "encode_image",
     ]  # fmt: skip
     for model in [*found.stages, *found.pipelines]:
         assert (model.requests, model.items, dict(model.batches)) == (3, 6, {2: 3})

@@ -101,6 +101,7 @@ def test_what_makes_no_sense_is_refused_at_once(
     assert complaint in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_trials_find_what_is_better_than_a_delay(
     toy_repositories: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

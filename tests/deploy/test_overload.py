@@ -118,6 +118,7 @@ def test_full_batch_is_accepted_when_nothing_waits(server: Server) -> None:
         assert len(client.embed_images([PHOTO] * 64, "mug")) == 64
 
 
+@pytest.mark.slow
 def test_bulk_calls_are_completed_by_and_by(server: Server) -> None:
     """Three at once, with more on their way than is accepted."""
 
@@ -132,6 +133,7 @@ def test_bulk_calls_are_completed_by_and_by(server: Server) -> None:
     assert asyncio.run(run()) == [80] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaf", ["decode", "detect"])
 def test_a_process_killed_under_overload_is_mended_and_leaves_no_work_behind(server: Server, leaf: str) -> None:
     """Being refused, the watch does not take for a reason to start Triton anew."""

@@ -134,6 +134,7 @@ def test_a_stopped_process_is_seen_and_mended(harmed: Harmed, capfd: pytest.Capt
     assert re.search("a process of detect was stopped . s ago; killing it", capfd.readouterr().err)
 
 
+@pytest.mark.slow
 def test_a_process_that_was_stopped_may_go_on(harmed: Harmed) -> None:
     victim = harmed.stub("crop").pid
     os.kill(victim, signal.SIGSTOP)
@@ -149,6 +150,7 @@ def test_a_killed_process_is_mended(harmed: Harmed) -> None:
     harmed.wait(wanted=True)
 
 
+@pytest.mark.slow
 def test_a_stopped_triton_is_neither_ready_nor_live_and_started_anew(harmed: Harmed) -> None:
     os.kill(harmed.server.pid, signal.SIGSTOP)
     assert not harmed.ready(timeout=1)[0]
@@ -209,6 +211,7 @@ def test_a_starved_process_is_left_alone(harmed: Harmed) -> None:
     assert harmed.stub("encode_prompt").pid == victim
 
 
+@pytest.mark.slow
 def test_an_overloaded_server_is_ready_unless_work_piles_up_behind_what_hangs(harmed: Harmed) -> None:
     with harmed.trouble("refuse", "tokenize"):
         ready, words = harmed.ready(timeout=1)
