@@ -133,7 +133,14 @@ def compile_all(entries: Mapping[str, Any], out: Path, limits: Limits, compiler:
         assert "HALF" not in plan.layers
 
 
-@pytest.mark.parametrize(("model", "preprocessing", "tokenizer"), SMALL.values(), ids=SMALL)
+SELDOM = ("vit with attention pooling", "resnet", "coca")
+"""Families that few have, for the slow suite."""
+
+
+@pytest.mark.parametrize(
+    ("model", "preprocessing", "tokenizer"),
+    [pytest.param(*SMALL[name], id=name, marks=[pytest.mark.slow] * (name in SELDOM)) for name in SMALL],
+)
 def test_small_models_of_every_family(tmp_path, ahead, model, preprocessing, tokenizer):
     encoder = load_encoder(resolve_encoder(str(write_model(tmp_path / "model", model, preprocessing, tokenizer))))
     assert encoder.preprocessing.resize_mode == preprocessing.get("resize_mode", "shortest")

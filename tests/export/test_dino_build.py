@@ -73,6 +73,7 @@ def exported(folder, encoder_folder, tmp_path_factory) -> tuple[Path, dict[str, 
     return out, {leaf.name: export_leaf(leaf, request.describe(), out / leaf.name) for leaf in (encode_prompt, detect)}
 
 
+@pytest.mark.slow
 def test_both_graphs_pass_the_gate(exported):
     """Batches of 1 and 2 with prompts of other lengths, an empty one among them: see ``gate.compare``."""
     folder, entries = exported
@@ -107,6 +108,7 @@ RESIZED = {"unresized": 1e-4, "resized": 5e-3}
 """How far raw logits may be apart: for the same pixels, and where a few of them lie one grey level apart."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pixels", "limit"), RESIZED.items(), ids=RESIZED)
 def test_the_graphs_equal_transformers_processor_and_model(exported, pixels, limit):
     """From picture and phrase to box and score."""
@@ -140,6 +142,7 @@ def test_without_probes_the_answer_is_judged(folder, encoder_folder):
             leaf.check(inputs, came | {name: wrong}, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaf", ["encode_prompt", "detect"])
 def test_tensorrt_builds_both(exported, tmp_path, leaf):
     trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")

@@ -275,6 +275,7 @@ def test_limits_of_other_configs(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_export_to_plans(tmp_path, request_arguments, ahead):
     """From weights to plans in place of graphs; the second run does nothing."""
     out, lines = tmp_path / "model_repository", []
