@@ -23,7 +23,7 @@ CORES = len(os.sched_getaffinity(0))
 
 def test_what_is_served_now_can_be_chosen() -> None:
     current = settings_of(EMBEDDED_CPU, MODELS)
-    assert current == {"delay": 0, "preferred": 8, "instances": 1, "threads": CORES, "decoders": 1}
+    assert current == {"delay": 0, "preferred": 16, "instances": 1, "threads": CORES, "decoders": 1}
     odd = dict.fromkeys(current, 77)
     assert all(77 in values and len(values) > 2 for values in space_of(odd).values())
 
