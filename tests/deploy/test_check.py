@@ -165,13 +165,13 @@ def test_command_says_so_with_its_exit_code(tmp_path: Path, spoilt: bool, code: 
     toys.place_version(models, 1)
     if spoilt:
         config = models / "crop" / "config.pbtxt"
-        config.write_text(config.read_text().replace("max_batch_size: 64", "max_batch_size: 8"))
+        config.write_text(config.read_text().replace("max_batch_size: 64", "max_batch_size: 32"))
     command = [sys.executable, "-m", "deploy.check", "--model-repository", str(models)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == code
     if spoilt:
         assert done.stderr.splitlines() == [
-            f"{name}: step crop: takes batches of 8, the pipeline of 64" for name in ("ground", "product_image")
+            f"{name}: step crop: takes batches of 32, the pipeline of 64" for name in ("ground", "product_image")
         ]
     else:
         assert done.stdout.startswith("Configs, pipelines and graphs fit, in embedded-cpu")
