@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -100,14 +101,14 @@ class Served:
         return np.frombuffer(response.raw_output_contents[i], np.float32).reshape(response.outputs[i].shape)
 
 
-class Http:
+class Http(ABC):
     """One photo a request over HTTP/1.1 with a kept connection; JSON comes back."""
 
     def __init__(self, port: int, pid: int) -> None:
         self._port, self.pid = port, pid
 
-    def message(self, asks: Sequence[Ask]) -> HttpMessage:
-        raise NotImplementedError
+    @abstractmethod
+    def message(self, asks: Sequence[Ask]) -> HttpMessage: ...
 
     @contextmanager
     def connect(self) -> Iterator[Callable[[HttpMessage], bytes]]:
