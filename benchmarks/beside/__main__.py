@@ -28,6 +28,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -40,6 +42,7 @@ from benchmarks.beside.services import Ask, FastApi, Here, LitServe, Served, Ser
 from benchmarks.in_process import CORES, REPOSITORY, InProcess
 from benchmarks.retrieval import draw_scenes
 from benchmarks.target import keep, parser_of
+from deploy.profiles import EMBEDDED_CPU, PROFILES
 from deploy.serve import REPOSITORIES, Server
 from training.catalogue.items import TRAINED_TYPES
 
@@ -91,7 +94,8 @@ def measures(clients: int, batch: int, in_flight: int, photos: int) -> dict[str,
 def services_of(repository: Path, fastapi_threads: int = 0, litserve_workers: int = 1) -> Iterator[dict[str, Service]]:
     """All of them, up and ready; ``fastapi_threads`` are those of an operator, 0 leaves them to ONNX Runtime."""
     with ExitStack() as stack:
-        server = stack.enter_context(Server.start([repository, *REPOSITORIES[1:]]))
+        profile = patient(Path(stack.enter_context(TemporaryDirectory())) / "patient")
+        server = stack.enter_context(Server.start([repository, *REPOSITORIES[1:]], profile=profile))
         channel = stack.enter_context(grpc.insecure_channel(server.grpc_url, [("grpc.max_receive_message_length", -1)]))
         fastapi_options = ("--threads", str(fastapi_threads))
         fastapi = stack.enter_context(running(f"{BESIDE}.fastapi_service", repository, *fastapi_options))
@@ -105,6 +109,14 @@ def services_of(repository: Path, fastapi_threads: int = 0, litserve_workers: in
             "FastAPI": FastApi(*fastapi),
             "LitServe": LitServe(*litserve),
         }
+
+
+def patient(folder: Path) -> Path:
+    """The default profile, but refusing nothing: large models need longer for 32 clients than it lets anybody wait."""
+    copytree(PROFILES / EMBEDDED_CPU, folder)
+    with (folder / "decode.pbtxt").open("a") as fragment:
+        fragment.write('parameters { key: "max_wait_seconds" value: { string_value: "600" } }\n')
+    return folder
 
 
 def run(
