@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from benchmarks.figures import percentiles
 from benchmarks.runs import OK, Request
 
 GROUNDED = ("product_image", "ground")
@@ -116,10 +115,8 @@ def measure(name: str, requests: Sequence[Request], seconds: float) -> float:
 def percentile(requests: Sequence[Request], part: float) -> float:
     """Seconds within which ``part`` percent of the requests were answered; infinite where so many never were."""
     latencies = [request.latency if request.outcome == OK else None for request in requests]
-    if not latencies:
-        return math.nan
-    seconds = np.array([math.inf if latency is None else latency for latency in latencies])
-    return float(np.percentile(seconds, part, method="higher"))
+    seconds = [math.inf if latency is None else latency for latency in latencies]
+    return percentiles(seconds, [part])[0] / 1e3
 
 
 def show(measure: str, value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.serve import Server
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def parser_of(name: str, doc: str | None, *, figures: bool = True, url: bool = True) -> argparse.ArgumentParser:
@@ -42,6 +45,26 @@ def keep(report: dict[str, Any], file: Path | None) -> None:
     """Writes the figures where ``--json`` says."""
     if file:
         file.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def list_photos(folder: Path) -> list[Path]:
+    """Image files at any depth, in the order of their names. Raises SystemExit where there is none."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise SystemExit(f"no photos in {folder}: expected files ending in {', '.join(sorted(SUFFIXES))}")
+    return found
+
+
+def find_photos(folder: Path, default_type: str) -> list[tuple[Path, str]]:
+    """Photos and their prompts, from ``photos.csv`` where there is one. Raises SystemExit where there is no photo."""
+    if (folder / "photos.csv").is_file():
+        with (folder / "photos.csv").open(newline="", encoding="utf-8") as table:
+            photos = [(folder / row["file"], row["product_type"]) for row in csv.DictReader(table)]
+    else:
+        photos = [(path, default_type) for path in list_photos(folder)]
+    if not photos:
+        raise SystemExit(f"{folder / 'photos.csv'} names no photo")
+    return photos
 
 
 @contextmanager

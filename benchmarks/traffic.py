@@ -26,6 +26,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.target import list_photos
 from training.catalogue.items import TRAINED_TYPES, Item, draw_item
 from training.catalogue.scenes import scene
 
@@ -43,7 +44,6 @@ ROOT = Path(__file__).parent.parent
 DRAWN_FOLDER = ROOT / "build/bench/photos"
 MOST_PHOTOS = 2000
 """That are held in memory."""
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -160,11 +160,9 @@ def read_photos(folder: Path) -> dict[str, list[bytes]]:
     Raises SystemExit where there is none.
     """
     found: dict[str, list[bytes]] = {}
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    paths = list_photos(folder)
     for path in paths[:: -(-len(paths) // MOST_PHOTOS) or 1]:
         found.setdefault("" if path.parent == folder else path.parent.name, []).append(path.read_bytes())
-    if not found:
-        raise SystemExit(f"no photos in {folder}: expected files ending in {', '.join(sorted(_SUFFIXES))}")
     return found
 
 

@@ -2,8 +2,9 @@
 
     python -m deploy.audit .venv/lib/python3.11/site-packages .venv/tritonserver
 
-Findings are listed and end with status 1. Where the service that knows them cannot be reached, or knows none of the
-packages (as many mirrors), nothing was audited: that is said, and ends with status 0, so that no build fails for it.
+Findings are listed and end with status 1. Packages that the service does not know, such as local builds, are named.
+Where it cannot be reached, or knows none of the packages (as many mirrors), nothing was audited: that is said, and ends
+with status 0, so that no build fails for it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,15 @@ COMMAND = (sys.executable, "-m", "pip_audit")
 SECONDS = 300.0
 
 
-def audit(folders: Sequence[str], command: Sequence[str] = COMMAND) -> tuple[list[str], str | None]:
-    """Findings, one a line, and why nothing was audited if that is so. ``command`` is pip-audit."""
+class NotAudited(Exception):
+    """Nothing was; the message says why."""
+
+
+def audit(folders: Sequence[str], command: Sequence[str] = COMMAND) -> tuple[list[str], list[str]]:
+    """Findings, and what was not audited with the reason, one a line. ``command`` is pip-audit.
+
+    Raises NotAudited where that is everything.
+    """
     paths = [option for folder in folders for option in ("--path", folder)]
     try:
         done = subprocess.run(
@@ -30,19 +38,19 @@ def audit(folders: Sequence[str], command: Sequence[str] = COMMAND) -> tuple[lis
         )
         packages = json.loads(done.stdout)["dependencies"]
     except subprocess.TimeoutExpired:
-        return [], f"no answer within {SECONDS:.0f} s"
+        raise NotAudited(f"no answer within {SECONDS:.0f} s") from None
     except (ValueError, KeyError):
-        lines = done.stderr.strip().splitlines() or ["pip-audit said nothing"]
-        return [], lines[-1]
-    asked = [package for package in packages if "skip_reason" not in package]
-    if packages and not asked:
-        return [], packages[0]["skip_reason"]
-    return [
+        raise NotAudited((done.stderr.strip() or "pip-audit said nothing").splitlines()[-1]) from None
+    skipped = [package["skip_reason"] for package in packages if "skip_reason" in package]
+    if packages and len(skipped) == len(packages):
+        raise NotAudited(skipped[0])
+    findings = [
         f"{package['name']} {package['version']}: {one['id']}, "
         + (f"fixed in {', '.join(one['fix_versions'])}" if one["fix_versions"] else "not fixed yet")
-        for package in asked
-        for one in package["vulns"]
-    ], None
+        for package in packages
+        for one in package.get("vulns", ())
+    ]
+    return findings, skipped
 
 
 def main(arguments: Sequence[str] | None = None, command: Sequence[str] = COMMAND) -> int:
@@ -50,10 +58,13 @@ def main(arguments: Sequence[str] | None = None, command: Sequence[str] = COMMAN
         prog="python -m deploy.audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", nargs="+", metavar="DIR", help="where packages are installed")
-    findings, hindrance = audit(parser.parse_args(arguments).folders, command)
-    if hindrance:
-        print(f"NOT AUDITED: {hindrance}\nRun `make audit` where pypi.org can be reached.", file=sys.stderr)
+    try:
+        findings, skipped = audit(parser.parse_args(arguments).folders, command)
+    except NotAudited as error:
+        print(f"NOT AUDITED: {error}\nRun `make audit` where pypi.org can be reached.", file=sys.stderr)
         return 0
+    for reason in skipped:
+        print(f"Not audited: {reason}", file=sys.stderr)
     print("\n".join(findings) or "No known vulnerabilities")
     return 1 if findings else 0
 
