@@ -14,8 +14,9 @@
     latency      milliseconds of one photo, one client
     offline      photos a second in batches (served and in process)
 
-All run the same weights on the same photos. Services take turns, so that what else the machine does hits them alike;
-ratios are taken turn by turn. Nobody wins by being wrong: every embedding is compared with the one made in process.
+All run the same weights on the same photos. Services take turns, so that what else the machine does hits them alike,
+and sleep between them; ratios are taken turn by turn. The server refuses nothing here, as the others do not. Nobody
+wins by being wrong: every embedding is compared with the one made in process.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ def run(
             # Another one begins each time, so that none always follows the same neighbour's heat.
             for service in rotated(measure.services, turn):
                 clients = 1 if service in HERE else measure.clients
-                found = take_turn(services[service], [asks[i] for i in wanted], clients, measure.batch)
+                with services[service].awake():
+                    found = take_turn(services[service], [asks[i] for i in wanted], clients, measure.batch)
                 cosines[service] = min(cosines[service], float((found.embeddings * expected[wanted]).sum(1).min()))
                 if turn:
                     taken[service].append(found)
@@ -159,8 +161,7 @@ def figures_of(measure: Measure, taken: Mapping[str, Sequence[Turn]]) -> dict[st
     """Per service the rate and the latency, per pair the ratio: of rates, or of latencies where one client asks."""
     one_by_one = measure.clients == measure.batch == 1
     scores = {
-        name: [percentile([turn], 50) if one_by_one else turn.rate for turn in turns]
-        for name, turns in taken.items()
+        name: [percentile([turn], 50) if one_by_one else turn.rate for turn in turns] for name, turns in taken.items()
     }
     found: dict[str, Any] = {"clients": measure.clients, "batch": measure.batch, "photos a turn": measure.photos}
     found["services"] = {
