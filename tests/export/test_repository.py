@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from deploy.serve import require_artefacts
+from export import repository
 from export.__main__ import main
-from export.errors import SourceError
+from export.errors import RepositoryError, SourceError
 from export.install import ARCHIVE, install, pack
 from export.repository import ARTEFACTS, put_in_place, read_manifest, read_served, staging, write_manifest
 
@@ -139,6 +140,21 @@ def test_a_staged_version_is_served_once_it_is_told(tmp_path, capsys):
     ]
 
 
+def test_a_staging_that_breaks_off_leaves_what_is_served(tmp_path, monkeypatch, capsys):
+    place(tmp_path, 1)
+    served = snapshot(tmp_path)
+
+    def refuse(new: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(target))
+
+    monkeypatch.setattr(repository, "move", refuse)
+    with pytest.raises(RepositoryError, match=r"version 2 of .* is incomplete now, export again"):
+        place(tmp_path, 2, serve=False)
+    assert snapshot(tmp_path) == served
+    assert main(["use", "--version", "2", "--out", str(tmp_path)]) == 1
+    assert "holds no complete version 2, only 1" in capsys.readouterr().err
+
+
 def test_a_version_that_is_placed_again_takes_the_code_as_it_is_now(tmp_path):
     place(tmp_path, 1)
     (tmp_path / "tokenize" / "1" / "model.py").write_text("# the leaf")
@@ -148,7 +164,7 @@ def test_a_version_that_is_placed_again_takes_the_code_as_it_is_now(tmp_path):
     assert (tmp_path / "tokenize" / "2" / "model.py").read_text() == "# the leaf, mended"
 
 
-def place(repository: Path, version: int, serve: bool = True) -> None:
+def place(out: Path, version: int, serve: bool = True) -> None:
     """One leaf, as an export would."""
     content = b"{}"
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "parity": {}}
@@ -158,10 +174,10 @@ def place(repository: Path, version: int, serve: bool = True) -> None:
         "detector_side": 320,
         "leaves": {"tokenize": entry},
     }
-    with staging(repository) as staged:
+    with staging(out) as staged:
         (staged / "tokenize").mkdir()
         (staged / "tokenize" / "tokenizer.json").write_bytes(content)
-        put_in_place(staged, repository, version, manifest["leaves"], write_manifest(manifest), serve)
+        put_in_place(staged, out, version, manifest["leaves"], write_manifest(manifest), serve)
 
 
 def test_staging_cleans_up_after_an_interrupted_run(tmp_path):
