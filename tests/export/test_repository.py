@@ -167,17 +167,17 @@ def test_a_version_that_is_placed_again_takes_the_code_as_it_is_now(tmp_path):
 def place(out: Path, version: int, serve: bool = True) -> None:
     """One leaf, as an export would."""
     content = b"{}"
-    entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "parity": {}}
+    leaves = {"tokenize": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "parity": {}}}
     manifest = {
         "version": version,
         "request": {"settings": {"threshold": 0.2}},
         "detector_side": 320,
-        "leaves": {"tokenize": entry},
+        "leaves": leaves,
     }
     with staging(out) as staged:
         (staged / "tokenize").mkdir()
         (staged / "tokenize" / "tokenizer.json").write_bytes(content)
-        put_in_place(staged, out, version, manifest["leaves"], write_manifest(manifest), serve)
+        put_in_place(staged, out, version, leaves, write_manifest(manifest), serve)
 
 
 def test_staging_cleans_up_after_an_interrupted_run(tmp_path):
