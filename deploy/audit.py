@@ -13,48 +13,58 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 COMMAND = (sys.executable, "-m", "pip_audit")
 SECONDS = 300.0
 
 
-def audit(folders: Sequence[str], command: Sequence[str] = COMMAND) -> tuple[list[str], str | None]:
-    """Findings, one a line, and why nothing was audited if that is so. ``command`` is pip-audit."""
+class NotAudited(Exception):
+    """Says why."""
+
+
+def audit(folders: Sequence[str], command: Sequence[str] = COMMAND, seconds: float = SECONDS) -> list[dict[str, Any]]:
+    """What pip-audit, which is ``command``, says of each package in ``folders``. Raises NotAudited."""
     paths = [option for folder in folders for option in ("--path", folder)]
     try:
         done = subprocess.run(
             [*command, "--format=json", "--progress-spinner=off", *paths],
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=seconds,
         )
-        packages = json.loads(done.stdout)["dependencies"]
+        packages: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
     except subprocess.TimeoutExpired:
-        return [], f"no answer within {SECONDS:.0f} s"
+        raise NotAudited(f"no answer within {seconds:g} s") from None
     except (ValueError, KeyError):
         lines = done.stderr.strip().splitlines() or ["pip-audit said nothing"]
-        return [], lines[-1]
-    asked = [package for package in packages if "skip_reason" not in package]
-    if packages and not asked:
-        return [], packages[0]["skip_reason"]
-    return [
-        f"{package['name']} {package['version']}: {one['id']}, "
-        + (f"fixed in {', '.join(one['fix_versions'])}" if one["fix_versions"] else "not fixed yet")
-        for package in asked
-        for one in package["vulns"]
-    ], None
+        raise NotAudited(lines[-1]) from None
+    if not packages:
+        raise NotAudited(f"no packages in {', '.join(folders)}")
+    if all("skip_reason" in package for package in packages):
+        raise NotAudited(packages[0]["skip_reason"])
+    return packages
 
 
-def main(arguments: Sequence[str] | None = None, command: Sequence[str] = COMMAND) -> int:
+def main(arguments: Sequence[str] | None = None, command: Sequence[str] = COMMAND, seconds: float = SECONDS) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m deploy.audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", nargs="+", metavar="DIR", help="where packages are installed")
-    findings, hindrance = audit(parser.parse_args(arguments).folders, command)
-    if hindrance:
+    try:
+        packages = audit(parser.parse_args(arguments).folders, command, seconds)
+    except NotAudited as hindrance:
         print(f"NOT AUDITED: {hindrance}\nRun `make audit` where pypi.org can be reached.", file=sys.stderr)
         return 0
+    known = [package for package in packages if "skip_reason" not in package]
+    findings = [
+        f"{package['name']} {package['version']}: {one['id']}, "
+        + (f"fixed in {', '.join(one['fix_versions'])}" if one["fix_versions"] else "not fixed yet")
+        for package in known
+        for one in package["vulns"]
+    ]
     print("\n".join(findings) or "No known vulnerabilities")
+    print(f"{len(known)} of {len(packages)} packages are known to the service")
     return 1 if findings else 0
 
 
