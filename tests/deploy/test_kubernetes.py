@@ -285,6 +285,18 @@ def test_one_autoscaler_scales_the_deployment(name: str) -> None:
     assert "replicas" not in deployment["spec"]
 
 
+def test_images_have_the_package_of_the_agent_s_cache() -> None:
+    """Without it the model does not load, and with it no pod."""
+    variables = next(pods("gpu and agent and tls"))["containers"][0]["env"]
+    (cache,) = [one["value"] for one in variables if one["name"] == "VLCLIP_AGENT_CACHE"]
+    package = cache.partition("://")[0]
+    extra = re.search(r"^agent = \[(.*)\]$", (serve.ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert extra
+    assert f'"{package}>=' in extra[1]
+    for file in ("Dockerfile", "Dockerfile.cpu"):
+        assert "'.[serve,agent]'" in (serve.ROOT / "deploy" / file).read_text()
+
+
 @pytest.mark.parametrize("name", RENDERED)
 def test_no_secret_is_written_down(name: str) -> None:
     assert not of_kind(name, "Secret")
