@@ -90,7 +90,7 @@ check: $(VENV)/.dev  ## ruff and mypy
 
 audit: $(VENV)/.demo  ## known vulnerabilities of what is installed; passes with a warning where pypi.org cannot be reached
 	@test -d $(VENV)/audit || $(BIN)/python -m venv $(VENV)/audit
-	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit || echo "NOT AUDITED: pip-audit cannot be installed" >&2
+	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 --timeout 10 pip-audit || echo "NOT AUDITED: pip-audit cannot be installed" >&2
 	@! $(VENV)/audit/bin/python -c "import pip_audit" 2>/dev/null || \
 	  $(VENV)/audit/bin/python -m deploy.audit $(wildcard $(VENV)/lib/python3*/site-packages) $(VENV)/tritonserver
 

@@ -2,8 +2,9 @@
 
     python -m deploy.audit .venv/lib/python3.11/site-packages .venv/tritonserver
 
-Findings are listed and end with status 1. Where the service that knows them cannot be reached, or knows none of the
-packages (as many mirrors), nothing was audited: that is said, and ends with status 0, so that no build fails for it.
+Findings are listed and end with status 1; packages that the service does not know are named. Where the service cannot
+be reached, or knows none of the packages (as many mirrors), nothing was audited: that is said, and ends with status 0,
+so that no build fails for it.
 """
 
 from __future__ import annotations
