@@ -1,15 +1,16 @@
 """Load tests in one command: what a server takes, how it answers then, and a report.
 
-    python -m benchmarks.load                                        a server of its own, four runs, under 3 minutes
+    python -m benchmarks.load                                        a server of its own, five runs, under 3 minutes
     python -m benchmarks.load --target host:8001 --rate 40           one run against any server, 40 requests a second
     python -m benchmarks.load --target host:8001 --rate 40 --slo "p99=50ms error-rate=0.1%" --duration 600
     python -m benchmarks.load --target host:8001 --rate 200 --shape steps          up to 200 a second, to find the knee
     python -m benchmarks.load --target host:8001 --rate 40 --users 8               and 8 users who wait for answers
 
-Without --rate and --users it finds the knee of this machine in steps, and then compares a steady open loop at 60 % of
-that rate with a closed loop of as many users as then were waiting, and lets a spike of twice the knee pass. Every run
+Without --rate and --users it takes five runs: concurrency, a closed loop of 1 to 8 users, for what the server takes;
+steps, an open loop of rising rates, for the knee; steady, an open loop at 60 % of the knee; closed, beside it, a closed
+loop of as many users as then were waiting; and spike, an open loop that goes up to twice the knee and back. Every run
 is one of Locust's (benchmarks/locustfile.py), headless, with the server's own statistics read before and after it.
-SLOs are judged in every run of --rate or --users, and of the four in the steady one; the exit code is 1 if one broke.
+SLOs are judged in every run of --rate or --users, and of the five in the steady one; the exit code is 1 if one broke.
 """
 
 from __future__ import annotations
@@ -17,12 +18,9 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from shutil import rmtree
 
@@ -30,12 +28,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import figures, report, slo, truth
-from benchmarks.callers import Callers
 from benchmarks.figures import Part
 from benchmarks.runs import MISSED, read_requests, read_run
 from benchmarks.schedule import SECONDS
 from benchmarks.target import checked
-from benchmarks.traffic import MIX, PIPELINES, Traffic, drawn_photos, parse_shares, require_folder
+from benchmarks.traffic import MIX, PIPELINES, drawn_photos, parse_shares, require_folder
 from deploy.serve import Server
 
 ROOT = Path(__file__).parent.parent
@@ -44,9 +41,10 @@ STEADY, SPIKE = 0.6, 2.0
 """Times the knee."""
 TOP = 1.4
 """Times what a closed loop got out of the server, where the steps end."""
-USERS = 4
+USERS = 8
+"""At most, of the first closed loop."""
 WARM_UP, DEADLINE = 3.0, 5.0
-NAMES = ("steps", "steady", "closed", "spike", "soak")
+NAMES = ("concurrency", "steps", "steady", "closed", "spike", "soak")
 console = Console()
 
 
@@ -95,14 +93,15 @@ def run(target: Target, name: str, *options: str, slos: Sequence[str] = ()) -> P
     return whole
 
 
-def take_four(target: Target, seconds: float, slos: Sequence[str]) -> None:
-    """Steps, a steady open loop, a closed one beside it, and a spike."""
-    capacity = try_out(target)
-    say(f"steps: up to {TOP * capacity:.3g} requests a second, {2 * seconds:.0f} s")
+def take_five(target: Target, seconds: float, slos: Sequence[str]) -> None:
+    """Users in steps, rates in steps, a steady open loop, a closed one beside it, and a spike."""
     options = ("--deadline", str(DEADLINE))
+    say(f"concurrency: 1 to {USERS} users, {seconds:.0f} s")
+    run(target, "concurrency", *_closed("steps", USERS, seconds), *options)
+    capacity = max(part.achieved for part in _steps_of(target, "concurrency"))
+    say(f"steps: up to {TOP * capacity:.3g} requests a second, {2 * seconds:.0f} s")
     run(target, "steps", *_open("steps", TOP * capacity, 2 * seconds), *options)
-    folder = target.out / "steps"
-    found = figures.knee(figures.steps(read_run(folder), read_requests(folder)))
+    found = figures.knee(_steps_of(target, "steps"))
     knee = found.planned if found else TOP * capacity / 4
     rate = STEADY * knee
     say(f"the knee is at {knee:.3g} requests a second" if found else "no knee: the lowest step is beyond it")
@@ -134,24 +133,9 @@ def _closed(shape: str, users: int, seconds: float) -> list[str]:
     return ["--loop", "closed", "--shape", shape, "-u", str(users), "-t", f"{seconds:.0f}s"]
 
 
-def try_out(target: Target, warm_up: float = 1.0, seconds: float = 3.0) -> float:
-    """Requests a second that a few users get answered: about what the server takes. Raises SystemExit for none."""
-    traffic, numbers, callers = Traffic(target.photos, mix=target.mix), count(), Callers(target.grpc_url, DEADLINE)
-    begun = time.perf_counter() + warm_up
-
-    def work() -> int:
-        done = 0
-        while (now := time.perf_counter()) < begun + seconds:
-            answer = callers.send(traffic.ask(next(numbers)))
-            if answer.error:
-                raise SystemExit(f"{target.grpc_url} does not answer: {answer.error}")
-            done += now >= begun
-        return done
-
-    with ThreadPoolExecutor(USERS) as pool:
-        done = sum(future.result() for future in [pool.submit(work) for _ in range(USERS)])
-    callers.close()
-    return done / seconds
+def _steps_of(target: Target, name: str) -> list[Part]:
+    """What each step of a run came to."""
+    return figures.steps(read_run(target.out / name), read_requests(target.out / name))
 
 
 def say(what: str) -> None:
@@ -198,7 +182,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics", help="its metrics (http://HOST:8002/metrics)")
     parser.add_argument("--rate", type=float, help="requests a second of an open loop")
     parser.add_argument("--users", type=int, help="of a closed loop")
-    parser.add_argument("--duration", type=float, help=f"seconds of a run ({DURATION:.0f} each for the four)")
+    parser.add_argument("--duration", type=float, help=f"seconds of a run ({DURATION:.0f}; of the five, steps takes twice that)")
     parser.add_argument("--shape", choices=tuple(SECONDS), default="steady", help="of the load (%(default)s)")
     parser.add_argument("--slo", action="append", default=[], type=checked(slo.parse_all), help=f"such as {slo.FORMS}")
     parser.add_argument("--photos", type=checked(require_folder), help="FOLDER/TYPE/*.jpg (default: drawn ones)")
@@ -219,7 +203,7 @@ def main() -> None:
         if args.rate or args.users:
             take_asked(target, args)
         else:
-            take_four(target, args.duration or DURATION, args.slo)
+            take_five(target, args.duration or DURATION, args.slo)
     page = report.write(args.out)
     held = show(args.out)
     console.print(f"\nLook at it: [bold]{page.resolve().as_uri()}", soft_wrap=True)

@@ -114,7 +114,8 @@ class Shape(LoadTestShape):
         if plan.loop == "open":
             return len(plan.processes), 100, [OpenLoop]
         second = now() - conductor.begun - plan.warm_up if conductor else 0.0
-        return round(level_at(plan.steps, second)), 100, [ClosedLoop]
+        # Half a second ahead, because Locust asks about once a second: so users change at the second nearest to a step.
+        return round(level_at(plan.steps, second + 0.5)), 100, [ClosedLoop]
 
 
 class Conductor:
@@ -198,9 +199,9 @@ def make_plan(runner: Any) -> Plan:
         processes = [runner.client_id]
     seconds = float(options.run_time or SECONDS[options.shape])
     level = options.rate if options.loop == "open" else float(options.num_users or 1)
-    steps = shape_steps(options.shape, level, seconds, options.spike)
+    steps = shape_steps(options.loop, options.shape, level, seconds, options.spike)
     if options.loop == "closed":
-        steps = [(at, float(max(1, round(users)))) for at, users in steps]
+        steps = [(float(round(at)), float(max(1, round(users)))) for at, users in steps]
     return Plan(
         url=(runner.environment.host or "localhost:8001").removeprefix("grpc://").removeprefix("http://"),
         loop=options.loop,
