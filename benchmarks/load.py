@@ -148,7 +148,7 @@ def show(out: Path) -> bool:
     table.add_column("")
     for column in ("offered/s", "answered/s", "p50", "p95", "p99", "failed", "missed"):
         table.add_column(column, justify="right")
-    sentences, generator_cores = [], 0.0
+    sentences, notes, generator_cores = [], [], 0.0
     for folder in sorted((file.parent for file in out.glob("*/run.json")), key=lambda one: read_run(one).started):
         if folder.name not in NAMES:
             continue
@@ -162,6 +162,8 @@ def show(out: Path) -> bool:
             f"{100 * figures.failed_share(part.outcomes, MISSED):.1f} %",
         )
         generator_cores = max(generator_cores, made.generator_cores)
+        if found := truth.read(folder):
+            notes += found.notes
         for one in made.slos:
             sentences.append((one["held"], f"{made.name}: {slo.sentence(slo.parse(one['slo']), one['measured'])}"))
     console.print(table)
@@ -169,6 +171,8 @@ def show(out: Path) -> bool:
         f"Open loops count from the schedule. The first {WARM_UP:g} s of a run were warm-up. The load generator took "
         f"{generator_cores:.2f} cores at most."
     )
+    for note in dict.fromkeys(notes):
+        console.print(f"The server did not tell all: {note}", style="yellow", highlight=False, markup=False)
     for held, sentence in sentences:
         console.print(sentence, style="green" if held else "bold red", highlight=False)
     return all(held for held, _ in sentences)

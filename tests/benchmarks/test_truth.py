@@ -176,6 +176,28 @@ def test_what_is_closed_is_said_and_the_rest_is_told(toy_repositories: list[Path
     assert [note.partition(":")[0] for note in nothing["closed"]] == ["no metrics", "no statistics"]
 
 
+def test_statistics_that_are_closed_are_read_with_the_admin_key(
+    toy_repositories: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where other machines can ask, as deploy.serve closes them."""
+    monkeypatch.setenv("VLCLIP_ADMIN_KEY", "of-the-operator")
+    with Server.start(toy_repositories, host="0.0.0.0") as server:
+        ask(server, 1)
+        found = truth.snapshot(server.grpc_url, server.metrics_url)
+        assert found["closed"] == []
+        assert found["models"]["decode/1"]["batches"]["2"] == 1
+        monkeypatch.setenv("VLCLIP_ADMIN_KEY", "guessed")
+        (note,) = truth.snapshot(server.grpc_url, server.metrics_url)["closed"]
+        assert note.startswith("no statistics: the key in VLCLIP_ADMIN_KEY is not the server's admin key, so times are")
+        monkeypatch.delenv("VLCLIP_ADMIN_KEY")
+        before = truth.snapshot(server.grpc_url, server.metrics_url)
+        ask(server, 1)
+        closed = truth.difference(before, truth.snapshot(server.grpc_url, server.metrics_url))
+    assert len(closed.notes) == 1
+    assert "closed to callers without the server's admin key, set VLCLIP_ADMIN_KEY to it" in closed.notes[0]
+    assert next(stage for stage in closed.stages if stage.name == "decode").requests == 1
+
+
 def test_a_server_that_is_not_there_is_said_so():
     found = truth.snapshot("127.0.0.1:1", "http://127.0.0.1:1/metrics")
     assert found["models"] == found["gauges"] == {}
