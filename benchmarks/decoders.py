@@ -27,9 +27,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.parity import find_photos
 from benchmarks.retrieval import box_iou, draw_scenes
-from benchmarks.target import keep, parser_of, served
+from benchmarks.target import find_photos, keep, parser_of, served
 from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client, ImageEmbeddings
 

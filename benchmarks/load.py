@@ -9,7 +9,8 @@
 Without --rate and --users it takes five runs: concurrency, a closed loop of 1 to 8 users, for what the server takes;
 steps, an open loop of rising rates, for the knee; steady, an open loop at 60 % of the knee; closed, beside it, a closed
 loop of as many users as then were waiting; and spike, an open loop that goes up to twice the knee and back. Every run
-is one of Locust's (benchmarks/locustfile.py), headless, with the server's own statistics read before and after it.
+is one of Locust's (benchmarks/locustfile.py), headless, with the server's own statistics read before and after it,
+and with the key in VLCLIP_ADMIN_KEY where they are closed to others.
 SLOs are judged in every run of --rate or --users, and of the five in the steady one; the exit code is 1 if one broke.
 """
 
@@ -186,7 +187,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics", help="its metrics (http://HOST:8002/metrics)")
     parser.add_argument("--rate", type=float, help="requests a second of an open loop")
     parser.add_argument("--users", type=int, help="of a closed loop")
-    parser.add_argument("--duration", type=float, help=f"seconds of a run ({DURATION:.0f}; of the five, steps takes twice that)")
+    parser.add_argument("--duration", type=float, help=f"seconds of a run ({DURATION:.0f}; twice for steps)")
     parser.add_argument("--shape", choices=tuple(SECONDS), default="steady", help="of the load (%(default)s)")
     parser.add_argument("--slo", action="append", default=[], type=checked(slo.parse_all), help=f"such as {slo.FORMS}")
     parser.add_argument("--photos", type=checked(require_folder), help="FOLDER/TYPE/*.jpg (default: drawn ones)")

@@ -174,19 +174,15 @@ def stages(name: str, models: Sequence[Model]) -> str:
     """Bars of queue, compute and copies."""
     with canvas(name, 0.9 + 0.34 * len(models)) as drawn:
         axes = drawn.axes[0]
-        left = np.zeros(len(models))
-        rows = np.arange(len(models))
-        for label, colour, values in (
+        layers = [
             ("queue", AMBER, [model.queue_ms for model in models]),
             ("compute", BLUE, [model.compute_ms for model in models]),
             ("copies", RED, [model.copies_ms for model in models]),
-        ):
-            axes.barh(rows, values, 0.62, left, color=colour, label=label)
-            left += values
-        for row, total in zip(rows, left, strict=True):
-            axes.annotate(number(total), (total, row), (4, 0), textcoords="offset points", va="center", color=INK)
-        _rows(axes, [model.name for model in models])
-        axes.set_xlim(0, 1.12 * float(left.max()) or 1)
+        ]
+        ends = _stacked_bars(axes, models, layers)
+        for row, end in enumerate(ends):
+            axes.annotate(number(end), (end, row), (4, 0), textcoords="offset points", va="center", color=INK)
+        axes.set_xlim(0, 1.12 * float(ends.max()) or 1)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axes.set_xlabel("ms a request")
         _legend(axes)
@@ -197,15 +193,11 @@ def batches(name: str, models: Sequence[Model]) -> str:
     """Of each stage's items, the share that ran in batches of each size."""
     with canvas(name, 0.9 + 0.34 * len(models)) as drawn:
         axes = drawn.axes[0]
-        left = np.zeros(len(models))
-        rows = np.arange(len(models))
+        layers = []
         for shade, (least, most) in zip(SHADES, BATCHES, strict=True):
-            shares = np.array([_share(model.batches, least, most) for model in models])
-            if shares.any():
-                label = f"{least}" if least == most else f"{least} to {most}" if most < math.inf else f"{least} or more"
-                axes.barh(rows, shares, 0.62, left, color=shade, label=label)
-            left += shares
-        _rows(axes, [model.name for model in models])
+            label = f"{least}" if least == most else f"{least} to {most}" if most < math.inf else f"{least} or more"
+            layers.append((label, shade, [_share(model.batches, least, most) for model in models]))
+        _stacked_bars(axes, models, [layer for layer in layers if any(layer[2])])
         axes.set_xlim(0, 100)
         axes.set_xlabel("% of the items")
         _legend(axes, title="batch of")
@@ -288,11 +280,17 @@ def _legend(axes: Any, **options: Any) -> None:
         axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0, **options)
 
 
-def _rows(axes: Any, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names, color=INK)
+def _stacked_bars(axes: Any, models: Sequence[Model], layers: Sequence[tuple[str, str, list[float]]]) -> np.ndarray:
+    """A bar of each model; where they end. A layer is (label, colour, values)."""
+    ends = np.zeros(len(models))
+    for label, colour, values in layers:
+        axes.barh(range(len(models)), values, 0.62, ends, color=colour, label=label)
+        ends += values
+    axes.set_yticks(range(len(models)), [model.name for model in models], color=INK)
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
+    return ends
 
 
 def _share(batches: Mapping[int, int], least: float, most: float) -> float:

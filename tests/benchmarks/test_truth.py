@@ -185,7 +185,7 @@ def test_statistics_that_are_closed_are_read_with_the_admin_key(
         ask(server, 1)
         found = truth.snapshot(server.grpc_url, server.metrics_url)
         assert found["closed"] == []
-        assert found["models"]["decode/1"]["batches"]["2"] == 1
+        assert found["models"]["decode/1"]["batches"]["2"] >= 1
         monkeypatch.setenv("VLCLIP_ADMIN_KEY", "guessed")
         (note,) = truth.snapshot(server.grpc_url, server.metrics_url)["closed"]
         assert note.startswith("no statistics: the key in VLCLIP_ADMIN_KEY is not the server's admin key, so times are")
