@@ -103,16 +103,16 @@ def take_five(target: Target, seconds: float, slos: Sequence[str]) -> None:
     say(f"steps: up to {TOP * capacity:.3g} requests a second, {2 * seconds:.0f} s")
     run(target, "steps", *_open("steps", TOP * capacity, 2 * seconds), *options)
     found = figures.knee(_steps_of(target, "steps"))
-    knee = found.planned if found else TOP * capacity / 4
+    knee = found.offered if found else TOP * capacity / 4
     rate = STEADY * knee
     say(f"the knee is at {knee:.3g} requests a second" if found else "no knee: the lowest step is beyond it")
     say(f"steady: {rate:.3g} requests a second, {seconds:.0f} s")
     steady = run(target, "steady", *_open("steady", rate, seconds), *options, slos=slos)
     users = max(1, round(steady.achieved * steady.p50 / 1e3)) if steady.achieved else 1
-    say(f"closed: {users} users, {seconds:.0f} s")
+    say(f"closed: {users} user{'s' * (users > 1)}, {seconds:.0f} s")
     run(target, "closed", *_closed("steady", users, seconds), *options)
     say(f"spike: {rate:.3g} requests a second, and {SPIKE * knee:.3g} in the middle, {seconds:.0f} s")
-    run(target, "spike", *_open("spike", rate, seconds), "--spike", str(SPIKE / STEADY), *options)
+    run(target, "spike", *_open("spike", rate, seconds), "--spike", f"{SPIKE / STEADY:g}", *options)
 
 
 def take_asked(target: Target, args: argparse.Namespace) -> None:
@@ -127,7 +127,7 @@ def take_asked(target: Target, args: argparse.Namespace) -> None:
 
 
 def _open(shape: str, rate: float, seconds: float) -> list[str]:
-    return ["--loop", "open", "--shape", shape, "--rate", str(rate), "-t", f"{seconds:.0f}s"]
+    return ["--loop", "open", "--shape", shape, "--rate", f"{rate:g}", "-t", f"{seconds:.0f}s"]
 
 
 def _closed(shape: str, users: int, seconds: float) -> list[str]:

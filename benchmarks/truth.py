@@ -207,13 +207,15 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> Truth:
 
 
 def parse_metrics(text: str) -> list[Sample]:
-    """The samples of Prometheus' text, in which counters have lost the ending ``_total`` if they had it."""
+    """The samples of Prometheus' text, in which counters have lost the ending ``_total`` if they had it.
+
+    Without buckets and percentiles, which are many, and Triton's summaries, which count what its statistics count.
+    """
     samples = []
     for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            # A summary's percentiles are of its last requests.
-            goes_down = family.type in ("gauge", "unknown") or "quantile" in sample.labels
-            if not math.isnan(sample.value):
+        goes_down = family.type in ("gauge", "unknown")
+        for sample in family.samples if not family.name.endswith("_summary_us") else ():
+            if not math.isnan(sample.value) and not {"le", "quantile"} & sample.labels.keys():
                 name = sample.name if goes_down else sample.name.removesuffix("_total")
                 samples.append(Sample(name, dict(sample.labels), float(sample.value), goes_down))
     return samples

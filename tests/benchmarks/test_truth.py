@@ -115,6 +115,14 @@ def test_metrics_are_parsed_as_triton_names_them():
 nv_inference_count{model="a",version="1"} 4
 # TYPE vlclip_agent_items_total counter
 vlclip_agent_items_total 3
+# TYPE vlclip_text_tokens histogram
+vlclip_text_tokens_bucket{le="8"} 2
+vlclip_text_tokens_bucket{le="+Inf"} 2
+vlclip_text_tokens_count 2
+vlclip_text_tokens_sum 9
+# TYPE nv_inference_request_summary_us summary
+nv_inference_request_summary_us_count{model="a",version="1"} 4
+nv_inference_request_summary_us{model="a",version="1",quantile="0.5"} 81
 # TYPE nv_gpu_power_usage gauge
 nv_gpu_power_usage{gpu_uuid="x"} NaN
 # TYPE nv_cpu_utilization gauge
@@ -124,6 +132,8 @@ nv_cpu_utilization 0.5
     assert [(str(one), one.value, one.goes_down) for one in samples] == [
         ('nv_inference_count{model="a",version="1"}', 4, False),
         ("vlclip_agent_items", 3, False),
+        ("vlclip_text_tokens_count", 2, False),
+        ("vlclip_text_tokens_sum", 9, False),
         ("nv_cpu_utilization", 0.5, True),
     ]
     assert truth.parse_metrics("") == []
