@@ -187,9 +187,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics", help="its metrics (http://HOST:8002/metrics)")
     parser.add_argument("--rate", type=float, help="requests a second of an open loop")
     parser.add_argument("--users", type=int, help="of a closed loop")
-    parser.add_argument("--duration", type=float, help=f"seconds of a run ({DURATION:.0f}; twice for steps)")
+    parser.add_argument(
+        "--duration", type=float, help=f"seconds of a run (of the five {DURATION:.0f}, of steps {2 * DURATION:.0f})"
+    )
     parser.add_argument("--shape", choices=tuple(SECONDS), default="steady", help="of the load (%(default)s)")
-    parser.add_argument("--slo", action="append", default=[], type=checked(slo.parse_all), help=f"such as {slo.FORMS}")
+    parser.add_argument("--slo", action="append", default=[], type=checked(slo.parse_all), help=slo.HELP)
     parser.add_argument("--photos", type=checked(require_folder), help="FOLDER/TYPE/*.jpg (default: drawn ones)")
     parser.add_argument(
         "--mix", default=MIX, type=checked(lambda text: parse_shares(text, PIPELINES)), help="pipelines (%(default)s)"
