@@ -89,7 +89,8 @@ def parse_batches(text: str) -> dict[int, float]:
 class Traffic:
     """Requests by their number. ``photos`` is a folder; a photo in a subfolder is asked for as what that is named.
 
-    Photos at its top are asked for as types of the catalogue. Texts are always of the catalogue.
+    Photos at its top are asked for as types of the catalogue, unless ``photos.csv`` says what they show. Texts are
+    always of the catalogue.
     """
 
     def __init__(self, photos: Path, seed: int = 0, mix: str = MIX, batches: str = BATCHES, clients: str = CLIENT_MIX):
@@ -157,8 +158,7 @@ def zipf(names: Sequence[str]) -> dict[str, float]:
 def read_photos(folder: Path) -> dict[str, list[bytes]]:
     """Files by what ``photos.csv`` says they show, else by the name of their subfolder, "" for those at the top.
 
-    Of very many, some from everywhere.
-    Raises SystemExit where there is none.
+    Of very many, some from everywhere. Raises SystemExit where there is none.
     """
     found: dict[str, list[bytes]] = {}
     photos = find_photos(folder, "")
