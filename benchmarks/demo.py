@@ -28,7 +28,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.ablation import ranks
-from benchmarks.target import list_photos, parser_of, served
+from benchmarks.target import find_photos, parser_of, served
 from training.catalogue.items import TRAINED_TYPES, Item, draw_item
 from training.catalogue.scenes import scene
 from vlclip import Client, ImageEmbeddings, Status
@@ -104,10 +104,10 @@ def draw_catalogue(folder: Path, count: int) -> list[Entry]:
 def copy_photos(folder: Path, source: Path, product_type: str) -> list[Entry]:
     """The user's photos, copied beside the page. Raises SystemExit where there is none."""
     entries = []
-    for index, path in enumerate(list_photos(source)):
+    for index, (path, prompt) in enumerate(find_photos(source, product_type)):
         target = folder / f"{index:04d}-{path.name}"
         shutil.copyfile(path, target)
-        entries.append(Entry(target, product_type))
+        entries.append(Entry(target, prompt))
     return entries
 
 

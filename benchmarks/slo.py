@@ -20,6 +20,8 @@ from benchmarks.runs import OK, Request
 
 GROUNDED = ("product_image", "ground")
 FORMS = "p99=50ms, p99.9=1s, error-rate=0.1%, fallback-rate=5% or throughput=40"
+HELP = "such as p99=50ms, throughput=40 or error-rate=0.001 (benchmarks/slo.py)"
+"""Of an option, whose text cannot have a percent sign."""
 _UNITS = {"ms": 1e-3, "s": 1.0, "%": 0.01, "/s": 1.0, "": 1.0}
 
 

@@ -1,4 +1,4 @@
-"""What benchmarks share: their options, and the server that they talk to."""
+"""What benchmarks share: their options, the photos of a folder, and the server that they talk to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from deploy.serve import Server
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def parser_of(name: str, doc: str | None, *, figures: bool = True, url: bool = True) -> argparse.ArgumentParser:
@@ -41,30 +41,23 @@ def checked(parse: Callable[[str], Any]) -> Callable[[str], str]:
     return check
 
 
-def keep(report: dict[str, Any], file: Path | None) -> None:
-    """Writes the figures where ``--json`` says."""
-    if file:
-        file.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def list_photos(folder: Path) -> list[Path]:
-    """Image files at any depth, in the order of their names. Raises SystemExit where there is none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise SystemExit(f"no photos in {folder}: expected files ending in {', '.join(sorted(SUFFIXES))}")
-    return found
-
-
 def find_photos(folder: Path, default_type: str) -> list[tuple[Path, str]]:
     """Photos and their prompts, from ``photos.csv`` where there is one. Raises SystemExit where there is no photo."""
     if (folder / "photos.csv").is_file():
         with (folder / "photos.csv").open(newline="", encoding="utf-8") as table:
             photos = [(folder / row["file"], row["product_type"]) for row in csv.DictReader(table)]
     else:
-        photos = [(path, default_type) for path in list_photos(folder)]
+        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        photos = [(path, default_type) for path in found]
     if not photos:
-        raise SystemExit(f"{folder / 'photos.csv'} names no photo")
+        raise SystemExit(f"no photos in {folder}: expected files ending in {', '.join(sorted(_SUFFIXES))}")
     return photos
+
+
+def keep(report: dict[str, Any], file: Path | None) -> None:
+    """Writes the figures where ``--json`` says."""
+    if file:
+        file.write_text(json.dumps(report, indent=2) + "\n")
 
 
 @contextmanager

@@ -46,7 +46,7 @@ from benchmarks.machine import machine
 from benchmarks.retrieval import draw_scenes
 from benchmarks.runs import OK, Request
 from benchmarks.slo import Slo, parse_all, percentile
-from benchmarks.target import list_photos
+from benchmarks.target import find_photos
 from deploy.embedded import SetupError
 from deploy.profiles import EMBEDDED_CPU, PROFILES, Profile, fragments_of, parse, read_config
 from deploy.serve import REPOSITORIES, ROOT, Server, ServerError, find_home
@@ -352,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     slo: Slo = args.slo
     if args.photos:
-        photos = [path.read_bytes() for path in list_photos(args.photos)]
+        photos = [path.read_bytes() for path, _ in find_photos(args.photos, "")]
     else:
         photos = [photo.jpeg for photo in draw_scenes(32, 5, TRAINED_TYPES)]
     bench = Bench([args.model_repository, args.ensembles], photos, slo, args.concurrency, args.seconds, args.turns)
