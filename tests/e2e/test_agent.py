@@ -154,7 +154,7 @@ def test_a_slow_language_model_leaves_the_server_ready(toy_repositories: list[Pa
     answers: list[object] = []
     with (
         AgentServer(lambda call: Reply(delay=60)) as model,
-        serve(toy_repositories, model, tmp_path) as server,
+        serve(toy_repositories, model, tmp_path, CONCURRENCY="16", CALL_SECONDS="60") as server,
         InferenceServerClient(server.grpc_url) as client,
     ):
         api = Api(server.host, server.ports.http, server.ports.metrics)
