@@ -39,7 +39,12 @@ class TritonPythonModel:
         # Answered later, each by itself, so that no request waits for the slowest product of another.
         self.agent.tokens = self.tokens
         for request in requests:
-            self.waiting.submit(self.answer, request.get_response_sender(), list(items(request)))
+            sender, rows = request.get_response_sender(), [(read(raw), image) for raw, image in items(request)]
+            if any(product for product, _ in rows):
+                self.waiting.submit(self.answer, sender, rows)
+            else:
+                # Probes ask about an empty product: a slow language model is no reason to take a server out.
+                self.answer(sender, rows)
         return None
 
     def compose(self, raw):
@@ -48,8 +53,8 @@ class TritonPythonModel:
 
     def answer(self, sender, rows):
         try:
-            products = [read(raw) for raw, _ in rows]
-            images = self.look(products, [image for _, image in rows])
+            products, images = zip(*rows, strict=True)
+            images = self.look(products, images)
             pending = [
                 product and self.agent.submit(product, image) for product, image in zip(products, images, strict=True)
             ]
