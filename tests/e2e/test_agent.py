@@ -32,7 +32,7 @@ from tests.agent_server import AgentServer, Reply, sensible
 from tests.asking import to_array
 from tests.model_repository.enrich.scripts import bad_day, until
 from tests.pictures import encode, picture
-from vlclip import Client
+from vlclip import Client, OverloadedError
 
 COLOURS = ("red", "blue", "green", "black", "white")
 
@@ -173,3 +173,21 @@ def test_a_slow_language_model_leaves_the_server_ready(toy_repositories: list[Pa
         until(lambda: not ready()[0], 10)
         assert "enriched_text" in ready()[1]
         until(lambda: ready()[0], 60)
+
+
+def test_more_products_than_may_wait_are_refused(
+    toy_repositories: list[Path], model: AgentServer, tmp_path: Path
+) -> None:
+    model.script = lambda call: Reply(sensible(call).content, delay=1.0)
+    with (
+        serve(toy_repositories, model, tmp_path, WAITING="8", CALL_SECONDS="20") as server,
+        Client(server.grpc_url, retry=None) as client,
+        ThreadPoolExecutor(6) as threads,
+    ):
+        first = threads.submit(client.enrich, shop(16), timeout=30)
+        until(lambda: metric(server, "calls_in_flight") > 0)
+        with pytest.raises(OverloadedError, match="overloaded: 16 products wait for the agent, 8 at most: try again"):
+            client.enrich(shop(1, "plate"))
+        # A batch that is larger is not refused for its own size.
+        assert (first.result().status == Outcome.WRITTEN).all()
+        assert (client.enrich(shop(1, "plate"), timeout=30).status == Outcome.WRITTEN).all()

@@ -26,7 +26,7 @@ from enrichment.checks import problems, runs
 from enrichment.compose import compose
 from enrichment.config import Config, ConfigError
 from enrichment.endpoint import Endpoint, EndpointError, Question, Turn
-from enrichment.meter import Meter, Numbers
+from enrichment.meter import Meter
 from enrichment.product import Enriched, Outcome, Product
 from enrichment.tokens import Tokens
 
@@ -64,12 +64,12 @@ class Prompts:
 class Agent:
     """Any number of threads may call ``enrich``; all calls to the endpoint run on one event loop."""
 
-    def __init__(self, config: Config, tokens: Tokens, meter: Meter | None = None) -> None:
+    def __init__(self, config: Config, tokens: Tokens, meter: Meter) -> None:
         """Raises ConfigError or OSError where prompts or cache cannot be used. An endpoint that is down is no error."""
         self.config = config
         self.tokens = tokens
         """To be set anew when the encoder changes."""
-        self.meter = meter or Numbers()
+        self.meter = meter
         self.prompts = Prompts.read(config.prompts)
         self._instructions = {run for prompt in self.prompts.texts.values() for run in runs(prompt)}
         self._endpoint = Endpoint(config, open_cache(config.cache), self.meter)
