@@ -29,7 +29,8 @@ from deploy.canary import (
     pin,
     read_photos,
 )
-from deploy.serve import REPOSITORIES, Server
+from deploy.repositories import REPOSITORIES
+from deploy.server import Server
 from deploy.stubs import find_stubs
 from export.install import main as install
 from export.repository import ARTEFACTS, read_manifest, read_served

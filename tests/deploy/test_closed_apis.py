@@ -18,7 +18,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from tritonclient.utils import InferenceServerException
 
-from deploy.serve import Server
+from deploy.server import Server
 from tests.asking import ask_grpc
 
 KEYS = {"admin-key": "of-the-operator", "shared-memory-key": "of-neighbours"}

@@ -16,10 +16,12 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from deploy import serve
 from deploy.api import LOAD_SECONDS
+from deploy.repositories import ROOT
+from deploy.serve import parse_arguments
+from deploy.server import DRAIN_SECONDS, SHARED_MEMORY_BYTES
 
-FOLDER = Path(serve.__file__).parent / "kubernetes"
+FOLDER = ROOT / "deploy" / "kubernetes"
 VERSIONS = ("1.32", kubernetes_validate.latest_version())
 """Of the API: the oldest that is meant, and the newest whose schemas are here."""
 RENDERED = {
@@ -156,7 +158,7 @@ def test_pods_are_hardened(name: str) -> None:
             assert "emptyDir" in mounts["/tmp"]
             assert mounts["/dev/shm"]["emptyDir"]["medium"] == "Memory"
             shared = int(mounts["/dev/shm"]["emptyDir"]["sizeLimit"].removesuffix("Gi")) << 30
-            assert shared >= serve.SHARED_MEMORY_BYTES
+            assert shared >= SHARED_MEMORY_BYTES
             assert mounts.keys() == {mount["mountPath"] for mount in container["volumeMounts"]}
             assert volumes.keys() == {mount["name"] for mount in container["volumeMounts"]}
         if name != "kserve":
@@ -187,12 +189,12 @@ def test_requests_in_hand_are_answered_before_a_pod_goes(name: str) -> None:
     sleep, seconds = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
     # deploy.serve drains the pipelines, then gives Triton as long again and 10 s.
-    assert pod["terminationGracePeriodSeconds"] >= int(seconds) + 2 * serve.DRAIN_SECONDS + 10
+    assert pod["terminationGracePeriodSeconds"] >= int(seconds) + 2 * DRAIN_SECONDS + 10
 
 
 def test_kserve_gives_as_much_time() -> None:
     (service,) = of_kind("kserve", "InferenceService")
-    assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] >= 2 * serve.DRAIN_SECONDS + 10
+    assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] >= 2 * DRAIN_SECONDS + 10
 
 
 NGC = "ngc-onnxruntime-cuda"
@@ -205,7 +207,7 @@ NGC = "ngc-onnxruntime-cuda"
 def test_arguments_are_those_of_the_server(name: str, field: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = next(pods(name))["containers"][0]["args"]
     monkeypatch.setattr(sys, "argv", ["serve", *arguments])
-    assert getattr(serve.parse_arguments(), field) == value
+    assert getattr(parse_arguments(), field) == value
 
 
 def test_threads_are_as_many_as_the_cores_asked_for() -> None:

@@ -22,7 +22,8 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from deploy.embedded import SetupError
-from deploy.serve import ROOT, Ports, Server, ServerError
+from deploy.repositories import ROOT
+from deploy.server import Ports, Server, ServerError
 from deploy.stubs import SHARED_MEMORY, find_stubs, is_alive
 from export.specs import LEAVES
 from tests.asking import ask_grpc, ask_http

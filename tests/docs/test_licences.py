@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from deploy.serve import ROOT
+from deploy.repositories import ROOT
 
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
 

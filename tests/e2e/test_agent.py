@@ -18,7 +18,7 @@ from enrichment.config import PROMPTS
 from enrichment.product import Outcome
 from PIL import Image
 
-from deploy.serve import Server
+from deploy.server import Server
 from tests.agent_server import AgentServer, Reply, sensible
 from tests.model_repository.enrich.scripts import bad_day, until
 from tests.pictures import encode, picture

@@ -13,7 +13,7 @@ import tritonclient.http
 from PIL import Image
 
 from benchmarks import demo, parity, retrieval
-from deploy.serve import Server
+from deploy.server import Server
 from export.reference import Reference, open_image
 from training.catalogue.items import TRAINED_TYPES
 from training.catalogue.scenes import Photo

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.serve import require_artefacts
+from deploy.repositories import require_artefacts
 from export.__main__ import main
 from export.errors import SourceError
 from export.install import ARCHIVE, install, pack
