@@ -15,7 +15,6 @@ over without dropping a request.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -33,6 +32,7 @@ from deploy.api import FAILURES, LOAD_SECONDS, Api
 from deploy.embedded import SetupError, assemble, find_tritonserver, is_embedded
 from deploy.gpu import gpu_options
 from deploy.hangs import Hangs
+from deploy.log import LIMIT_BYTES, Log
 from deploy.profiles import EMBEDDED_CPU, Profile, find_unservable, fragments_of
 from deploy.repositories import REPOSITORIES, find_home, require_artefacts
 from deploy.stubs import SHARED_MEMORY, Stub, find_stubs, is_alive, kill, remove_stubs
@@ -58,9 +58,6 @@ SHARED_MEMORY_BYTES = 384 << 20
 # Ends Triton with its stubs, and what they leave behind, should we be killed and so close the pipe to this. Not left to
 # the kernel (PR_SET_PDEATHSIG), which would do so when the thread ends that started Triton.
 GUARD = 'read -r _; kill -s KILL -- "-$0"; sleep 1; rm -rf "$1"* "$2"'
-
-# Complaints of a Triton without a GPU, which would hide the error that matters.
-NOISE = re.compile("CudaDriverHelper|unable to create stream|Internal - failed to load all models")
 
 
 class ServerError(Exception):
@@ -94,8 +91,7 @@ class Server:
         self._http_host = LOOPBACK if tls else self.host
         self.shm_prefix = f"vlclip_{os.getpid()}_{secrets.token_hex(4)}_"
         self._runtime = Path(tempfile.mkdtemp(prefix="vlclip-"))
-        self.log = log or self._runtime / "triton.log"
-        self._echo = echo
+        self.log = Log(log, echo=echo) if log else Log(self._runtime / "triton.log", limit=LIMIT_BYTES, echo=echo)
         self._home = find_home(repositories)
         self._manifest = self._seen = read_served(self._home) if self._home else None
         self._api = Api(self._http_host, ports.http, ports.metrics, self.admin_key)
@@ -131,7 +127,6 @@ class Server:
         self._command: list[str] = []
         self._relay: Relay | None = None
         self._environment: dict[str, str] = {}
-        self._log_read = 0
         self._stubs: dict[int, Stub] = {}
         self._replaced: dict[int, float] = {}
         self._stopping = threading.Event()
@@ -157,8 +152,8 @@ class Server:
         ``profile`` is laid over the configs (see deploy/profiles.py); without one, the embedded server takes
         embedded-cpu, and a full installation the configs as they are. ``tls`` encrypts gRPC, and HTTP on a port of its
         own, while plain HTTP is left to this machine; ``triton`` is a tritonserver or the folder that its wheel was
-        installed into; ``options`` go to tritonserver as they are; ``log`` outlives the server, and ``echo`` repeats
-        it on stderr.
+        installed into; ``options`` go to tritonserver as they are; ``log`` is a file that Triton's log is appended to,
+        without one it goes with the server, and ``echo`` repeats it on stderr.
 
         Raises SetupError when something is not installed or not exported, ServerError when Triton does not come up.
         """
@@ -227,7 +222,7 @@ class Server:
     def wait(self) -> None:
         """Block as long as the server serves. Raises ServerError once it cannot be mended."""
         self._failed.wait()
-        raise ServerError("Triton stopped and does not start again:\n" + self._excerpt())
+        raise ServerError("Triton stopped and does not start again:\n" + self.log.excerpt())
 
     def stop(self) -> None:
         """Let accepted requests finish, then give ports, processes and shared memory back. Twice does no harm."""
@@ -239,13 +234,13 @@ class Server:
             self._drain()
             # Triton would wait for connections that nobody uses any more.
             self._close_relay()
-            log_start = self.log.stat().st_size
+            self.log.mark()
             self._process.terminate()
             deadline = time.monotonic() + DRAIN_SECONDS + 10
             while self._process.poll() is None and time.monotonic() < deadline:
-                self._repeat_log()
+                self.log.follow()
                 # All requests are answered. Unloading would take seconds more, and forever for a process that died.
-                if b"All models are stopped" in read_from(self.log, log_start):
+                if self.log.has("All models are stopped"):
                     time.sleep(0.5)
                     break
                 time.sleep(0.05)
@@ -269,7 +264,7 @@ class Server:
     def _launch(self) -> None:
         for model in self._view.models:
             self._view.write(model, self._manifest)
-        with self.log.open("wb") as log:
+        with self.log.open() as log:
             # In a session of its own, so that Ctrl-C reaches us alone and the models can finish their work.
             self._process = subprocess.Popen(
                 self._command,
@@ -286,18 +281,17 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._log_read = 0
         deadline = time.monotonic() + LOAD_SECONDS
         while not self._api.is_ready():
-            self._repeat_log()
+            self.log.follow()
             if self._process.poll() is not None:
-                raise ServerError("Triton did not start:\n" + self._excerpt())
+                raise ServerError("Triton did not start:\n" + self.log.excerpt())
             if time.monotonic() > deadline:
-                raise ServerError(f"Triton was not ready after {LOAD_SECONDS:.0f} s:\n" + self._excerpt())
+                raise ServerError(f"Triton was not ready after {LOAD_SECONDS:.0f} s:\n" + self.log.excerpt())
             time.sleep(0.05)
         problem = self._api.find_problem(self._view.pipelines)
         if problem:
-            raise ServerError(f"Triton is ready, but {problem}\n" + self._excerpt())
+            raise ServerError(f"Triton is ready, but {problem}\n" + self.log.excerpt())
         self._stubs = {stub.pid: stub for stub in find_stubs(self.shm_prefix)}
 
     def _load(self, model: str, manifest: Manifest, beside: Sequence[int] = ()) -> None:
@@ -325,10 +319,10 @@ class Server:
     def _watch(self) -> None:
         try:
             while not self._stopping.wait(WATCH_SECONDS):
-                self._repeat_log()
+                self.log.follow()
                 self._end_replaced()
-                if self._process.poll() is not None:
-                    report("Triton died; starting it anew")
+                if (code := self._process.poll()) is not None:
+                    report(f"Triton died, {describe_exit(code)}; starting it anew. It said last:\n{self.log.excerpt()}")
                     self._restart()
                 self._end_hung()
                 if self._find_dead():
@@ -461,32 +455,13 @@ class Server:
     def _clean_up(self) -> None:
         self._close_relay()
         self._end()
-        self._repeat_log()
+        self.log.follow()
         shutil.rmtree(self._runtime, ignore_errors=True)
 
     def _close_relay(self) -> None:
         if self._relay:
             self._relay.close()
             self._relay = None
-
-    def _repeat_log(self) -> None:
-        if self._echo and self.log.exists():
-            news = read_from(self.log, self._log_read)
-            self._log_read += len(news)
-            sys.stderr.write(news.decode(errors="replace"))
-
-    def _excerpt(self) -> str:
-        """The errors in the log with what follows each, else its last lines; tables left out."""
-        log = read_from(self.log, 0).decode(errors="replace").splitlines()
-        lines = [line for line in log if not re.match("[|+]|$", line)]
-        errors, in_error = [], False
-        for line in lines:
-            # A line of Triton's own starts with its level and the date, as in "E1123 05:42:05.121180 6048 file.cc:1]".
-            if re.match(r"[IWE]\d{4} ", line):
-                in_error = line.startswith("E")
-            if (in_error or re.match("error|terminate", line)) and not NOISE.search(line):
-                errors.append(line)
-        return "\n".join(errors[-30:] or lines[-10:])
 
 
 def find_hindrance(old: Manifest, new: Manifest, replacement: Manifest | None) -> str | None:
@@ -518,10 +493,8 @@ def replace_zeros(ports: Ports) -> Ports:
     return Ports(ports.grpc or free[0], ports.http or free[1], ports.metrics or free[2], ports.https or free[3])
 
 
-def read_from(file: Path, offset: int) -> bytes:
-    with file.open("rb") as stream:
-        stream.seek(offset)
-        return stream.read()
+def describe_exit(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"with exit code {code}"
 
 
 def report(message: str) -> None:

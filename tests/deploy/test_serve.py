@@ -86,10 +86,11 @@ def test_all_model_processes_killed_at_once_are_mended(server: Server) -> None:
     assert seconds_until_right(server.grpc_url) < MEND_SECONDS
 
 
-def test_killed_triton_is_mended_on_the_same_ports(server: Server) -> None:
+def test_killed_triton_is_mended_on_the_same_ports(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     os.kill(server.pid, signal.SIGKILL)
     assert seconds_until_right(server.grpc_url) < MEND_SECONDS
     assert ask_http(server.http_url, "whole_image", IMAGE=[PHOTO])["STATUS"].tolist() == [[1]]
+    assert re.search(r"Triton died, killed by signal 9; .*said last:\n.*\.cc:", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("leaf", ["decode", "encode_image"])
