@@ -15,6 +15,7 @@ over without dropping a request.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,8 @@ TELLING = ("statistics",)
 
 DRAIN_SECONDS = 30
 """For requests in hand, when a model or the server is to stop."""
+LINGER_SECONDS = 2
+"""For the last answers on their way, where no model is left and Triton waits for idle connections."""
 WATCH_SECONDS = 0.2
 SHARED_MEMORY_BYTES = 384 << 20
 """For the largest canvases of a full batch, 113 MB, in the hands of three models at once."""
@@ -231,12 +234,10 @@ class Server:
         self._stopping.set()
         try:
             self._watcher.join()
-            self._drain()
-            # Triton would wait for connections that nobody uses any more.
-            self._close_relay()
+            is_empty = self._drain()
             self.log.mark()
             self._process.terminate()
-            deadline = time.monotonic() + DRAIN_SECONDS + 10
+            deadline = time.monotonic() + (LINGER_SECONDS if is_empty else DRAIN_SECONDS + 10)
             while self._process.poll() is None and time.monotonic() < deadline:
                 self.log.follow()
                 # All requests are answered. Unloading would take seconds more, and forever for a process that died.
@@ -247,19 +248,32 @@ class Server:
         finally:
             self._clean_up()
 
-    def _drain(self) -> None:
-        """Close the pipelines and wait until what they have accepted is answered.
+    def _drain(self) -> bool:
+        """Wait until what the pipelines have accepted is answered; say whether all that was accepted surely is.
 
         A stopping Triton lets no request into a model any more, not even from a pipeline that is half way through.
         """
         deadline = time.monotonic() + DRAIN_SECONDS
+        is_drained = self._unload(self._view.pipelines, deadline)
+        # Triton would wait for connections that nobody uses any more.
+        self._close_relay()
+        # Those of plain HTTP, only their owners could close. A Triton without models has no reason to wait for them;
+        # with none of them, to unload the models would only take time.
+        return is_drained and has_connections(self.ports.http) and self._unload(self._view.models, deadline)
+
+    def _unload(self, models: Collection[str], deadline: float) -> bool:
+        """Let models accept nothing more, and wait until what they have accepted is answered; say whether it is."""
         try:
-            for pipeline in self._view.pipelines:
-                self._api.unload(pipeline)
-            while self._api.is_unloading(self._view.pipelines) and time.monotonic() < deadline:
+            for model in models:
+                self._api.unload(model)
+            while self._api.is_unloading(models):
+                if time.monotonic() > deadline:
+                    return False
                 time.sleep(0.05)
         except FAILURES as error:
-            report(f"could not close the pipelines: {error}")
+            report(f"could not close {', '.join(models)}: {error}")
+            return False
+        return True
 
     def _launch(self) -> None:
         for model in self._view.models:
@@ -268,7 +282,12 @@ class Server:
             # In a session of its own, so that Ctrl-C reaches us alone and the models can finish their work.
             self._process = subprocess.Popen(
                 self._command,
-                env={**os.environ, "VLCLIP_METRICS": f"{self.host}:{self.ports.metrics}", **self._environment},
+                env={
+                    "ORT_DISABLE_TELEMETRY": "1",
+                    **os.environ,
+                    "VLCLIP_METRICS": f"{self.host}:{self.ports.metrics}",
+                    **self._environment,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -482,6 +501,13 @@ def open_relay(host: str, ports: Ports, context: ssl.SSLContext) -> Relay:
         return Relay(host, ports.https, context, ports.http)
     except OSError as error:
         raise ServerError(f"no HTTPS on {host}:{ports.https}: {error}") from error
+
+
+def has_connections(port: int) -> bool:
+    """Whether somebody is connected to a TCP port of this machine."""
+    tables = [table.read_text() for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")) if table.exists()]
+    established = rf"^ *\d+: \w+:{port:04X} \w+:\w+ 01 "
+    return any(re.search(established, table, re.MULTILINE) for table in tables)
 
 
 def replace_zeros(ports: Ports) -> Ports:

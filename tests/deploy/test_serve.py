@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import re
 import shutil
@@ -150,6 +151,24 @@ def test_stop_gives_everything_back(toy_repositories: list[Path]) -> None:
     assert_nothing_left(processes, server.ports, server.shm_prefix)
 
 
+def test_an_idle_connection_holds_no_stop_and_costs_no_answer(toy_repositories: list[Path]) -> None:
+    server = Server.start(toy_repositories)
+    idle = http.client.HTTPConnection("127.0.0.1", server.ports.http)
+    idle.request("GET", "/v2/health/ready")
+    assert idle.getresponse().read() == b""
+    with ThreadPoolExecutor(6) as threads:
+        clients = [threads.submit(keep_asking, ask_decode, server.http_url) for _ in range(3)]
+        clients += [threads.submit(keep_asking, ask_product, server.grpc_url) for _ in range(3)]
+        time.sleep(1)
+        begin = time.monotonic()
+        server.stop()
+        took = time.monotonic() - begin
+        requests = [request for client in clients for request in client.result()]
+    idle.close()
+    assert took < MEND_SECONDS
+    assert_accepted_were_answered(requests, begin)
+
+
 def assert_nothing_left(processes: list[int], ports: Ports, shm_prefix: str) -> None:
     assert not [pid for pid in processes if is_alive(pid)]
     assert not list(SHARED_MEMORY.glob(f"{shm_prefix}*"))
@@ -196,17 +215,35 @@ class Request(NamedTuple):
     error: str | None
 
 
-def keep_asking(url: str) -> list[Request]:
-    """One request after the other, each of some length, until the server refuses."""
+def ask_product(url: str) -> None:
+    ask_grpc(url, "product_image", IMAGE=[PHOTO] * 32, PRODUCT_TYPE=[b"mug"] * 32)
+
+
+def ask_decode(url: str) -> None:
+    """A leaf by itself, with an answer of 7 MB."""
+    ask_http(url, "decode", IMAGE=[PHOTO] * 4)
+
+
+def keep_asking(ask: Callable[[str], None], url: str) -> list[Request]:
+    """One request after the other, each of some length, until the server is gone."""
     requests: list[Request] = []
     while not requests or requests[-1].error is None:
         begin, error = time.monotonic(), None
         try:
-            ask_grpc(url, "product_image", IMAGE=[PHOTO] * 32, PRODUCT_TYPE=[b"mug"] * 32)
-        except InferenceServerException as exception:
+            ask(url)
+        except (InferenceServerException, OSError) as exception:
             error = str(exception)
+            if "overloaded: " in error:
+                time.sleep(0.1)
+                continue
         requests.append(Request(begin, time.monotonic(), error))
     return requests
+
+
+def assert_accepted_were_answered(requests: list[Request], stopped: float) -> None:
+    accepted = [one for one in requests if one.begin < stopped - 0.1 and one.end > stopped]
+    assert accepted
+    assert not [one.error for one in accepted if one.error]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
@@ -214,15 +251,13 @@ def test_signal_under_load_finishes_what_was_accepted(command: Command, number: 
     assert "product_image" in command.printed
     processes = [command.process.pid, *(stub.pid for stub in find_stubs(command.shm_prefix))]
     with ThreadPoolExecutor(6) as threads:
-        clients = [threads.submit(keep_asking, f"127.0.0.1:{command.ports.grpc}") for _ in range(6)]
+        clients = [threads.submit(keep_asking, ask_product, f"127.0.0.1:{command.ports.grpc}") for _ in range(6)]
         time.sleep(2)
         signalled = time.monotonic()
         command.process.send_signal(number)
         requests = [request for client in clients for request in client.result()]
     assert command.process.wait(timeout=30) == 0
-    accepted = [one for one in requests if one.begin < signalled - 0.1 and one.end > signalled]
-    assert accepted
-    assert not [one.error for one in accepted if one.error]
+    assert_accepted_were_answered(requests, signalled)
     assert_nothing_left(processes, command.ports, command.shm_prefix)
 
 
@@ -294,3 +329,18 @@ def test_taken_port_is_named(toy_repositories: list[Path]) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ServerError, match=str(port)):
             Server.start(toy_repositories, ports=Ports(http=port))
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, "1"), ("0", "0")], ids=["by default", "unless it is said"])
+def test_telemetry_is_off(
+    toy_repositories: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, expected: str
+) -> None:
+    """With a program that tells its environment for a Triton."""
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    if said:
+        monkeypatch.setenv("ORT_DISABLE_TELEMETRY", said)
+    triton = tmp_path / "tritonserver"
+    triton.write_text('#!/bin/sh\necho "error: telemetry $ORT_DISABLE_TELEMETRY"\nexit 1\n')
+    triton.chmod(0o755)
+    with pytest.raises(ServerError, match=f"error: telemetry {expected}$"):
+        Server.start(toy_repositories, triton=str(triton))
