@@ -179,6 +179,9 @@ class Server:
             if is_embedded(binary):
                 own_options += gpu_options(server._view.configs.values())
             server._command = [str(binary), *server._options, *own_options, *options]
+            require_free("gRPC", host, server.ports.grpc)
+            require_free("HTTP", LOOPBACK if tls else host, server.ports.http)
+            require_free("metrics", host, server.ports.metrics)
             if context:
                 server._relay = open_relay(host, server.ports, context)
             server._launch()
@@ -279,20 +282,23 @@ class Server:
         for model in self._view.models:
             self._view.write(model, self._manifest)
         with self.log.open() as log:
-            # In a session of its own, so that Ctrl-C reaches us alone and the models can finish their work.
-            self._process = subprocess.Popen(
-                self._command,
-                env={
-                    "ORT_DISABLE_TELEMETRY": "1",
-                    **os.environ,
-                    "VLCLIP_METRICS": f"{self.host}:{self.ports.metrics}",
-                    **self._environment,
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            try:
+                # In a session of its own, so that Ctrl-C reaches us alone and the models can finish their work.
+                self._process = subprocess.Popen(
+                    self._command,
+                    env={
+                        "ORT_DISABLE_TELEMETRY": "1",
+                        **os.environ,
+                        "VLCLIP_METRICS": f"{self.host}:{self.ports.metrics}",
+                        **self._environment,
+                    },
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise SetupError(f"{self._command[0]} cannot be run: {error}") from error
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", GUARD, str(self.pid), str(SHARED_MEMORY / self.shm_prefix), str(self._runtime)],
             stdin=subprocess.PIPE,
@@ -496,10 +502,20 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
+def require_free(protocol: str, host: str, port: int) -> None:
+    """Raise ServerError for a port that is taken, which Triton would find out once it has loaded all models."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        # One that others are ready to share, as by --reuse-grpc-port, is Triton's to judge.
+        socket.create_server((host, port), family=family, reuse_port=True).close()
+    except (OSError, OverflowError) as error:
+        raise ServerError(f"no {protocol} on {host}:{port}: {error}") from error
+
+
 def open_relay(host: str, ports: Ports, context: ssl.SSLContext) -> Relay:
     try:
         return Relay(host, ports.https, context, ports.http)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise ServerError(f"no HTTPS on {host}:{ports.https}: {error}") from error
 
 

@@ -327,8 +327,37 @@ def test_server_that_answers_wrongly_does_not_count_as_started(toy_repositories:
 def test_taken_port_is_named(toy_repositories: list[Path]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ServerError, match=str(port)):
+        with pytest.raises(ServerError, match=f"no HTTP on 127.0.0.1:{port}: .*in use"):
             Server.start(toy_repositories, ports=Ports(http=port))
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("--grpc-port={taken}", r"no gRPC on 127\.0\.0\.1:\d+: .*in use"),
+        ("--metrics-port=70000", "no metrics on .*:70000"),
+        ("--host=192.0.2.1", r"no gRPC on 192\.0\.2\.1:\d+: .*annot assign"),
+        ("--profile=nowhere", "there is no profile nowhere"),
+        ("--model-repository=nowhere", "nowhere holds no models"),
+        ("--tls-cert={file} --tls-key={file}", "no TLS with .*python -m deploy.certificates"),
+        ("--triton=nowhere", "found no tritonserver in nowhere"),
+        ("--triton={file}", "cannot be run: .*ermission denied"),
+        ("--log=nowhere/log", "Triton's log cannot be written: .*nowhere/log"),
+    ],
+)
+def test_the_command_says_in_a_line_what_is_wrong(
+    toy_repositories: list[Path], tmp_path: Path, option: str, named: str
+) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "deploy.serve", f"--model-repository={toy_repositories[0]}"]
+    command += [f"--{name}-port=0" for name in ("grpc", "http", "metrics", "https")]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = option.format(taken=taken.getsockname()[1], file=tmp_path / "file").split()
+        done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stdout) == (1, "")
+    first, *remedy = done.stderr.splitlines()
+    assert re.search(f"^error: .*{named}", first)
+    assert all(line.startswith("    ") for line in remedy)
 
 
 @pytest.mark.parametrize(("said", "expected"), [(None, "1"), ("0", "0")], ids=["by default", "unless it is said"])
