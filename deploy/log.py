@@ -69,7 +69,9 @@ class Log:
             # A line of Triton's own starts with its level and the date, as in "E1123 05:42:05.121180 6048 file.cc:1]".
             if re.match(r"[IWE]\d{4} ", line):
                 in_error = line.startswith("E")
-            if (in_error or re.match("error|terminate", line)) and not NOISE.search(line):
+            elif re.match(r"error|terminate|Signal \(", line):
+                in_error = True
+            if in_error and not NOISE.search(line):
                 errors.append(line)
         return "\n".join(errors[-30:] or lines[-10:])
 

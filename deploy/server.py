@@ -347,7 +347,7 @@ class Server:
                 self.log.follow()
                 self._end_replaced()
                 if (code := self._process.poll()) is not None:
-                    report(f"Triton died, {describe_exit(code)}; starting it anew. It said last:\n{self.log.excerpt()}")
+                    report(f"Triton died, {describe_exit(code)}; starting it anew. From its log:\n{self.log.excerpt()}")
                     self._restart()
                 self._end_hung()
                 if self._find_dead():

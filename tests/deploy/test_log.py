@@ -51,6 +51,12 @@ def test_a_log_that_nobody_asked_for_stays_small(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err.endswith(f"{lines[-1]}\nerror: the end\n")
 
 
+def test_the_trace_of_a_crash_is_part_of_the_excerpt(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log")
+    write(log, ["I1123 05:42:05.1 1 main.cc:1] fine", "Signal (11) received.", " 0# 0x000055", " 1# 0x000066"])
+    assert log.excerpt() == "Signal (11) received.\n 0# 0x000055\n 1# 0x000066"
+
+
 def test_a_log_that_others_empty_is_repeated_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = Log(tmp_path / "log", echo=True)
     write(log, ["before"] * 10)
