@@ -13,7 +13,9 @@ HOST ?= localhost 127.0.0.1
 # What of these is set becomes an option of `python -m export`, which has the defaults: DETECTOR_WEIGHTS=… is
 # --detector-weights ….
 EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS VERSION
-# And of these an option of `python -m benchmarks.load`.
+# Of these an option of `python -m deploy.canary`,
+CANARY := VERSION PROFILE PHOTOS TYPE MIN_OVERLAP
+# and of these one of `python -m benchmarks.load`.
 LOAD := TARGET METRICS RATE USERS DURATION SHAPE SLO MIX PHOTOS
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
 options = $(strip $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
@@ -36,17 +38,19 @@ serve: $(VENV)/.demo install-mini  ## serve the models of MODELS (model_reposito
 
 models: $(VENV)/.dev  ## export into MODELS, verified against PyTorch: the mini models, or for example
 #  DETECTOR=yolo-world-s ENCODER=ViT-B-32 PRETRAINED=laion2b_s34b_b79k VERSION=2, and also
-#  DETECTOR_WEIGHTS CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS: see python -m export --help
-	@$(BIN)/python -m export --out "$(MODELS)" $(call options,$(EXPORT))
+#  DETECTOR_WEIGHTS CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS: see python -m export --help;
+#  STAGE=1 does not serve it yet
+	@$(BIN)/python -m export --out "$(MODELS)" $(call options,$(EXPORT)) $(if $(STAGE),--stage)
 
 engines:  ## the same as TensorRT plans, on the GPU that will serve: inside deploy/Dockerfile's stage of this name
-	@$(PYTHON) -m export --out "$(MODELS)" --format tensorrt $(call options,$(filter-out FORMAT,$(EXPORT)))
+	@$(PYTHON) -m export --out "$(MODELS)" --format tensorrt $(call options,$(filter-out FORMAT,$(EXPORT))) $(if $(STAGE),--stage)
 
 check-repository: $(VENV)/.demo install-mini  ## check configs, profiles, pipelines and graphs of MODELS against each other
 	@$(BIN)/python -m deploy.check --model-repository "$(MODELS)"
 
-canary: $(VENV)/.demo  ## compare VERSION of MODELS with the one that is served, on drawn photos or PHOTOS=folder TYPE="mug"
-	@$(BIN)/python -m deploy.canary --model-repository "$(MODELS)" --version "$(VERSION)" $(if $(PHOTOS),--photos "$(PHOTOS)" --type "$(TYPE)")
+canary: $(VENV)/.demo  ## compare VERSION of MODELS with the one that is served, on drawn photos or PHOTOS=folder TYPE="mug";
+#  PROMOTE=1 serves it from then on, if nothing speaks against it; see python -m deploy.canary --help
+	@$(BIN)/python -m deploy.canary --model-repository "$(MODELS)" $(call options,$(CANARY)) $(if $(PROMOTE),--promote)
 
 rollback: $(VENV)/.demo  ## serve VERSION of MODELS again; a running server changes over without a break
 	@$(BIN)/python -m export use --out "$(MODELS)" --version "$(VERSION)"
@@ -86,7 +90,7 @@ check: $(VENV)/.dev  ## ruff and mypy
 
 audit: $(VENV)/.demo  ## known vulnerabilities of what is installed; passes with a warning where pypi.org cannot be reached
 	@test -d $(VENV)/audit || $(BIN)/python -m venv $(VENV)/audit
-	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit || echo "NOT AUDITED: pip-audit cannot be installed" >&2
+	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 --timeout 10 pip-audit || echo "NOT AUDITED: pip-audit cannot be installed" >&2
 	@! $(VENV)/audit/bin/python -c "import pip_audit" 2>/dev/null || \
 	  $(VENV)/audit/bin/python -m deploy.audit $(wildcard $(VENV)/lib/python3*/site-packages) $(VENV)/tritonserver
 

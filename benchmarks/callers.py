@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -13,23 +12,8 @@ from tritonclient.utils import InferenceServerException
 from benchmarks.runs import OK
 from benchmarks.slo import GROUNDED
 from benchmarks.traffic import Ask
+from export.specs import PIPELINES
 from vlclip import Client, RequestError, Status, Timeout, VlclipError
-
-INPUTS = {
-    "product_image": ("IMAGE", "PRODUCT_TYPE"),
-    "whole_image": ("IMAGE",),
-    "ground": ("IMAGE", "PRODUCT_TYPE"),
-    "product_text": ("TEXT",),
-    "enriched_text": ("IMAGE", "PRODUCT"),
-}
-"""Images first, where there are any."""
-OUTPUTS = {
-    "product_image": ("EMBEDDING", "BOX", "SCORE", "STATUS"),
-    "whole_image": ("EMBEDDING", "STATUS"),
-    "ground": ("BOX", "SCORE", "STATUS"),
-    "product_text": ("EMBEDDING",),
-    "enriched_text": ("TEXT", "EMBEDDING", "ROUNDS", "STATUS"),
-}
 
 
 @dataclass(frozen=True)
@@ -83,22 +67,22 @@ class Callers:
         return client.enrich(map(json.loads, ask.texts), [image or None for image in ask.images]).status
 
     def _by_tritonclient(self, ask: Ask) -> np.ndarray | None:
-        columns: list[list[Any]] = [list(ask.images)] if ask.images else []
-        if ask.texts:
-            columns.append([text.encode() for text in ask.texts])
+        spec = PIPELINES[ask.pipeline]
+        outputs = [tensor.name for tensor in spec.outputs]
         tensors = []
-        for name, column in zip(INPUTS[ask.pipeline], columns, strict=True):
+        for tensor in spec.inputs:
+            column = ask.images if tensor.name == "IMAGE" else [text.encode() for text in ask.texts]
             data = np.array(column, object)[:, None]
-            tensors.append(triton.InferInput(name, data.shape, "BYTES"))
+            tensors.append(triton.InferInput(tensor.name, data.shape, "BYTES"))
             tensors[-1].set_data_from_numpy(data)
         answer = self._triton.infer(
             ask.pipeline,
             tensors,
-            outputs=[triton.InferRequestedOutput(name) for name in OUTPUTS[ask.pipeline]],
+            outputs=[triton.InferRequestedOutput(name) for name in outputs],
             client_timeout=self._deadline,
             timeout=max(1, round(1e6 * self._deadline)),
         )
-        arrays = {name: answer.as_numpy(name) for name in OUTPUTS[ask.pipeline]}
+        arrays = {name: answer.as_numpy(name) for name in outputs}
         missing = [name for name, array in arrays.items() if array is None or len(array) != ask.items]
         if missing:
             raise ValueError(f"{ask.pipeline}: expected {ask.items} rows of {', '.join(missing)}")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import io
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,15 +26,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.parity import find_photos
+from benchmarks.in_process import load_images
 from benchmarks.retrieval import box_iou, draw_scenes
-from benchmarks.target import keep, parser_of, served
+from benchmarks.target import find_photos, keep, parser_of, served
 from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client, ImageEmbeddings
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "model_repository/decode/1"))
-import images  # type: ignore[import-not-found]
-
+images = load_images()
 SIDES = (300, 800, 1280, 4000)
 REDUCED_SIDES = (1600, 2000, 2320, 2700, 3100, 4000)
 """With a canvas of 768 they leave little more than 1, 1.3, 1.5, 1.75 and 2 times of it, and 1.3 or 2.6 times."""

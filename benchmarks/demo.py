@@ -28,14 +28,13 @@ from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.ablation import ranks
-from benchmarks.target import parser_of, served
+from benchmarks.target import find_photos, parser_of, served
 from training.catalogue.items import TRAINED_TYPES, Item, draw_item
 from training.catalogue.scenes import scene
 from vlclip import Client, ImageEmbeddings, Status
 
 CATALOGUE_SEED = 2026
 TOP = 5
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,11 @@ def draw_catalogue(folder: Path, count: int) -> list[Entry]:
 
 def copy_photos(folder: Path, source: Path, product_type: str) -> list[Entry]:
     """The user's photos, copied beside the page. Raises SystemExit where there is none."""
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    if not found:
-        raise SystemExit(f"no photos in {source}: expected files ending in {', '.join(sorted(_SUFFIXES))}")
     entries = []
-    for index, path in enumerate(found):
+    for index, (path, prompt) in enumerate(find_photos(source, product_type)):
         target = folder / f"{index:04d}-{path.name}"
         shutil.copyfile(path, target)
-        entries.append(Entry(target, product_type))
+        entries.append(Entry(target, prompt))
     return entries
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnxruntime as ort
 from google.protobuf import text_format
 from tokenizers import Tokenizer
 from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from export.repository import read_served
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
 GRAPHS = ("encode_prompt", "detect", "crop", "encode_image")
@@ -22,23 +26,25 @@ ANSWER = ("EMBEDDING", "BOX", "SCORE", "STATUS")
 
 
 class InProcess:
-    """Version 1 of the graphs in ``repository``, with the server's decoding and as many threads as there are cores.
+    """The graphs that ``repository`` serves, with the server's decoding and as many threads as there are cores.
 
     ``options`` are ONNX Runtime's; by default those of the server, which keep idle threads from spinning.
     """
 
     def __init__(self, repository: Path = REPOSITORY, options: ort.SessionOptions | None = None) -> None:
-        sys.path.insert(0, str(repository / "decode/1"))
-        from images import Limits, decode, stack  # type: ignore[import-not-found]
-
+        served = read_served(repository)
+        version = str(served["version"]) if served else "1"
+        images = load_images(repository)
         config = text_format.Parse((repository / "decode/config.pbtxt").read_text(), ModelConfig())
-        self._decode, self._stack = decode, stack
-        self._limits = Limits.parse({name: value.string_value for name, value in config.parameters.items()})
-        self._tokenizer = Tokenizer.from_file(str(repository / "tokenize_prompt/1/tokenizer.json"))
+        self._decode, self._stack = images.decode, images.stack
+        self._limits = images.Limits.parse({name: value.string_value for name, value in config.parameters.items()})
+        self._tokenizer = Tokenizer.from_file(str(repository / "tokenize_prompt" / version / "tokenizer.json"))
         self._threads = ThreadPoolExecutor(CORES)
         self._sessions = {
             name: ort.InferenceSession(
-                repository / name / "1/model.onnx", options or quiet_options(), providers=["CPUExecutionProvider"]
+                repository / name / version / "model.onnx",
+                options or quiet_options(),
+                providers=["CPUExecutionProvider"],
             )
             for name in GRAPHS
         }
@@ -67,6 +73,16 @@ class InProcess:
             took[name] = 1e3 * (time.perf_counter() - start)
             tensors.update(zip((tensor.name for tensor in session.get_outputs()), outputs, strict=True))
         return {name: tensors[name] for name in ANSWER}, took
+
+
+def load_images(repository: Path = REPOSITORY) -> ModuleType:
+    """The decoding of a repository's ``decode``, which is no package."""
+    spec = importlib.util.spec_from_file_location("vlclip_images", repository / "decode/1/images.py")
+    assert spec
+    assert spec.loader
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def quiet_options(threads: int = CORES) -> ort.SessionOptions:

@@ -1,15 +1,17 @@
 """Load tests in one command: what a server takes, how it answers then, and a report.
 
-    python -m benchmarks.load                                        a server of its own, four runs, under 3 minutes
+    python -m benchmarks.load                                        a server of its own, five runs, under 3 minutes
     python -m benchmarks.load --target host:8001 --rate 40           one run against any server, 40 requests a second
     python -m benchmarks.load --target host:8001 --rate 40 --slo "p99=50ms error-rate=0.1%" --duration 600
     python -m benchmarks.load --target host:8001 --rate 200 --shape steps          up to 200 a second, to find the knee
     python -m benchmarks.load --target host:8001 --rate 40 --users 8               and 8 users who wait for answers
 
-Without --rate and --users it finds the knee of this machine in steps, and then compares a steady open loop at 60 % of
-that rate with a closed loop of as many users as then were waiting, and lets a spike of twice the knee pass. Every run
-is one of Locust's (benchmarks/locustfile.py), headless, with the server's own statistics read before and after it.
-SLOs are judged in every run of --rate or --users, and of the four in the steady one; the exit code is 1 if one broke.
+Without --rate and --users it takes five runs: concurrency, a closed loop of 1 to 8 users, for what the server takes;
+steps, an open loop of rising rates, for the knee; steady, an open loop at 60 % of the knee; closed, beside it, a closed
+loop of as many users as then were waiting; and spike, an open loop that goes up to twice the knee and back. Every run
+is one of Locust's (benchmarks/locustfile.py), headless, with the server's own statistics read before and after it,
+and with the key in VLCLIP_ADMIN_KEY where they are closed to others.
+SLOs are judged in every run of --rate or --users, and of the five in the steady one; the exit code is 1 if one broke.
 """
 
 from __future__ import annotations
@@ -17,12 +19,9 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from shutil import rmtree
 
@@ -30,12 +29,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import figures, report, slo, truth
-from benchmarks.callers import Callers
 from benchmarks.figures import Part
 from benchmarks.runs import MISSED, read_requests, read_run
 from benchmarks.schedule import SECONDS
 from benchmarks.target import checked
-from benchmarks.traffic import MIX, PIPELINES, Traffic, drawn_photos, parse_shares, require_folder
+from benchmarks.traffic import MIX, PIPELINES, drawn_photos, parse_shares, require_folder
 from deploy.server import Server
 
 ROOT = Path(__file__).parent.parent
@@ -44,9 +42,10 @@ STEADY, SPIKE = 0.6, 2.0
 """Times the knee."""
 TOP = 1.4
 """Times what a closed loop got out of the server, where the steps end."""
-USERS = 4
+USERS = 8
+"""At most, of the first closed loop."""
 WARM_UP, DEADLINE = 3.0, 5.0
-NAMES = ("steps", "steady", "closed", "spike", "soak")
+NAMES = ("concurrency", "steps", "steady", "closed", "spike", "soak")
 console = Console()
 
 
@@ -95,24 +94,25 @@ def run(target: Target, name: str, *options: str, slos: Sequence[str] = ()) -> P
     return whole
 
 
-def take_four(target: Target, seconds: float, slos: Sequence[str]) -> None:
-    """Steps, a steady open loop, a closed one beside it, and a spike."""
-    capacity = try_out(target)
-    say(f"steps: up to {TOP * capacity:.3g} requests a second, {2 * seconds:.0f} s")
+def take_five(target: Target, seconds: float, slos: Sequence[str]) -> None:
+    """Users in steps, rates in steps, a steady open loop, a closed one beside it, and a spike."""
     options = ("--deadline", str(DEADLINE))
+    say(f"concurrency: 1 to {USERS} users, {seconds:.0f} s")
+    run(target, "concurrency", *_closed("steps", USERS, seconds), *options)
+    capacity = max(part.achieved for part in _steps_of(target, "concurrency"))
+    say(f"steps: up to {TOP * capacity:.3g} requests a second, {2 * seconds:.0f} s")
     run(target, "steps", *_open("steps", TOP * capacity, 2 * seconds), *options)
-    folder = target.out / "steps"
-    found = figures.knee(figures.steps(read_run(folder), read_requests(folder)))
-    knee = found.planned if found else TOP * capacity / 4
+    found = figures.knee(_steps_of(target, "steps"))
+    knee = found.offered if found else TOP * capacity / 4
     rate = STEADY * knee
     say(f"the knee is at {knee:.3g} requests a second" if found else "no knee: the lowest step is beyond it")
     say(f"steady: {rate:.3g} requests a second, {seconds:.0f} s")
     steady = run(target, "steady", *_open("steady", rate, seconds), *options, slos=slos)
     users = max(1, round(steady.achieved * steady.p50 / 1e3)) if steady.achieved else 1
-    say(f"closed: {users} users, {seconds:.0f} s")
+    say(f"closed: {users} user{'s' * (users > 1)}, {seconds:.0f} s")
     run(target, "closed", *_closed("steady", users, seconds), *options)
     say(f"spike: {rate:.3g} requests a second, and {SPIKE * knee:.3g} in the middle, {seconds:.0f} s")
-    run(target, "spike", *_open("spike", rate, seconds), "--spike", str(SPIKE / STEADY), *options)
+    run(target, "spike", *_open("spike", rate, seconds), "--spike", f"{SPIKE / STEADY:g}", *options)
 
 
 def take_asked(target: Target, args: argparse.Namespace) -> None:
@@ -127,31 +127,16 @@ def take_asked(target: Target, args: argparse.Namespace) -> None:
 
 
 def _open(shape: str, rate: float, seconds: float) -> list[str]:
-    return ["--loop", "open", "--shape", shape, "--rate", str(rate), "-t", f"{seconds:.0f}s"]
+    return ["--loop", "open", "--shape", shape, "--rate", f"{rate:g}", "-t", f"{seconds:.0f}s"]
 
 
 def _closed(shape: str, users: int, seconds: float) -> list[str]:
     return ["--loop", "closed", "--shape", shape, "-u", str(users), "-t", f"{seconds:.0f}s"]
 
 
-def try_out(target: Target, warm_up: float = 1.0, seconds: float = 3.0) -> float:
-    """Requests a second that a few users get answered: about what the server takes. Raises SystemExit for none."""
-    traffic, numbers, callers = Traffic(target.photos, mix=target.mix), count(), Callers(target.grpc_url, DEADLINE)
-    begun = time.perf_counter() + warm_up
-
-    def work() -> int:
-        done = 0
-        while (now := time.perf_counter()) < begun + seconds:
-            answer = callers.send(traffic.ask(next(numbers)))
-            if answer.error:
-                raise SystemExit(f"{target.grpc_url} does not answer: {answer.error}")
-            done += now >= begun
-        return done
-
-    with ThreadPoolExecutor(USERS) as pool:
-        done = sum(future.result() for future in [pool.submit(work) for _ in range(USERS)])
-    callers.close()
-    return done / seconds
+def _steps_of(target: Target, name: str) -> list[Part]:
+    """What each step of a run came to."""
+    return figures.steps(read_run(target.out / name), read_requests(target.out / name))
 
 
 def say(what: str) -> None:
@@ -164,7 +149,7 @@ def show(out: Path) -> bool:
     table.add_column("")
     for column in ("offered/s", "answered/s", "p50", "p95", "p99", "failed", "missed"):
         table.add_column(column, justify="right")
-    sentences, generator_cores = [], 0.0
+    sentences, notes, generator_cores = [], [], 0.0
     for folder in sorted((file.parent for file in out.glob("*/run.json")), key=lambda one: read_run(one).started):
         if folder.name not in NAMES:
             continue
@@ -178,6 +163,8 @@ def show(out: Path) -> bool:
             f"{100 * figures.failed_share(part.outcomes, MISSED):.1f} %",
         )
         generator_cores = max(generator_cores, made.generator_cores)
+        if found := truth.read(folder):
+            notes += found.notes
         for one in made.slos:
             sentences.append((one["held"], f"{made.name}: {slo.sentence(slo.parse(one['slo']), one['measured'])}"))
     console.print(table)
@@ -185,6 +172,8 @@ def show(out: Path) -> bool:
         f"Open loops count from the schedule. The first {WARM_UP:g} s of a run were warm-up. The load generator took "
         f"{generator_cores:.2f} cores at most."
     )
+    for note in dict.fromkeys(notes):
+        console.print(f"The server did not tell all: {note}", style="yellow", highlight=False, markup=False)
     for held, sentence in sentences:
         console.print(sentence, style="green" if held else "bold red", highlight=False)
     return all(held for held, _ in sentences)
@@ -198,9 +187,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics", help="its metrics (http://HOST:8002/metrics)")
     parser.add_argument("--rate", type=float, help="requests a second of an open loop")
     parser.add_argument("--users", type=int, help="of a closed loop")
-    parser.add_argument("--duration", type=float, help=f"seconds of a run ({DURATION:.0f} each for the four)")
+    parser.add_argument(
+        "--duration", type=float, help=f"seconds of a run (of the five {DURATION:.0f}, of steps {2 * DURATION:.0f})"
+    )
     parser.add_argument("--shape", choices=tuple(SECONDS), default="steady", help="of the load (%(default)s)")
-    parser.add_argument("--slo", action="append", default=[], type=checked(slo.parse_all), help=f"such as {slo.FORMS}")
+    parser.add_argument("--slo", action="append", default=[], type=checked(slo.parse_all), help=slo.HELP)
     parser.add_argument("--photos", type=checked(require_folder), help="FOLDER/TYPE/*.jpg (default: drawn ones)")
     parser.add_argument(
         "--mix", default=MIX, type=checked(lambda text: parse_shares(text, PIPELINES)), help="pipelines (%(default)s)"
@@ -219,7 +210,7 @@ def main() -> None:
         if args.rate or args.users:
             take_asked(target, args)
         else:
-            take_four(target, args.duration or DURATION, args.slo)
+            take_five(target, args.duration or DURATION, args.slo)
     page = report.write(args.out)
     held = show(args.out)
     console.print(f"\nLook at it: [bold]{page.resolve().as_uri()}", soft_wrap=True)

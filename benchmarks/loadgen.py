@@ -30,9 +30,8 @@ import tritonclient.grpc as triton
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.parity import find_photos
 from benchmarks.retrieval import draw_scenes
-from benchmarks.target import keep, parser_of, served
+from benchmarks.target import find_photos, keep, parser_of, served
 from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client, Status, VlclipError
 

@@ -6,6 +6,7 @@
     locust … --headless --loop closed -u 8 -t 60s                                    closed loop: 8 users
     locust … --headless --rate 200 -t 60s --processes 4                              four processes
     locust … --master --expect-workers 2 …    and    locust … --worker --master-host …   two machines
+    python -m benchmarks.locustfile                                                  all options beside Locust's own
 
 An open loop asks at the times of a Poisson schedule, which are drawn before, and counts latency from there. What could
 not be sent in time is counted as missed. Every request is in Locust's statistics, with that latency. A run leaves its
@@ -15,6 +16,7 @@ did not hold. Without SLOs, Locust's own rule holds: exit code 1 if any request 
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 from pathlib import Path
@@ -75,7 +77,7 @@ def add_options(parser: Any) -> None:
         action="append",
         type=checked(slo.parse_all),
         default=[],
-        help=f"such as {slo.FORMS}",
+        help=slo.HELP,
     )
     group.add_argument("--out", default="", help="folder to write (build/bench/LOOP-SHAPE)")
 
@@ -114,7 +116,8 @@ class Shape(LoadTestShape):
         if plan.loop == "open":
             return len(plan.processes), 100, [OpenLoop]
         second = now() - conductor.begun - plan.warm_up if conductor else 0.0
-        return round(level_at(plan.steps, second)), 100, [ClosedLoop]
+        # Half a second ahead, because Locust asks about once a second: so users change at the second nearest to a step.
+        return round(level_at(plan.steps, second + 0.5)), 100, [ClosedLoop]
 
 
 class Conductor:
@@ -198,9 +201,9 @@ def make_plan(runner: Any) -> Plan:
         processes = [runner.client_id]
     seconds = float(options.run_time or SECONDS[options.shape])
     level = options.rate if options.loop == "open" else float(options.num_users or 1)
-    steps = shape_steps(options.shape, level, seconds, options.spike)
+    steps = shape_steps(options.loop, options.shape, level, seconds, options.spike)
     if options.loop == "closed":
-        steps = [(at, float(max(1, round(users)))) for at, users in steps]
+        steps = [(float(round(at)), float(max(1, round(users)))) for at, users in steps]
     return Plan(
         url=(runner.environment.host or "localhost:8001").removeprefix("grpc://").removeprefix("http://"),
         loop=options.loop,
@@ -295,3 +298,13 @@ def fire(runner: Any, ask: Ask, latency: float | None, answer: Answer) -> None:
         exception=answer.error,
         context={},
     )
+
+
+if __name__ == "__main__":  # since Locust's own --help knows its own options alone
+    parser = argparse.ArgumentParser(
+        prog="locust -f benchmarks/locustfile.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_options(parser)
+    parser.print_help()

@@ -11,7 +11,18 @@ import psutil
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-PACKAGES = ("vlclip", "onnxruntime", "tritonclient", "grpcio", "locust", "numpy")
+PACKAGES = (
+    "vlclip",
+    "onnxruntime",
+    "opencv-python-headless",
+    "tritonclient",
+    "grpcio",
+    "locust",
+    "fastapi",
+    "uvicorn",
+    "litserve",
+    "numpy",
+)
 
 
 def machine() -> dict[str, str]:

@@ -5,7 +5,8 @@
 
 First the capacity is measured, by senders who wait for their answers. Then single photos are sent to ``product_image``
 at multiples of it, at moments of a Poisson process drawn ahead, whether or not answers come; latency counts from the
-scheduled moment. Goodput is answers a second within the deadline. Nothing is tried again, unless ``--retry``.
+scheduled moment. Goodput is answers a second within the deadline. What was not refused as too much, answered or late
+has failed. Nothing is tried again, unless ``--retry``.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import percentiles
 from benchmarks.retrieval import draw_scenes
 from benchmarks.target import keep, parser_of
 from deploy.server import Server
 from deploy.stubs import find_stubs
 from training.catalogue.items import TRAINED_TYPES
 from training.catalogue.scenes import Photo
-from vlclip import AsyncClient, DeadlineError, RequestError, Retry
+from vlclip import AsyncClient, DeadlineError, OverloadedError, RequestError, Retry
 
 SENDERS = 16
+OUTCOMES = ("answered", "late", "refused", "failed")
 
 
 async def capacity(client: AsyncClient, photos: Sequence[Photo], seconds: float) -> float:
@@ -43,7 +46,7 @@ async def capacity(client: AsyncClient, photos: Sequence[Photo], seconds: float)
             try:
                 await client.embed_images(photo.jpeg, photo.items[0].product_type, timeout=30)
                 answers += 1
-            except RequestError:
+            except OverloadedError:
                 await asyncio.sleep(0.05)
 
     begin = time.monotonic()
@@ -57,7 +60,7 @@ async def overload(
     """Send ``rate`` photos a second for some seconds; seconds are counted from the scheduled moments."""
     random = np.random.default_rng(seed)
     schedule = np.cumsum(random.exponential(1 / rate, int(rate * seconds)))
-    took: dict[str, list[float]] = {"answered": [], "late": [], "refused": []}
+    took: dict[str, list[float]] = {outcome: [] for outcome in OUTCOMES}
     begin = time.monotonic()
 
     async def send(at: float, photo: Photo) -> None:
@@ -69,8 +72,10 @@ async def overload(
             outcome = "answered" if time.monotonic() - begin - at <= deadline else "late"
         except DeadlineError:
             outcome = "late"
-        except RequestError:
+        except OverloadedError:
             outcome = "refused"
+        except RequestError:
+            outcome = "failed"
         took[outcome].append(time.monotonic() - begin - at)
 
     tasks = []
@@ -89,7 +94,7 @@ async def overload(
 
 
 def percentiles_ms(seconds: list[float]) -> dict[str, float]:
-    return {f"p{p}": 1e3 * float(np.percentile(seconds, p)) for p in (50, 99, 100) if seconds}
+    return dict(zip(("p50", "p99", "p100"), percentiles(seconds, (50, 99, 100)), strict=True)) if seconds else {}
 
 
 def resident_mb(server: Server) -> float:
@@ -135,21 +140,22 @@ def show(report: dict[str, Any]) -> None:
         "in time",
         "late",
         "refused",
+        "failed",
         "goodput",
         "of peak",
-        "answered p50, p99",
-        "refused p50, p99",
+        "answered p50, p99, longest",
+        "refused p50, p99, longest",
     )
     for name in (*heads, "next answer", "memory"):
         table.add_column(name, justify="right")
     for step in report["steps"]:
-        row = [f"{step['factor']:g}", *(str(step[name]) for name in ("sent", "answered", "late", "refused"))]
+        row = [f"{step['factor']:g}", *(str(step[name]) for name in ("sent", *OUTCOMES))]
         row += [f"{step['goodput']:.1f}/s", f"{step['of_peak']:.2f}"]
         row += [", ".join(f"{ms:.0f}" for ms in step[name].values()) for name in ("answered_ms", "refused_ms")]
         before, after = step["resident_mb"]
         row += [f"{step['recovery_s']:.2f} s", f"{before:.0f} → {after:.0f} MB" if before else ""]
         table.add_row(*row)
-    Console(width=150).print(table)
+    Console(width=170).print(table)
 
 
 def main() -> None:

@@ -9,31 +9,15 @@ the box that came back. It needs the checkpoint that the served models were expo
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from benchmarks.target import keep, parser_of, served
+from benchmarks.target import find_photos, keep, parser_of, served
 from export.reference import Reference, open_image
 from vlclip import Client, Status
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-
-
-def find_photos(folder: Path, default_type: str) -> list[tuple[Path, str]]:
-    """Photos and their prompts, from ``photos.csv`` where there is one. Raises SystemExit where there is no photo."""
-    if (folder / "photos.csv").is_file():
-        with (folder / "photos.csv").open(newline="", encoding="utf-8") as table:
-            photos = [(folder / row["file"], row["product_type"]) for row in csv.DictReader(table)]
-    else:
-        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-        photos = [(path, default_type) for path in found]
-    if not photos:
-        raise SystemExit(f"no photos in {folder}: expected files ending in {', '.join(sorted(_SUFFIXES))}")
-    return photos
 
 
 def compare(client: Client, reference: Reference, photos: list[tuple[Path, str]], batch: int = 64) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.figures import Part, spectrum
-from benchmarks.runs import MISSED, OK
+from benchmarks.runs import MISSED, OK, Run
 from benchmarks.truth import Model
 
 # Stand-ins that matplotlib takes for colours.
@@ -116,27 +116,28 @@ def latency_by_rate(name: str, parts: Sequence[Part], knee: Part | None) -> str:
         latency.set_ylabel("ms")
         rate.set_ylabel("answers/s")
         rate.set_xlabel("offered requests/s")
-        rate.set_ylim(bottom=0)
+        _from_zero(rate)
         rate.set_xlim(left=0)
         _legend(latency)
         _legend(rate)
     return drawn.svg
 
 
-def over_time(name: str, parts: Sequence[Part], loop: str) -> str:
+def over_time(name: str, parts: Sequence[Part], run: Run) -> str:
     """Percentiles; planned, offered and achieved; and below, where there were any, requests without a good answer."""
     middle = [part.start + part.seconds / 2 for part in parts]
     kinds = sorted({kind for part in parts for kind in part.outcomes} - {OK}, key=lambda kind: (kind == MISSED, kind))
-    extra = [0.9] * ((loop == "closed") + bool(kinds))
+    extra = [0.9] * ((run.loop == "closed") + bool(kinds))
     edges = [*(part.start for part in parts), parts[-1].start + parts[-1].seconds]
-    planned = [part.planned for part in parts]
+    planned = [level for _, level in run.steps]
+    changes = [*(at for at, _ in run.steps), run.seconds]
     marker = "o" if len(parts) < 20 else None
     with canvas(name, 3.4 + 0.8 * len(extra), (2, 1.2, *extra)) as drawn:
         latency, rate, *rest = drawn.axes
         _percentiles(latency, middle, parts, marker=marker)
         latency.set_ylabel("ms")
-        if loop == "open":
-            rate.stairs(planned, edges, color=SOFT, linestyle=":", label="planned", baseline=None)
+        if run.loop == "open":
+            rate.stairs(planned, changes, color=SOFT, linestyle=":", label="planned", baseline=None)
             rate.plot(
                 middle,
                 [part.offered for part in parts],
@@ -148,12 +149,12 @@ def over_time(name: str, parts: Sequence[Part], loop: str) -> str:
             )
         else:
             users = rest.pop(0)
-            users.stairs(planned, edges, color=SOFT, baseline=None)
+            users.stairs(planned, changes, color=SOFT, baseline=None)
             users.set_ylabel("users")
-            users.set_ylim(bottom=0)
+            _from_zero(users)
         rate.plot(middle, [part.achieved for part in parts], color=GREEN, marker=marker, markersize=4, label="achieved")
         rate.set_ylabel("requests/s")
-        rate.set_ylim(bottom=0)
+        _from_zero(rate)
         for axes in rest:
             bottom = np.zeros(len(parts))
             others = itertools.cycle(MORE)
@@ -174,19 +175,15 @@ def stages(name: str, models: Sequence[Model]) -> str:
     """Bars of queue, compute and copies."""
     with canvas(name, 0.9 + 0.34 * len(models)) as drawn:
         axes = drawn.axes[0]
-        left = np.zeros(len(models))
-        rows = np.arange(len(models))
-        for label, colour, values in (
+        layers = [
             ("queue", AMBER, [model.queue_ms for model in models]),
             ("compute", BLUE, [model.compute_ms for model in models]),
             ("copies", RED, [model.copies_ms for model in models]),
-        ):
-            axes.barh(rows, values, 0.62, left, color=colour, label=label)
-            left += values
-        for row, total in zip(rows, left, strict=True):
-            axes.annotate(number(total), (total, row), (4, 0), textcoords="offset points", va="center", color=INK)
-        _rows(axes, [model.name for model in models])
-        axes.set_xlim(0, 1.12 * float(left.max()) or 1)
+        ]
+        ends = _stacked_bars(axes, models, layers)
+        for row, end in enumerate(ends):
+            axes.annotate(number(end), (end, row), (4, 0), textcoords="offset points", va="center", color=INK)
+        axes.set_xlim(0, 1.12 * float(ends.max()) or 1)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axes.set_xlabel("ms a request")
         _legend(axes)
@@ -197,15 +194,11 @@ def batches(name: str, models: Sequence[Model]) -> str:
     """Of each stage's items, the share that ran in batches of each size."""
     with canvas(name, 0.9 + 0.34 * len(models)) as drawn:
         axes = drawn.axes[0]
-        left = np.zeros(len(models))
-        rows = np.arange(len(models))
+        layers = []
         for shade, (least, most) in zip(SHADES, BATCHES, strict=True):
-            shares = np.array([_share(model.batches, least, most) for model in models])
-            if shares.any():
-                label = f"{least}" if least == most else f"{least} to {most}" if most < math.inf else f"{least} or more"
-                axes.barh(rows, shares, 0.62, left, color=shade, label=label)
-            left += shares
-        _rows(axes, [model.name for model in models])
+            label = f"{least}" if least == most else f"{least} to {most}" if most < math.inf else f"{least} or more"
+            layers.append((label, shade, [_share(model.batches, least, most) for model in models]))
+        _stacked_bars(axes, models, [layer for layer in layers if any(layer[2])])
         axes.set_xlim(0, 100)
         axes.set_xlabel("% of the items")
         _legend(axes, title="batch of")
@@ -213,19 +206,25 @@ def batches(name: str, models: Sequence[Model]) -> str:
 
 
 def throughput_by_users(name: str, parts: Sequence[Part]) -> str:
-    """Answers a second against users; below it, their latency."""
+    """Answers and items a second against users; below it, the latency of the answers."""
     parts = sorted((part for part in parts if part.requests), key=lambda part: part.planned)
     users = [part.planned for part in parts]
     with canvas(name, 4.2, (1, 1.4)) as drawn:
         rate, latency = drawn.axes
-        rate.plot(users, [part.achieved for part in parts], color=GREEN, marker="o", markersize=4, label="achieved")
-        rate.set_ylabel("answers/s")
-        rate.set_ylim(bottom=0)
+        for label, colour, values in (
+            ("items", BLUE, [part.items for part in parts]),
+            ("answers", GREEN, [part.achieved for part in parts]),
+        ):
+            rate.plot(users, values, color=colour, marker="o", markersize=4, label=label)
+        rate.set_ylabel("a second")
+        _from_zero(rate)
         _percentiles(latency, users, parts, marker="o")
         latency.set_ylabel("ms")
         latency.set_xlabel("users at once")
-        latency.xaxis.set_major_locator(MaxNLocator(integer=True))
-        latency.set_xlim(left=0)
+        latency.set_xscale("log", base=2)
+        latency.xaxis.set_major_locator(FixedLocator(users))
+        latency.xaxis.set_minor_locator(NullLocator())
+        latency.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         _legend(rate)
         _legend(latency)
     return drawn.svg
@@ -238,7 +237,8 @@ def distributions(name: str, runs: Sequence[tuple[str, str, Sequence[float]]]) -
         longest = 2
         for (label, loop, seconds), colour in zip(runs, itertools.cycle(LINES), strict=False):
             inverse, ms = spectrum(seconds)
-            axes.plot(inverse, ms, color=colour, linestyle="-" if loop == "open" else "--", label=f"{label} ({loop})")
+            label = label if label == loop else f"{label} ({loop})"
+            axes.plot(inverse, ms, color=colour, linestyle="-" if loop == "open" else "--", label=label)
             longest = max(longest, len(seconds))
         marks = [(1, "0"), (2, "50"), (10, "90"), (100, "99"), (1e3, "99.9"), (1e4, "99.99"), (1e5, "99.999")]
         marks = [mark for mark in marks if mark[0] <= longest]
@@ -281,6 +281,11 @@ def _log_ms(axes: Any) -> None:
     axes.set_ylim(low, high)
 
 
+def _from_zero(axes: Any) -> None:
+    """With room above the highest marker."""
+    axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
+
+
 def _legend(axes: Any, **options: Any) -> None:
     """Beside the axes, where it hides no data."""
     handles, labels = axes.get_legend_handles_labels()
@@ -288,11 +293,17 @@ def _legend(axes: Any, **options: Any) -> None:
         axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0, **options)
 
 
-def _rows(axes: Any, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names, color=INK)
+def _stacked_bars(axes: Any, models: Sequence[Model], layers: Sequence[tuple[str, str, list[float]]]) -> np.ndarray:
+    """A bar of each model; where they end. A layer is (label, colour, values)."""
+    ends = np.zeros(len(models))
+    for label, colour, values in layers:
+        axes.barh(range(len(models)), values, 0.62, ends, color=colour, label=label)
+        ends += values
+    axes.set_yticks(range(len(models)), [model.name for model in models], color=INK)
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
+    return ends
 
 
 def _share(batches: Mapping[int, int], least: float, most: float) -> float:

@@ -163,7 +163,7 @@ def figures_of(part: Part) -> list[str]:
 
 def describe_run(ran: Ran) -> Section:
     run, requests = ran.run, ran.requests
-    section = Section(f"{run.name}: {run.loop} loop, {run.shape}")
+    section = Section(f"{run.name}: {run.loop} loop, {run.shape}", [planned_words(run)])
     if not requests:
         section.text.append("No request was recorded: there is nothing to measure.")
     elif not figures.latencies(requests):
@@ -173,6 +173,19 @@ def describe_run(ran: Ran) -> Section:
         section.parts.extend(asked(run, requests))
     section.parts.extend(served(run, ran.truth))
     return section
+
+
+def planned_words(run: Run) -> str:
+    """``Planned were 10 requests/s, 40 from 8 s, 10 from 12 s; 20 s after a warm-up of 3 s``"""
+    (_, first), *later = run.steps
+    unit = "requests/s" if run.loop == "open" else "users" if first != 1 else "user"
+    if len(later) > WIDEST / 2:
+        rest = f", rising to {plain(later[-1][1])} in {len(run.steps)} steps"
+    else:
+        rest = "".join(f", {plain(level)} from {plain(at)} s" for at, level in later)
+    return (
+        f"Planned were {plain(first)} {unit}{rest}; {plain(run.seconds)} s after a warm-up of {plain(run.warm_up)} s."
+    )
 
 
 def slos(run: Run) -> Iterator[Table]:
@@ -197,20 +210,19 @@ def asked(run: Run, requests: Sequence[Request]) -> Iterator[Table | Plot]:
         if answered and run.loop == "closed":
             yield Plot(
                 "Throughput against concurrency",
-                "Where throughput no longer rises with the users, more of them only wait longer.",
+                "Where throughput no longer rises with the users, more of them only wait longer. Requests differ in "
+                "size by chance, so items are the steadier measure.",
                 plots.throughput_by_users(f"{run.name}-users", parts),
             )
-        rows = [
-            [*(f"{round(value, 2):,.10g}" for value in (part.start, part.planned)), *figures_of(part)] for part in parts
-        ]
-        yield Table("Step by step", ["from s", unit, *COLUMNS], rows)
+        rows = [[plain(part.start), plain(part.planned), *figures_of(part)] for part in parts]
+        yield Table("Step by step; latencies in ms", ["from s", unit, *COLUMNS], rows)
     if answered:
         moments = figures.timeline(run, requests)
         yield Plot(
             "Latency and rates over time",
             "Each point is the requests that were to be sent in that moment; achieved is what was answered in it, "
             "failed is what had no good answer.",
-            plots.over_time(f"{run.name}-time", moments, run.loop),
+            plots.over_time(f"{run.name}-time", moments, run),
         )
     columns = ["requests", "share", "p50", "p95", "p99", "longest"]
     yield Table(
@@ -298,7 +310,7 @@ def served(run: Run, found: truth.Truth | None) -> Iterator[Table | Plot]:
             for model in found.pipelines
         ]
         yield Table("Pipelines, by the server's counters; means in ms a request", columns, rows)
-    rows = [[name, "+" + number(rise)] for name, rise in found.counters.items()]
+    rows = [[name, "+" + plain(rise)] for name, rise in found.counters.items()]
     rows += [
         [name, f"{big(name, was)} → {big(name, value)}"] for name, (was, value) in found.gauges.items() if was or value
     ]
@@ -391,6 +403,11 @@ def text(value: Any) -> str:
 
 def percent(share: float) -> str:
     return "-" if share != share else "0 %" if share == 0 else f"{100 * share:.2f} %"
+
+
+def plain(value: float) -> str:
+    """At most two decimals, and none for what is whole."""
+    return f"{round(value, 2):,.10g}"
 
 
 def big(name: str, value: float) -> str:

@@ -7,6 +7,7 @@ or users of a closed one, and holds until the next.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count, takewhile
 
 import numpy as np
 
@@ -14,13 +15,17 @@ Steps = Sequence[tuple[float, float]]
 SECONDS = {"steady": 60.0, "steps": 80.0, "spike": 60.0, "soak": 3600.0}
 """The shapes, and how long they last by default."""
 STEPS = 8
+"""Of an open loop."""
 
 
-def shape_steps(shape: str, level: float, seconds: float, spike: float) -> list[tuple[float, float]]:
+def shape_steps(loop: str, shape: str, level: float, seconds: float, spike: float) -> list[tuple[float, float]]:
     """steady, soak   the level all the time
-    steps          from a quarter of the level up to it, in 8 equal steps
+    steps          open: from a quarter of the level up to it, in 8 equal steps; closed: 1, 2, 4, … users up to it
     spike          ``spike`` times the level during the middle fifth
     """
+    if shape == "steps" and loop == "closed":
+        levels = [*takewhile(lambda users: users < level, (2.0**n for n in count())), level]
+        return [(seconds * n / len(levels), users) for n, users in enumerate(levels)]
     if shape == "steps":
         part = [0.25 + 0.75 * step / (STEPS - 1) for step in range(STEPS)]
         return [(seconds * step / STEPS, level * part[step]) for step in range(STEPS)]

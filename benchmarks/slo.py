@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from benchmarks.figures import percentiles
 from benchmarks.runs import OK, Request
 
 GROUNDED = ("product_image", "ground")
 FORMS = "p99=50ms, p99.9=1s, error-rate=0.1%, fallback-rate=5% or throughput=40"
+HELP = "such as p99=50ms, throughput=40 or error-rate=0.001 (benchmarks/slo.py)"
+"""Of an option, whose text cannot have a percent sign."""
 _UNITS = {"ms": 1e-3, "s": 1.0, "%": 0.01, "/s": 1.0, "": 1.0}
 
 
@@ -116,10 +117,8 @@ def measure(name: str, requests: Sequence[Request], seconds: float) -> float:
 def percentile(requests: Sequence[Request], part: float) -> float:
     """Seconds within which ``part`` percent of the requests were answered; infinite where so many never were."""
     latencies = [request.latency if request.outcome == OK else None for request in requests]
-    if not latencies:
-        return math.nan
-    seconds = np.array([math.inf if latency is None else latency for latency in latencies])
-    return float(np.percentile(seconds, part, method="higher"))
+    seconds = [math.inf if latency is None else latency for latency in latencies]
+    return percentiles(seconds, [part])[0] / 1e3
 
 
 def show(measure: str, value: float) -> str:

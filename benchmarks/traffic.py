@@ -26,6 +26,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.target import find_photos
 from training.catalogue.items import TRAINED_TYPES, Item, draw_item
 from training.catalogue.scenes import scene
 
@@ -43,7 +44,6 @@ ROOT = Path(__file__).parent.parent
 DRAWN_FOLDER = ROOT / "build/bench/photos"
 MOST_PHOTOS = 2000
 """That are held in memory."""
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def parse_batches(text: str) -> dict[int, float]:
 class Traffic:
     """Requests by their number. ``photos`` is a folder; a photo in a subfolder is asked for as what that is named.
 
-    Photos at its top are asked for as types of the catalogue. Texts are always of the catalogue.
+    Photos at its top are asked for as types of the catalogue, unless ``photos.csv`` says what they show. Texts are
+    always of the catalogue.
     """
 
     def __init__(self, photos: Path, seed: int = 0, mix: str = MIX, batches: str = BATCHES, clients: str = CLIENT_MIX):
@@ -155,16 +156,15 @@ def zipf(names: Sequence[str]) -> dict[str, float]:
 
 
 def read_photos(folder: Path) -> dict[str, list[bytes]]:
-    """Files by the name of their subfolder, "" for those at the top; of very many, some from everywhere.
+    """Files by what ``photos.csv`` says they show, else by the name of their subfolder, "" for those at the top.
 
-    Raises SystemExit where there is none.
+    Of very many, some from everywhere. Raises SystemExit where there is none.
     """
     found: dict[str, list[bytes]] = {}
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    for path in paths[:: -(-len(paths) // MOST_PHOTOS) or 1]:
-        found.setdefault("" if path.parent == folder else path.parent.name, []).append(path.read_bytes())
-    if not found:
-        raise SystemExit(f"no photos in {folder}: expected files ending in {', '.join(sorted(_SUFFIXES))}")
+    photos = find_photos(folder, "")
+    for path, product_type in photos[:: -(-len(photos) // MOST_PHOTOS)]:
+        shown = product_type or ("" if path.parent == folder else path.parent.name)
+        found.setdefault(shown, []).append(path.read_bytes())
     return found
 
 

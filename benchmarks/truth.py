@@ -5,13 +5,15 @@
     write(folder, before, snapshot("localhost:8001", "http://localhost:8002/metrics"))
     read(folder).stages      # of each leaf: queue, compute and copies in ms a request, batch sizes
 
-Both count from the start of a model, for all callers: the difference is the run's alone where nobody else asked.
+Both count from the start of a model, for all callers: the difference is the run's alone where nobody else asked. Where
+statistics are closed to callers without the server's admin key, VLCLIP_ADMIN_KEY is taken for it.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import time
 import urllib.request
 from collections import Counter
@@ -24,6 +26,9 @@ import tritonclient.grpc as triton
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
+from deploy.server import ADMIN_KEY
+
+KEY_HEADER = "triton-grpc-protocol-admin-key"
 SECONDS = 10.0
 """For an answer of the server."""
 PHASES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit")
@@ -101,6 +106,7 @@ class Sample:
 def snapshot(grpc_url: str, metrics_url: str | None) -> dict[str, Any]:
     """The counters as they stand, JSON-able. What the server refuses or does not have is named in ``closed``."""
     closed: list[str] = []
+    key = os.environ.get(ADMIN_KEY)
     samples: list[Sample] = []
     models: dict[str, Any] = {}
     pipelines: dict[str, list[str]] = {}
@@ -115,12 +121,14 @@ def snapshot(grpc_url: str, metrics_url: str | None) -> dict[str, Any]:
         try:
             models = {
                 f"{stats.name}/{stats.version}": _counts(stats)
-                for stats in client.get_inference_statistics(client_timeout=SECONDS).model_stats
+                for stats in client.get_inference_statistics(
+                    client_timeout=SECONDS, headers={KEY_HEADER: key} if key else None
+                ).model_stats
             }
         except InferenceServerException as error:
             models = _counts_of_metrics(samples)
             closed.append(
-                f"no statistics: {error.message()}"
+                f"no statistics: {_why_closed(error.message(), key)}"
                 + (", so times are from the metrics, which know no single batch sizes" if models else "")
             )
         try:
@@ -199,13 +207,15 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> Truth:
 
 
 def parse_metrics(text: str) -> list[Sample]:
-    """The samples of Prometheus' text, in which counters have lost the ending ``_total`` if they had it."""
+    """The samples of Prometheus' text, in which counters have lost the ending ``_total`` if they had it.
+
+    Without buckets and percentiles, which are many, and Triton's summaries, which count what its statistics count.
+    """
     samples = []
     for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            # A summary's percentiles are of its last requests.
-            goes_down = family.type in ("gauge", "unknown") or "quantile" in sample.labels
-            if not math.isnan(sample.value):
+        goes_down = family.type in ("gauge", "unknown")
+        for sample in family.samples if not family.name.endswith("_summary_us") else ():
+            if not math.isnan(sample.value) and not {"le", "quantile"} & sample.labels.keys():
                 name = sample.name if goes_down else sample.name.removesuffix("_total")
                 samples.append(Sample(name, dict(sample.labels), float(sample.value), goes_down))
     return samples
@@ -243,6 +253,15 @@ def _counts_of_metrics(samples: Sequence[Sample]) -> dict[str, Any]:
             else:
                 counts[phase] += int(sample.value)
     return models
+
+
+def _why_closed(message: str, key: str | None) -> str:
+    """What to do, where it was for want of the admin key."""
+    if KEY_HEADER not in message:
+        return message
+    if key:
+        return f"the key in {ADMIN_KEY} is not the server's admin key"
+    return f"they are closed to callers without the server's admin key, set {ADMIN_KEY} to it"
 
 
 def _subtract(after: Any, before: Any) -> Any:

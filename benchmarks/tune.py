@@ -19,6 +19,7 @@ turns, A B B A. It is written only if it holds the bound and is better by more t
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shlex
 import statistics
@@ -45,6 +46,7 @@ from benchmarks.machine import machine
 from benchmarks.retrieval import draw_scenes
 from benchmarks.runs import OK, Request
 from benchmarks.slo import Slo, parse_all, percentile
+from benchmarks.target import find_photos
 from deploy.embedded import SetupError
 from deploy.profiles import EMBEDDED_CPU, PROFILES, Profile, fragments_of, parse, read_config
 from deploy.repositories import REPOSITORIES, ROOT, find_home
@@ -125,11 +127,6 @@ class Bench:
 
             turn(min(WARM_UP_SECONDS, self.seconds))
             yield turn
-
-
-def photos_of(folder: Path) -> list[bytes]:
-    kinds = (".jpg", ".jpeg", ".png", ".webp")
-    return [path.read_bytes() for path in sorted(folder.rglob("*")) if path.suffix.lower() in kinds]
 
 
 def space_of(current: Settings) -> dict[str, list[int]]:
@@ -345,8 +342,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--slo is to bound a percentile, like p99=500ms, and not {parsed.slo.measure}")
     if os.environ.get("VLCLIP_ORT_THREADS"):
         parser.error("VLCLIP_ORT_THREADS decides the threads of every candidate: unset it")
-    if parsed.photos and not photos_of(parsed.photos):
-        parser.error(f"{parsed.photos} holds no photos: JPEG, PNG or WebP files")
     if any(not file.read_text().startswith(WRITTEN_BY) for file in parsed.out.glob("*.pbtxt")):
         parser.error(f"{parsed.out} holds a profile that was written by hand: choose another --out")
     return parsed
@@ -357,15 +352,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = Console()
     slo: Slo = args.slo
-    photos = photos_of(args.photos) if args.photos else [photo.jpeg for photo in draw_scenes(32, 5, TRAINED_TYPES)]
+    if args.photos:
+        photos = [path.read_bytes() for path, _ in find_photos(args.photos, "")]
+    else:
+        photos = [photo.jpeg for photo in draw_scenes(32, 5, TRAINED_TYPES)]
     bench = Bench([args.model_repository, args.ensembles], photos, slo, args.concurrency, args.seconds, args.turns)
     home = find_home(bench.repositories)
     manifest = read_served(home) if home else None
-    name = (
-        f"{models_of(manifest) if manifest else args.model_repository}, {len(os.sched_getaffinity(0))} cores, "
-        f"from {args.base}, {args.photos or 'drawn photos'}, {args.concurrency} at a time, {slo.text}"
-    )
     try:
+        # Trials beside another base would say nothing: that base is a study of its own.
+        base = hashlib.sha256(b"".join(file.read_bytes() for file in fragments_of(args.base).values())).hexdigest()[:8]
+        name = (
+            f"{models_of(manifest) if manifest else args.model_repository}, {len(os.sched_getaffinity(0))} cores, "
+            f"from {args.base} ({base}), {args.photos or 'drawn photos'}, {args.concurrency} at a time, {slo.text}"
+        )
         study = open_study(args.study, name)
         print(f"{name}: {len(study.trials)} trials so far, in {args.study}", flush=True)
         search(study, bench, args.base, 60 * args.minutes * SEARCH_PART, args.trials)

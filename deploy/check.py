@@ -135,7 +135,11 @@ def find_unlike_graphs(repositories: Sequence[Path] = REPOSITORIES) -> list[str]
         if not file.exists():
             problems.append(f"{leaf}: {file} is missing")
         elif file.suffix == ".onnx":
-            problems += [f"{leaf}: {problem}" for problem in find_unlike_tensors(file, read_config(home / leaf))]
+            try:
+                config = read_config(home / leaf)
+            except SetupError:
+                continue  # which find_problems tells
+            problems += [f"{leaf}: {problem}" for problem in find_unlike_tensors(file, config)]
     return problems
 
 
@@ -162,7 +166,7 @@ def find_unlike_tensors(graph: Path, config: ModelConfig) -> Iterator[str]:
                 continue
             # A size that is free has a name or none; the first is the batch.
             sizes = [size if isinstance(size, int) else -1 for size in one.shape]
-            if one.type != ONNX_DTYPES[dtype] or not agree(sizes, [-1, *dims]):
+            if one.type != ONNX_DTYPES.get(dtype) or not agree(sizes, [-1, *dims]):
                 wanted = describe(tensor.name, (dtype, dims))
                 yield f"{graph} {what} {one.name} {one.type} {one.shape}, the config {wanted}"
             elif sizes[0] != -1:

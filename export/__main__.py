@@ -40,6 +40,10 @@ Weights to verified ONNX graphs, or TensorRT plans, in a Triton model repository
   python -m export --detector best.pt --encoder ViT-B-32 --version 2
       beside version 1; a running server changes over to it without dropping a request
 
+  python -m export --detector best.pt --encoder ViT-B-32 --version 2 --stage
+      beside version 1, which stays the one that is served until `python -m deploy.canary --version 2 --promote`
+      has compared the two
+
   python -m export --detector best.pt --encoder ViT-B-32 --precision fp16
       computes in FP16 where that is safe, for GPUs: the cosine with FP32 is 0.9995 in the mean and 0.995 at least,
       with every tensor rounded, or nothing is put into place
@@ -51,7 +55,7 @@ Weights to verified ONNX graphs, or TensorRT plans, in a Triton model repository
 Other commands:
 
   python -m export use --version 1
-                               serves that version again, running servers included
+                               serves that version, running servers included
   python -m export show        what the repository holds, and how near it is to PyTorch
   python -m export pack-mini   exports the mini models and packs them for git (weights/mini/graphs)
   python -m export.install     the packed mini models into the repository; needs no torch
@@ -76,6 +80,9 @@ def parser() -> argparse.ArgumentParser:
     )
     main.add_argument("--out", type=Path, default=Path("model_repository"), help="the model repository (%(default)s)")
     main.add_argument("--version", type=int, default=1, help="the version folder (%(default)s)")
+    main.add_argument(
+        "--stage", action="store_true", help="leave the version that is served as it is, until the new one is promoted"
+    )
     main.add_argument("--force", action="store_true", help="export again what is there already")
 
     models = main.add_argument_group("models")
@@ -178,7 +185,7 @@ def models(arguments: argparse.Namespace) -> None:
         precision=arguments.precision,
     )
     with Progress() as say:
-        build(request, arguments.out, arguments.version, arguments.force, say)
+        build(request, arguments.out, arguments.version, arguments.force, say, stage=arguments.stage)
 
 
 def pack_mini(arguments: argparse.Namespace) -> None:

@@ -108,19 +108,23 @@ def build(
     force: bool = False,
     say: Say = print,
     compiler: Compiler | None = None,
+    stage: bool = False,
 ) -> repository.Manifest:
     """Exports, verifies and places every artefact; the repository changes only if all of them pass.
 
     Args:
+        stage: leave the version that is served as it is.
         compiler: builds the plans of ``format="tensorrt"``; without it TensorRT and a GPU are looked for here.
 
     Raises:
         ExportError: in one sentence; the repository is as it was.
     """
+    if stage:
+        repository.require_another_served(out, version)
     described = request.describe()
     present = repository.read_manifest(repository.manifest_path(out, version))
     if present and not force and present.get("request") == described and repository.is_complete(out, present):
-        if repository.read_served(out) == present:
+        if stage or repository.read_served(out) == present:
             say(f"{out} already holds this export as version {version}; nothing to do (--force exports again)")
         else:
             repository.serve_version(out, version)
@@ -167,8 +171,8 @@ def build(
             "leaves": leaves,
         }
         repository.furnish(staged, out)
-        repository.put_in_place(staged, out, version, leaves, repository.write_manifest(manifest))
-    say(f"{out} now holds and serves version {version}")
+        repository.put_in_place(staged, out, version, leaves, repository.write_manifest(manifest), serve=not stage)
+    say(f"{out} now holds {'' if stage else 'and serves '}version {version}")
     return manifest
 
 

@@ -88,6 +88,19 @@ def require_version(repository: Path, version: int) -> Manifest:
     return manifest
 
 
+def require_another_served(repository: Path, version: int) -> None:
+    """Before a version is staged: there must be one beside it, and it must not be that one.
+
+    Raises:
+        RepositoryError: says what to do instead.
+    """
+    served = read_served(repository)
+    if served is None:
+        raise RepositoryError(f"{repository} serves no version to stage another beside: leave out --stage")
+    if served["version"] == version:
+        raise RepositoryError(f"{repository} serves version {version}: stage another, with --version")
+
+
 def serve_version(repository: Path, version: int) -> Manifest:
     """Makes a version the one that is served, here and by running servers, in one step.
 
@@ -196,18 +209,28 @@ def furnish(staged: Path, repository: Path) -> None:
             os.replace(staged / "by-hand", target)
 
 
-def put_in_place(staged: Path, repository: Path, version: int, leaves: Mapping[str, Any], manifest: bytes) -> None:
+def put_in_place(
+    staged: Path,
+    repository: Path,
+    version: int,
+    leaves: Mapping[str, Any],
+    manifest: bytes,
+    serve: bool = True,
+) -> None:
     """Moves ``staged/LEAF`` (its files) to ``repository/LEAF/VERSION`` by renames, and makes it the version served.
 
     The manifest comes last. A version that is replaced loses its own first: killed in between, the repository is
     seen to be incomplete, and no server starts with a part of each. A leaf in Python takes its code along from the
     lowest version, where its source is. A graph replaces one of the other format: the file decides which of
     Triton's backends runs it, so there must be only one.
+
+    Args:
+        serve: whether to make it the version served; without, the one that is served stays as it is.
     """
     (staged / manifest_path(repository, version).name).write_bytes(manifest)
     for leaf in leaves:
         models = sorted((repository / leaf).glob("*/model.py"), key=lambda file: int(file.parent.name))
-        if models and not (repository / leaf / str(version)).is_dir():
+        if models and models[0].parent.name != str(version):
             for file in models[0].parent.glob("*.py"):
                 shutil.copy2(file, staged / leaf / file.name)
     with uninterrupted():
@@ -216,7 +239,8 @@ def put_in_place(staged: Path, repository: Path, version: int, leaves: Mapping[s
             for leaf in leaves:
                 move(staged / leaf, repository / leaf / str(version))
             os.replace(staged / manifest_path(repository, version).name, manifest_path(repository, version))
-            point_to(repository, version, staged)
+            if serve:
+                point_to(repository, version, staged)
         except OSError as error:
             raise RepositoryError(
                 f"version {version} of {repository} is incomplete now, export again: {error}"

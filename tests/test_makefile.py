@@ -55,6 +55,17 @@ def test_precision_is_passed_on() -> None:
     assert models_command("PRECISION=fp16")[2:] == ["--precision", "fp16"]
 
 
+def test_a_rollout_in_one_repository() -> None:
+    staged = parser().parse_args(models_command("VERSION=2", "STAGE=1"))
+    assert (staged.version, staged.stage) == (2, True)
+    assert not parser().parse_args(models_command("VERSION=2")).stage
+    command = ["--model-repository", "model_repository", "--version", "2"]
+    assert arguments("canary", "deploy.canary", "VERSION=2") == command
+    promoted = arguments("canary", "deploy.canary", "VERSION=2", "PROMOTE=1", "MIN_OVERLAP=0.4")
+    assert promoted == [*command, "--min-overlap", "0.4", "--promote"]
+    assert arguments("rollback", "export", "VERSION=1") == ["use", "--out", "model_repository", "--version", "1"]
+
+
 def test_every_variable_of_a_load_test_is_an_option(tmp_path: Path) -> None:
     photos = tmp_path / "some photos"
     photos.mkdir()

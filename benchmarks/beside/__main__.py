@@ -14,34 +14,34 @@
     latency      milliseconds of one photo, one client
     offline      photos a second in batches (served and in process)
 
-All run the same weights on the same photos. Services take turns, so that what else the machine does hits them alike;
-ratios are taken turn by turn. Nobody wins by being wrong: every embedding is compared with the one made in process.
+All run the same weights on the same photos. Services take turns, so that what else the machine does hits them alike,
+and sleep between them; ratios are taken turn by turn. The server refuses nothing here, as the others do not. Nobody
+wins by being wrong: every embedding is compared with the one made in process.
 """
 
 from __future__ import annotations
 
-import platform
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from shutil import copytree
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.beside.load import Turn, take_turn
 from benchmarks.beside.services import Ask, FastApi, Here, LitServe, Served, Service, running
+from benchmarks.figures import percentiles
 from benchmarks.in_process import CORES, REPOSITORY, InProcess
+from benchmarks.machine import machine, versions
 from benchmarks.retrieval import draw_scenes
-from benchmarks.target import keep, parser_of
+from benchmarks.target import find_photos, keep, parser_of
 from deploy.profiles import EMBEDDED_CPU, PROFILES
 from deploy.repositories import REPOSITORIES
 from deploy.server import Server
@@ -130,7 +130,7 @@ def run(
     asks = asks[: max(measure.photos for measure in plan.values())]
     expected = take_turn(services["in process"], asks, 1, 1).embeddings
     cosines = dict.fromkeys(services, 1.0)
-    report: dict[str, Any] = {"cores": CORES, "machine": machine(), "turns": turns, "measures": {}}
+    report: dict[str, Any] = {"cores": CORES, "machine": machine() | versions(), "turns": turns, "measures": {}}
     for name, measure in plan.items():
         wanted = [i % len(asks) for i in range(measure.photos)]
         taken: dict[str, list[Turn]] = {service: [] for service in measure.services}
@@ -138,7 +138,8 @@ def run(
             # Another one begins each time, so that none always follows the same neighbour's heat.
             for service in rotated(measure.services, turn):
                 clients = 1 if service in HERE else measure.clients
-                found = take_turn(services[service], [asks[i] for i in wanted], clients, measure.batch)
+                with services[service].awake():
+                    found = take_turn(services[service], [asks[i] for i in wanted], clients, measure.batch)
                 cosines[service] = min(cosines[service], float((found.embeddings * expected[wanted]).sum(1).min()))
                 if turn:
                     taken[service].append(found)
@@ -161,8 +162,7 @@ def figures_of(measure: Measure, taken: Mapping[str, Sequence[Turn]]) -> dict[st
     """Per service the rate and the latency, per pair the ratio: of rates, or of latencies where one client asks."""
     one_by_one = measure.clients == measure.batch == 1
     scores = {
-        name: [statistics.median(turn.latencies_ms) if one_by_one else turn.rate for turn in turns]
-        for name, turns in taken.items()
+        name: [percentile([turn], 50) if one_by_one else turn.rate for turn in turns] for name, turns in taken.items()
     }
     found: dict[str, Any] = {"clients": measure.clients, "batch": measure.batch, "photos a turn": measure.photos}
     found["services"] = {
@@ -182,18 +182,11 @@ def figures_of(measure: Measure, taken: Mapping[str, Sequence[Turn]]) -> dict[st
 
 
 def percentile(turns: Sequence[Turn], percent: float) -> float:
-    return float(np.percentile(np.concatenate([turn.latencies_ms for turn in turns]), percent))
+    return percentiles([1e-3 * ms for turn in turns for ms in turn.latencies_ms], [percent])[0]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def machine() -> dict[str, str]:
-    cpu = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
-    packages = ("onnxruntime", "fastapi", "uvicorn", "litserve", "numpy", "opencv-python-headless")
-    return {"cpu": names[0] if names else platform.machine(), **{name: version(name) for name in packages}}
 
 
 def show(report: dict[str, Any]) -> None:
@@ -228,8 +221,8 @@ def main() -> int:
     parser = parser_of("beside", __doc__, url=False)
     add = parser.add_argument
     add("--model-repository", type=Path, default=REPOSITORY, metavar="DIR", help="the models (model_repository/)")
-    add("--photos", type=Path, metavar="DIR", help="photos of a folder, with --type (default: drawn scenes)")
-    add("--type", default="product", help="their product type (%(default)s)")
+    add("--photos", type=Path, metavar="DIR", help="a folder of photos (default: drawn scenes)")
+    add("--type", default="product", help="their product type, without a photos.csv (%(default)s)")
     add("--only", choices=list(measures(1, 1, 1, 1)), help="one of the measures")
     add("--turns", type=int, default=7, help="of each service (%(default)s)")
     add("--clients", type=int, default=32, help="(%(default)s)")
@@ -240,8 +233,7 @@ def main() -> int:
     add("--litserve-workers", type=int, default=1, help="which share the cores (%(default)s)")
     args = parser.parse_args()
     if args.photos:
-        files = sorted(file for file in args.photos.iterdir() if file.is_file())[:256]
-        asks = [(file.read_bytes(), args.type) for file in files]
+        asks = [(file.read_bytes(), prompt) for file, prompt in find_photos(args.photos, args.type)[:256]]
     else:
         asks = [(photo.jpeg, photo.items[0].product_type) for photo in draw_scenes(64, 7, TRAINED_TYPES)]
     plan = measures(args.clients, args.batch, args.in_flight, args.photos_per_turn)

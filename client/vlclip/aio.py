@@ -111,7 +111,7 @@ class AsyncClient:
         *,
         timeout: float | Timeout | None = None,
     ) -> EnrichedTexts:
-        """Have an agent write a clear text about each product, and embed it; see `Client.enrich`."""
+        """Make a clear text about each product, and embed it; see `Client.enrich`."""
         return await self._collect(_core.ENRICHED_TEXT, product_items(products, images), "status", timeout)
 
     async def health(self, *, timeout: float = 5.0) -> Health:

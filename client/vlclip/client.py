@@ -139,7 +139,7 @@ class Client:
     def enrich(
         self, products: Products, images: ProductImages | None = None, *, timeout: float | Timeout | None = None
     ) -> EnrichedTexts:
-        """Have an agent write a clear text about each product, and embed it.
+        """Make a clear text about each product, and embed it.
 
         products  {"product_type": "mug", "title": …, "description": …, …}, or an iterable of them
         images    one for each product, ``None`` where there is none

@@ -105,11 +105,11 @@ class TextEmbeddings(Result):
 
 @dataclass(frozen=True, eq=False)
 class EnrichedTexts(Result):
-    """Texts that an agent wrote about products, and their embeddings.
+    """Clear texts about products, written by an agent or composed from the metadata, and their embeddings.
 
     text       [N]     str
     embedding  [N, D]  unit length
-    rounds     [N]     how often the text was written
+    rounds     [N]     how often a draft of the agent was judged; 0 where the text was composed
     status     [N]     0 where the agent wrote it; else the server's reason why it was composed from the metadata
     prompts    [N]     str, the version of the prompts that it was written with; empty where it was composed
     """

@@ -53,6 +53,12 @@ def slowest_server(quantile: str) -> str:
     return f'max by (model) (nv_inference_request_summary_us{{{ASKED},quantile="{quantile}"}}) / 1e6'
 
 
+def calling(gauge: str) -> str:
+    """The sum over processes that call: one that died leaves its last word."""
+    calls = f"sum by (instance, pid) (increase(vlclip_agent_calls{{{OURS}}}[5m]))"
+    return f"sum({gauge}{{{OURS}}} and on (instance, pid) {calls} > 0)"
+
+
 def lines(title: str, unit: str, queries: Mapping[str, str], says: str = "", stacked: bool = False) -> timeseries.Panel:
     """A panel of lines from 0 on, with the name of each of ``queries`` as its legend."""
     panel = timeseries.Panel().title(title).unit(unit).description(says).datasource(SOURCE).min(0)
@@ -208,10 +214,13 @@ ROWS: Mapping[str, Sequence[timeseries.Panel | stat.Panel | heatmap.Panel]] = {
             "Scores", "short", "vlclip_grounding_score", "Of the best box of each image; 0: the product type was empty."
         ),
         lines(
-            "Files",
-            "rowsps",
-            {"{{result}}": rate("vlclip_decoded_images_total", OURS, "result")},
-            "That were to be decoded, for all pipelines.",
+            "Files that were not decoded",
+            "percentunit",
+            {
+                "{{result}}": rate("vlclip_decoded_images_total", f'{OURS},result!="decoded"', "result")
+                + f" / on () group_left () sum(rate(vlclip_decoded_images_total{{{OURS}}}[$__rate_interval]))"
+            },
+            "Of the files that all pipelines were sent. More than 5 % in a quarter of an hour is a ticket.",
             stacked=True,
         ),
         lines(
@@ -252,9 +261,10 @@ ROWS: Mapping[str, Sequence[timeseries.Panel | stat.Panel | heatmap.Panel]] = {
             "In flight, and out of order",
             "short",
             {
-                "calls in flight": f"sum(vlclip_agent_calls_in_flight{{{OURS}}})",
-                "servers whose circuit is open": f"sum(vlclip_agent_circuit_open{{{OURS}}})",
+                "calls in flight": calling("vlclip_agent_calls_in_flight"),
+                "servers whose circuit is open": calling("vlclip_agent_circuit_open"),
             },
+            "Of those that called the language model, or tried it, in the last five minutes.",
         ),
     ],
     "Server": [

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from benchmarks import truth
+from benchmarks import figures, truth
 from benchmarks.runs import MISSED, OK, read_requests, read_run
 from benchmarks.schedule import draw_poisson
 from benchmarks.slo import percentile
@@ -168,6 +168,29 @@ def test_a_target_is_not_overloaded_unasked():
     )
     assert done.returncode == 2
     assert "--target needs --rate or --users" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["benchmarks.load", "benchmarks.locustfile"])
+def test_help_tells_every_option(module):
+    said = subprocess.check_output([sys.executable, "-m", module, "--help"], cwd=ROOT, text=True)
+    for option in ("--slo", "--mix", "--photos", "--rate"):
+        assert option in said
+
+
+@pytest.mark.slow
+def test_without_options_it_takes_five_runs_of_a_server_of_its_own(photos, tmp_path):
+    command = [sys.executable, "-m", "benchmarks.load", "--duration", "4", "--photos", str(photos)]
+    done = subprocess.run([*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = [read_run(tmp_path / name) for name in ("concurrency", "steps", "steady", "closed", "spike")]
+    assert [run.loop for run in runs] == ["closed", "open", "open", "closed", "open"]
+    assert runs == sorted(runs, key=lambda run: run.started)
+    users, rates = runs[0], runs[1]
+    assert users.steps == [(0, 1), (1, 2), (2, 4), (3, 8)]
+    parts = figures.steps(users, read_requests(tmp_path / "concurrency"))
+    assert rates.steps[-1][1] == pytest.approx(1.4 * max(part.achieved for part in parts), rel=1e-4)
+    assert rates.seconds == 8
+    assert "Throughput against concurrency" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.slow

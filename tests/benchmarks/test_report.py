@@ -134,7 +134,7 @@ def test_a_run_is_told_in_plots_and_figures(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert title in page.words
     summary = (tmp_path / "summary.md").read_text()
-    steps = rows_of(summary, "**Step by step**")
+    steps = rows_of(summary, "**Step by step")
     assert [steps[at][-2:] for at in ("0", "10", "20")] == [["0 %", "0 %"], ["0 %", "0 %"], ["50.00 %", "25.00 %"]]
     assert rows_of(summary, "**Service level objectives**")["p99=50ms"] == ["never", "broken"]
     outcomes = rows_of(summary, "**How requests ended, and ms until they did**")

@@ -54,10 +54,20 @@ def test_every_nth_arrival_of_a_schedule_adds_up_to_its_rate():
     ],
 )
 def test_shapes(shape, second, level):
-    assert level_at(shape_steps(shape, 40, 60, 3), second) == level
+    assert level_at(shape_steps("open", shape, 40, 60, 3), second) == level
 
 
 def test_steps_rise_evenly():
-    levels = [level for _, level in shape_steps("steps", 40, 80, 3)]
+    levels = [level for _, level in shape_steps("open", "steps", 40, 80, 3)]
     assert len(levels) == 8
     assert np.allclose(np.diff(levels), 30 / 7)
+
+
+@pytest.mark.parametrize(
+    ("most", "levels"),
+    [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])],
+)
+def test_users_double(most, levels):
+    steps = shape_steps("closed", "steps", most, 12, 3)
+    assert [users for _, users in steps] == levels
+    assert np.allclose(np.diff([at for at, _ in steps]), 12 / len(levels))

@@ -124,3 +124,11 @@ def test_of_very_many_photos_some_of_every_type_are_held(tmp_path):
     held = read_photos(tmp_path)
     assert len(held) == 5
     assert 1000 < sum(map(len, held.values())) <= 2000
+
+
+def test_a_table_of_photos_says_what_they_show(tmp_path):
+    (tmp_path / "shelf").mkdir()
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / "shelf" / name).write_bytes(name.encode())
+    (tmp_path / "photos.csv").write_text("file,product_type\nshelf/1.jpg,mug\nshelf/2.jpg,\n")
+    assert read_photos(tmp_path) == {"mug": [b"1.jpg"], "shelf": [b"2.jpg"]}

@@ -115,6 +115,14 @@ def test_metrics_are_parsed_as_triton_names_them():
 nv_inference_count{model="a",version="1"} 4
 # TYPE vlclip_agent_items_total counter
 vlclip_agent_items_total 3
+# TYPE vlclip_text_tokens histogram
+vlclip_text_tokens_bucket{le="8"} 2
+vlclip_text_tokens_bucket{le="+Inf"} 2
+vlclip_text_tokens_count 2
+vlclip_text_tokens_sum 9
+# TYPE nv_inference_request_summary_us summary
+nv_inference_request_summary_us_count{model="a",version="1"} 4
+nv_inference_request_summary_us{model="a",version="1",quantile="0.5"} 81
 # TYPE nv_gpu_power_usage gauge
 nv_gpu_power_usage{gpu_uuid="x"} NaN
 # TYPE nv_cpu_utilization gauge
@@ -124,6 +132,8 @@ nv_cpu_utilization 0.5
     assert [(str(one), one.value, one.goes_down) for one in samples] == [
         ('nv_inference_count{model="a",version="1"}', 4, False),
         ("vlclip_agent_items", 3, False),
+        ("vlclip_text_tokens_count", 2, False),
+        ("vlclip_text_tokens_sum", 9, False),
         ("nv_cpu_utilization", 0.5, True),
     ]
     assert truth.parse_metrics("") == []
@@ -174,6 +184,28 @@ def test_what_is_closed_is_said_and_the_rest_is_told(toy_repositories: list[Path
     ]
     assert nothing["models"] == {}
     assert [note.partition(":")[0] for note in nothing["closed"]] == ["no metrics", "no statistics"]
+
+
+def test_statistics_that_are_closed_are_read_with_the_admin_key(
+    toy_repositories: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where other machines can ask, as deploy.serve closes them."""
+    monkeypatch.setenv("VLCLIP_ADMIN_KEY", "of-the-operator")
+    with Server.start(toy_repositories, host="0.0.0.0") as server:
+        ask(server, 1)
+        found = truth.snapshot(server.grpc_url, server.metrics_url)
+        assert found["closed"] == []
+        assert found["models"]["decode/1"]["batches"]["2"] >= 1
+        monkeypatch.setenv("VLCLIP_ADMIN_KEY", "guessed")
+        (note,) = truth.snapshot(server.grpc_url, server.metrics_url)["closed"]
+        assert note.startswith("no statistics: the key in VLCLIP_ADMIN_KEY is not the server's admin key, so times are")
+        monkeypatch.delenv("VLCLIP_ADMIN_KEY")
+        before = truth.snapshot(server.grpc_url, server.metrics_url)
+        ask(server, 1)
+        closed = truth.difference(before, truth.snapshot(server.grpc_url, server.metrics_url))
+    assert len(closed.notes) == 1
+    assert "closed to callers without the server's admin key, set VLCLIP_ADMIN_KEY to it" in closed.notes[0]
+    assert next(stage for stage in closed.stages if stage.name == "decode").requests == 1
 
 
 def test_a_server_that_is_not_there_is_said_so():

@@ -21,14 +21,24 @@ OFFLINE = "requests.exceptions.ConnectionError: Failed to resolve 'pypi.org'"
     ("packages", "error", "status", "message"),
     [
         ([FINE], "", 0, "No known vulnerabilities"),
-        ([FINE, SKIPPED], "", 0, "No known vulnerabilities"),
+        ([FINE, SKIPPED], "", 0, "Not audited: Dependency not found on PyPI"),
         ([FINE, HOLED], "", 1, "pillow 9.0: PYSEC-1, fixed in 9.1"),
         ([UNFIXED], "", 1, "torch 1: PYSEC-2, not fixed yet"),
         ([SKIPPED], "", 0, "NOT AUDITED: Dependency not found on PyPI"),
+        ([], "", 0, "NOT AUDITED: no packages in "),
         (None, f"Traceback\n{OFFLINE}", 0, f"NOT AUDITED: {OFFLINE}"),
         (None, "", 0, "NOT AUDITED: pip-audit said nothing"),
     ],
-    ids=["fine", "ours skipped", "a finding", "without a fix", "a mirror that knows nothing", "offline", "silent"],
+    ids=[
+        "fine",
+        "ours skipped",
+        "a finding",
+        "without a fix",
+        "a mirror that knows nothing",
+        "empty",
+        "offline",
+        "silent",
+    ],
 )
 def test_says_what_was_found(tmp_path: Path, capsys, packages, error: str, status: int, message: str) -> None:
     script = tmp_path / "pip_audit.py"
@@ -37,3 +47,8 @@ def test_says_what_was_found(tmp_path: Path, capsys, packages, error: str, statu
     assert audit.main([str(tmp_path)], command=(sys.executable, str(script))) == status
     printed = capsys.readouterr()
     assert message in printed.out + printed.err
+
+
+def test_does_not_wait_forever(tmp_path: Path, capsys) -> None:
+    assert audit.main([str(tmp_path)], command=(sys.executable, "-c", "import time; time.sleep(60)"), seconds=0.2) == 0
+    assert "NOT AUDITED: no answer within 0.2 s" in capsys.readouterr().err

@@ -159,6 +159,18 @@ def test_services_are_hardened_and_bounded(files: tuple[str, ...]) -> None:
 
 @needs_compose
 @pytest.mark.parametrize("files", [GPU, CPU], ids=["gpu", "cpu"])
+def test_what_is_mounted_is_there(files: tuple[str, ...]) -> None:
+    """Docker makes an empty folder of what is not."""
+    volumes = [volume for service in compose(*files).values() for volume in service["volumes"]]
+    sources = [Path(volume["source"]) for volume in volumes if volume["type"] == "bind"]
+    assert len(sources) >= 3  # Prometheus' folder and two of Grafana's
+    for source in sources:
+        assert source.is_relative_to(ROOT)
+        assert any(source.iterdir()), source
+
+
+@needs_compose
+@pytest.mark.parametrize("files", [GPU, CPU], ids=["gpu", "cpu"])
 def test_compose_waits_for_requests_in_hand(files: tuple[str, ...]) -> None:
     minutes, seconds = re.fullmatch(r"(?:(\d+)m)?(\d+)s", compose(*files)["triton"]["stop_grace_period"]).groups()  # type: ignore[union-attr]
     assert int(minutes or 0) * 60 + int(seconds) >= 2 * DRAIN_SECONDS + 10

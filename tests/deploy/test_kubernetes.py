@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+import vlclip
+from deploy import certificates
+from deploy import probe as prober
 from deploy.api import LOAD_SECONDS
 from deploy.repositories import ROOT
 from deploy.serve import parse_arguments
@@ -29,6 +33,7 @@ RENDERED = {
     "cpu": ("overlays/cpu",),
     "gpu": ("overlays/gpu",),
     "gpu and agent and tls": ("overlays/gpu", "agent", "tls"),
+    "base and tls": ("base", "tls"),
     "base and keda": ("base", "keda", "monitoring"),
     "engines": ("engines",),
     "kserve": ("kserve",),
@@ -46,6 +51,13 @@ REQUIRED = {
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl renders the overlays")
 
 
+def kustomize(folder: str | Path) -> list[dict[str, Any]]:
+    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr  # such as that something is deprecated
+    return list(yaml.safe_load_all(done.stdout))
+
+
 @cache
 def render(name: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
@@ -57,10 +69,7 @@ def render(name: str) -> list[dict[str, Any]]:
             "components": [f"{to}/components/{component}" for component in RENDERED[name][1:]],
         }
         Path(folder, "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-        done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr  # such as that something is deprecated
-    return list(yaml.safe_load_all(done.stdout))
+        return kustomize(folder)
 
 
 def of_kind(name: str, kind: str) -> list[dict[str, Any]]:
@@ -140,6 +149,55 @@ def test_tls_leaves_no_plain_port_open() -> None:
     assert {port["name"] for port in container["ports"]} == {"https", "grpc", "metrics"}
 
 
+def test_components_may_come_before_an_overlay_s_own_patches(tmp_path: Path) -> None:
+    """As they do in overlays/gpu, where they stand in comments; in an overlay of one's own they come behind."""
+    folder = shutil.copytree(FOLDER, tmp_path / "kubernetes") / "overlays" / "gpu"
+    file = folder / "kustomization.yaml"
+    offered = file.read_text().replace("# - ../../components/", "- ../../components/")
+    assert offered != file.read_text()
+    file.write_text(offered)
+    before = next(one for one in kustomize(folder) if one["kind"] == "Deployment")["spec"]["template"]["spec"]
+    behind = next(pods("gpu and agent and tls"))
+    for parts in ("args", "ports", "env", "volumeMounts"):
+        assert sorted(before["containers"][0][parts], key=str) == sorted(behind["containers"][0][parts], key=str)
+
+
+def test_probes_reach_a_pod_that_wants_certificates(toy_repositories: list[Path], tmp_path: Path) -> None:
+    """What the manifest says, with a folder of ours for its secret, and free ports."""
+    pems = tmp_path / "tls"
+    certificates.write(pems, ["localhost"], days=1)
+    for name, file in {"tls.crt": "server.pem", "tls.key": "server.key", "ca.crt": "ca.pem"}.items():
+        (pems / name).symlink_to(file)
+    container = next(pods("base and tls"))["containers"][0]
+    command = [sys.executable, "-m", "deploy.serve", f"--model-repository={toy_repositories[0]}"]
+    command += [argument.replace("=/tls/", f"={pems}/") for argument in container["args"]]
+    command += [f"--{name}-port=0" for name in ("grpc", "http", "https", "metrics")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            printed = "".join(iter(process.stdout.readline, "Ctrl-C stops.\n"))
+            ports = dict(re.findall(r"^  (\w+) .*:(\d+)", printed, re.MULTILINE))
+            where = [f"--url=localhost:{ports['HTTP']}", f"--metrics-port={ports['metrics']}"]
+            for kind in ("startup", "readiness", "liveness"):
+                _, _, module, *options = container[f"{kind}Probe"]["exec"]["command"]
+                assert module == "deploy.probe"
+                assert prober.main([*options, *where]) == 0
+            tls = vlclip.TLS(pems / "ca.pem", pems / "client.pem", pems / "client.key")
+            with vlclip.Client(f"localhost:{ports['gRPC']}", tls=tls) as client:
+                assert client.embed_texts("mug").embedding.shape[0] == 1
+        finally:
+            process.terminate()
+            assert process.wait(timeout=20) == 0
+
+
+def test_metrics_are_of_the_job_that_rules_look_for() -> None:
+    (monitor,) = of_kind("gpu", "PodMonitor")
+    (deployment,) = of_kind("gpu", "Deployment")
+    job = deployment["spec"]["template"]["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+    rules = (FOLDER.parent / "prometheus" / "rules" / "vlclip.yml").read_text()
+    assert set(re.findall('job="([^"]*)"', rules)) == {job}
+
+
 @pytest.mark.parametrize("name", RENDERED)
 def test_pods_are_hardened(name: str) -> None:
     for pod in pods(name):
@@ -213,7 +271,7 @@ def test_arguments_are_those_of_the_server(name: str, field: str, value: str, mo
 def test_threads_are_as_many_as_the_cores_asked_for() -> None:
     """ONNX Runtime counts the cores of the node, of which the pod has a share."""
     container = next(pods("cpu"))["containers"][0]
-    assert container["args"] == ["--threads", container["resources"]["requests"]["cpu"]]
+    assert f"--threads={container['resources']['requests']['cpu']}" in container["args"]
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu", "engines", "kserve"])
@@ -228,6 +286,18 @@ def test_one_autoscaler_scales_the_deployment(name: str) -> None:
     (deployment,) = of_kind(name, "Deployment")
     assert [scaler["spec"]["scaleTargetRef"]["name"] for scaler in scalers] == [deployment["metadata"]["name"]]
     assert "replicas" not in deployment["spec"]
+
+
+def test_images_have_the_package_of_the_agent_s_cache() -> None:
+    """Without it the model does not load, and with it no pod."""
+    variables = next(pods("gpu and agent and tls"))["containers"][0]["env"]
+    (cache,) = [one["value"] for one in variables if one["name"] == "VLCLIP_AGENT_CACHE"]
+    package = cache.partition("://")[0]
+    extra = re.search(r"^agent = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert extra
+    assert f'"{package}>=' in extra[1]
+    for file in ("Dockerfile", "Dockerfile.cpu"):
+        assert "'.[serve,agent]'" in (ROOT / "deploy" / file).read_text()
 
 
 @pytest.mark.parametrize("name", RENDERED)

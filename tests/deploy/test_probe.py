@@ -37,18 +37,21 @@ PATIENCE = 1.5
 TROUBLE = """
     def execute(self, requests):
         import os, time
+        begun = time.process_time()
         while os.path.exists("{hang}"):
             time.sleep(0.2)
+        while os.path.exists("{toil}") and time.process_time() - begun < 0.1:
+            pass
         if os.path.exists("{refuse}"):
             refusal = "overloaded: come again", pb_utils.TritonError.UNAVAILABLE
             # One error for each: Triton crashes where two responses share it.
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError(*refusal)) for _ in requests]
 """
-"""For a model.py: as long as there are such files, the process hangs, or says that it has too much to do."""
+"""For a model.py: as long as there are such files, the process hangs, has more to compute, or refuses to."""
 
 
 class Harmed:
-    """A server of toys, whose tokenizers can be made to hang and to refuse."""
+    """A server of toys, whose tokenizers can be made to hang, to toil and to refuse."""
 
     def __init__(self, server: Server, folder: Path):
         self.server = server
@@ -91,7 +94,8 @@ def harmed(toy_repositories: list[Path], tmp_path_factory: pytest.TempPathFactor
         code, signature = models / model / "1" / "model.py", "    def execute(self, requests):\n"
         text = code.read_text()
         assert signature in text
-        trouble = TROUBLE.format(hang=folder / f"hang-{model}", refuse=folder / f"refuse-{model}").lstrip("\n")
+        files = {kind: folder / f"{kind}-{model}" for kind in ("hang", "toil", "refuse")}
+        trouble = TROUBLE.format(**files).lstrip("\n")
         code.write_text(text.replace(signature, trouble))
     with Server.start([models, REPOSITORIES[1]]) as server:
         yield Harmed(server, folder)
@@ -147,7 +151,7 @@ def test_a_process_that_was_stopped_may_go_on(harmed: Harmed) -> None:
 
 def test_a_killed_process_is_mended(harmed: Harmed) -> None:
     kill(harmed.stub("encode_image").pid)
-    harmed.wait(wanted=False)
+    assert harmed.wait(wanted=False) < RED_SECONDS
     harmed.wait(wanted=True)
 
 
@@ -183,33 +187,46 @@ def test_a_process_that_hangs_is_seen_and_found(harmed: Harmed) -> None:
     harmed.wait(wanted=True)
 
 
-def starve(pid: int) -> list[subprocess.Popen[bytes]]:
-    """Leave a process what two others leave of one processor, which is next to nothing."""
-    core = min(os.sched_getaffinity(0))
-    for thread in Path(PROCESSES, str(pid), "task").iterdir():
-        os.sched_setaffinity(int(thread.name), {core})
-        os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
-    program = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
-    return [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
+@contextmanager
+def starved(pid: int) -> Iterator[None]:
+    """Leave a process what two others leave of one processor, which is a few thousandths of it."""
 
+    def schedule(policy: int, cores: set[int]) -> None:
+        for thread in Path(PROCESSES, str(pid), "task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)
+            with suppress(PermissionError):  # Without privileges there is no way back.
+                os.sched_setscheduler(int(thread.name), policy, os.sched_param(0))
 
-def test_a_starved_process_is_left_alone(harmed: Harmed) -> None:
-    victim = harmed.stub("encode_prompt").pid
-    hogs = starve(victim)
+    cores = os.sched_getaffinity(0)
+    program = f"import os\nos.sched_setaffinity(0, {{{min(cores)}}})\nwhile True: pass"
+    hogs = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
+    schedule(os.SCHED_IDLE, {min(cores)})
     try:
-        with ThreadPoolExecutor(4) as threads:
-            for i in range(16):
-                threads.submit(harmed.ask, b"mug" if i % 2 else b"lamp")
-            assert find_for(2 * PATIENCE, harmed) == {}
-            assert check_live(harmed.api, timeout=2.5)[0]
-            for hog in hogs:
-                hog.kill()
+        yield
     finally:
         for hog in hogs:
             hog.kill()
             hog.wait()
-    harmed.wait(wanted=True)
-    assert harmed.stub("encode_prompt").pid == victim
+        schedule(os.SCHED_OTHER, cores)
+
+
+def test_a_starved_process_is_seen_and_left_alone(harmed: Harmed) -> None:
+    triton, victim = harmed.server.pid, harmed.stub("tokenize_prompt").pid
+    with ThreadPoolExecutor(4) as threads, harmed.trouble("toil", "tokenize_prompt"):
+        harmed.wait(wanted=True)
+        with starved(victim):
+            assert harmed.wait(wanted=False) < RED_SECONDS
+            for i in range(4):
+                threads.submit(harmed.ask, b"mug" if i % 2 else b"lamp")
+            assert find_for(2 * PATIENCE, harmed) == {}
+            ready, words = harmed.ready()
+            assert not ready
+            assert "product_image does not answer" in words
+            assert "product_text" not in words
+            assert check_live(harmed.api, timeout=2.5)[0]
+        harmed.wait(wanted=True)
+    assert harmed.server.pid == triton
+    assert harmed.stub("tokenize_prompt").pid == victim
 
 
 @pytest.mark.slow

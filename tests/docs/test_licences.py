@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+from collections import defaultdict
 
 import pytest
 
@@ -23,21 +24,29 @@ SAME = {
 """Classifiers and older names."""
 
 
-def dependencies() -> list[str]:
-    """Of the client and of every extra but the tools."""
+def dependencies() -> dict[str, list[str]]:
+    """Of the client and of every extra but the tools, with the extras that name them."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *(line for extra in extras if extra not in TOOLS for line in extras[extra])]
-    return sorted({normal(re.split(r"[^\w.-]", line)[0]) for line in lines} - {"vlclip"})
+    found = defaultdict(list)
+    for extra, lines in {"client": project["dependencies"], **project["optional-dependencies"]}.items():
+        for line in lines if extra not in TOOLS else ():
+            found[normal(re.split(r"[^\w.-]", line)[0])].append(extra)
+    return {package: extras for package, extras in sorted(found.items()) if package != "vlclip"}
 
 
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def rows() -> list[tuple[str, str, str]]:
+    """Package, extras and licence."""
+    text = (ROOT / "docs/licences.md").read_text()
+    found = re.findall(r"^\| ([\w.-]+) \| ([\w, ]+) \| (.+) \|$", text, re.MULTILINE)
+    return [(normal(name), extras, licence) for name, extras, licence in found if name not in ("package", "what")]
+
+
 def table() -> dict[str, str]:
-    rows = re.findall(r"^\| ([\w.-]+) \| [\w, ]+ \| (.+) \|$", (ROOT / "docs/licences.md").read_text(), re.MULTILINE)
-    return {normal(name): licence for name, licence in rows if name not in ("package", "what")}
+    return {package: licence for package, _, licence in rows()}
 
 
 @pytest.mark.parametrize("package", dependencies())
@@ -55,8 +64,10 @@ def test_is_in_the_table_as_it_declares_itself(package: str) -> None:
     assert own.removesuffix(" license") in table()[package].lower()
 
 
-def test_nothing_else_is_in_the_table() -> None:
-    assert sorted(table()) == dependencies()
+def test_the_table_has_them_with_their_extras_and_nothing_else() -> None:
+    assert {package: sorted(extras.split(", ")) for package, extras, _ in rows()} == {
+        package: sorted(extras) for package, extras in dependencies().items()
+    }
 
 
 def test_what_serves_is_free_of_copyleft() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import os
 import re
+import signal
 import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +21,18 @@ from enrichment.agent import Prompts
 from enrichment.config import PROMPTS
 from enrichment.product import Outcome
 from PIL import Image
+from tritonclient.grpc import InferenceServerClient, InferInput
 
+from deploy.api import Api
+from deploy.probe import TIMEOUT, check_ready
 from deploy.server import Server
+from deploy.stubs import find_stubs
+from export.specs import PIPELINES
 from tests.agent_server import AgentServer, Reply, sensible
+from tests.asking import to_array
 from tests.model_repository.enrich.scripts import bad_day, until
 from tests.pictures import encode, picture
-from vlclip import Client
+from vlclip import Client, OverloadedError
 
 COLOURS = ("red", "blue", "green", "black", "white")
 
@@ -33,24 +43,23 @@ def model() -> Iterator[AgentServer]:
         yield model
 
 
+@contextmanager
+def serve(repositories: list[Path], model: AgentServer, folder: Path, **settings: str) -> Iterator[Server]:
+    settings |= {"URL": model.url, "MODEL": "scripted", "CACHE": str(folder / "agent.sqlite")}
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in settings.items():
+            environment.setenv(f"VLCLIP_AGENT_{name}", value)
+        with Server.start(repositories) as server:
+            yield server
+
+
 @pytest.fixture(scope="module")
 def served(
     toy_repositories: list[Path], model: AgentServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    settings = {
-        "URL": model.url,
-        "MODEL": "scripted",
-        "CACHE": str(tmp_path_factory.mktemp("agent") / "agent.sqlite"),
-        "CONCURRENCY": "32",
-        "VISION": "1",
-        "CALL_SECONDS": "1",
-        "PROBE_SECONDS": "0.2",
-    }
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in settings.items():
-            environment.setenv(f"VLCLIP_AGENT_{name}", value)
-        with Server.start(toy_repositories) as server:
-            yield server
+    settings = {"CONCURRENCY": "32", "VISION": "1", "CALL_SECONDS": "1", "PROBE_SECONDS": "0.2"}
+    with serve(toy_repositories, model, tmp_path_factory.mktemp("agent"), **settings) as server:
+        yield server
 
 
 def shop(number: int, kind: str = "mug") -> list[dict[str, str]]:
@@ -136,3 +145,49 @@ def test_the_agent_sees_the_grounded_product_alone(served: Server, model: AgentS
             assert np.abs(crop - whole[: crop.shape[0], : crop.shape[1]]).mean() < 12
     assert not seen["bowl 20"]
     assert not seen["bowl 21"]
+
+
+def test_a_slow_language_model_leaves_the_server_ready(toy_repositories: list[Path], tmp_path: Path) -> None:
+    def ready() -> tuple[bool, str]:
+        return check_ready(api, list(PIPELINES), TIMEOUT)
+
+    answers: list[object] = []
+    with (
+        AgentServer(lambda call: Reply(delay=60)) as model,
+        serve(toy_repositories, model, tmp_path, CONCURRENCY="16", CALL_SECONDS="60") as server,
+        InferenceServerClient(server.grpc_url) as client,
+    ):
+        api = Api(server.host, server.ports.http, server.ports.metrics)
+        # Twice as many as wait for the agent at a time.
+        for product in shop(64):
+            tensors = [
+                InferInput(name, [1, 1], "BYTES").set_data_from_numpy(to_array([data]))
+                for name, data in (("PRODUCT", json.dumps(product).encode()), ("IMAGE", b""))
+            ]
+            client.async_infer("enriched_text", tensors, lambda result, error: answers.append(result or error))
+        until(lambda: metric(server, "calls_in_flight") == 16)
+        until(lambda: api.queues()["enrich", 1].waiting == 0)
+        assert ready() == (True, f"{', '.join(PIPELINES)}: answered rightly")
+        assert not answers
+        os.kill(next(stub.pid for stub in find_stubs(server.shm_prefix) if stub.model == "enrich"), signal.SIGSTOP)
+        until(lambda: not ready()[0], 10)
+        assert "enriched_text" in ready()[1]
+        until(lambda: ready()[0], 60)
+
+
+def test_more_products_than_may_wait_are_refused(
+    toy_repositories: list[Path], model: AgentServer, tmp_path: Path
+) -> None:
+    model.script = lambda call: Reply(sensible(call).content, delay=1.0)
+    with (
+        serve(toy_repositories, model, tmp_path, WAITING="8", CALL_SECONDS="20") as server,
+        Client(server.grpc_url, retry=None) as client,
+        ThreadPoolExecutor(6) as threads,
+    ):
+        first = threads.submit(client.enrich, shop(16), timeout=30)
+        until(lambda: metric(server, "calls_in_flight") > 0)
+        with pytest.raises(OverloadedError, match="overloaded: 16 products wait for the agent, 8 at most: try again"):
+            client.enrich(shop(1, "plate"))
+        # A batch that is larger is not refused for its own size.
+        assert (first.result().status == Outcome.WRITTEN).all()
+        assert (client.enrich(shop(1, "plate"), timeout=30).status == Outcome.WRITTEN).all()

@@ -13,6 +13,7 @@ import tritonclient.http
 from PIL import Image
 
 from benchmarks import demo, parity, retrieval
+from benchmarks.target import find_photos
 from deploy.server import Server
 from export.reference import Reference, open_image
 from training.catalogue.items import TRAINED_TYPES
@@ -130,7 +131,7 @@ def test_parity_reads_a_folder_of_photos(client: Client, reference: Reference, p
     (tmp_path / "photos.csv").write_text(
         "file,product_type\n" + "".join(f"{i}.jpg,{prompt}\n" for i, prompt in enumerate(_prompts(photos[:5])))
     )
-    report = parity.compare(client, reference, parity.find_photos(tmp_path, "product"))
+    report = parity.compare(client, reference, find_photos(tmp_path, "product"))
     assert report["photos"] == 5
     assert report["cosine_min"] >= 0.999
 

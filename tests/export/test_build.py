@@ -131,6 +131,23 @@ def test_what_is_there_but_not_served_is_served_again(exported, request_argument
     assert repository.read_served(exported)["version"] == 1
 
 
+def test_what_is_staged_is_served_once_it_is_exported_without(exported, request_arguments, tmp_path):
+    out, lines = shutil.copytree(exported, tmp_path / "model_repository", symlinks=True), []
+    manifest = {**repository.require_version(out, 1), "version": 2}
+    with repository.staging(out) as staged:
+        for leaf in manifest["leaves"]:
+            shutil.copytree(out / leaf / "1", staged / leaf)
+        content = repository.write_manifest(manifest)
+        repository.put_in_place(staged, out, 2, manifest["leaves"], content, serve=False)
+    request = make_request(**request_arguments)
+    build(request, out, version=2, say=lines.append, stage=True)
+    assert "nothing to do" in lines[-1]
+    assert repository.read_served(out)["version"] == 1
+    build(request, out, version=2, say=lines.append)
+    assert "now the one that is served" in lines[-1]
+    assert repository.read_served(out)["version"] == 2
+
+
 def snapshot(root: Path) -> dict[str, bytes]:
     return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
 

@@ -184,6 +184,16 @@ def test_a_version_that_is_not_there(repository, capsys):
     assert "holds no complete version 1, nor any" in fail(["use", "--out", str(repository)], capsys)
 
 
+def test_what_cannot_be_staged(repository, models, capsys):
+    before = snapshot(repository)
+    arguments = [*arguments_for(models, repository), "--stage"]
+    assert "serves version 1: stage another, with --version" in fail(arguments, capsys)
+    assert snapshot(repository) == before
+    nowhere = repository.parent / "nowhere"
+    assert "serves no version to stage another beside" in fail([*arguments, "--out", str(nowhere)], capsys)
+    assert not nowhere.exists()
+
+
 def test_a_replacement_that_breaks_off_says_so_and_is_not_served(repository, monkeypatch):
     """As when a file of another user's cannot be replaced."""
     from export import repository as module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from deploy.repositories import require_artefacts
+from export import repository
 from export.__main__ import main
-from export.errors import SourceError
+from export.errors import RepositoryError, SourceError
 from export.install import ARCHIVE, install, pack
-from export.repository import ARTEFACTS, put_in_place, read_manifest, read_served, staging
+from export.repository import ARTEFACTS, put_in_place, read_manifest, read_served, staging, write_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,6 +122,62 @@ def test_a_new_version_appears_as_a_whole_beside_the_old_and_takes_the_code_alon
         "tokenize/2/model.py",
         "tokenize/2/tokenizer.json",
     ]
+
+
+def test_a_staged_version_is_served_once_it_is_told(tmp_path, capsys):
+    place(tmp_path, 1)
+    served = snapshot(tmp_path)
+    place(tmp_path, 2, serve=False)
+    assert snapshot(tmp_path).items() > served.items()
+    assert read_served(tmp_path)["version"] == 1
+    assert main(["use", "--version", "2", "--out", str(tmp_path)]) == 0
+    assert read_served(tmp_path)["version"] == 2
+    place(tmp_path, 1, serve=False)
+    assert main(["show", "--out", str(tmp_path)]) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "version" in line][-2:] == [
+        "version 1",
+        "version 2 (served)",
+    ]
+
+
+def test_a_staging_that_breaks_off_leaves_what_is_served(tmp_path, monkeypatch, capsys):
+    place(tmp_path, 1)
+    served = snapshot(tmp_path)
+
+    def refuse(new: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(target))
+
+    monkeypatch.setattr(repository, "move", refuse)
+    with pytest.raises(RepositoryError, match=r"version 2 of .* is incomplete now, export again"):
+        place(tmp_path, 2, serve=False)
+    assert snapshot(tmp_path) == served
+    assert main(["use", "--version", "2", "--out", str(tmp_path)]) == 1
+    assert "holds no complete version 2, only 1" in capsys.readouterr().err
+
+
+def test_a_version_that_is_placed_again_takes_the_code_as_it_is_now(tmp_path):
+    place(tmp_path, 1)
+    (tmp_path / "tokenize" / "1" / "model.py").write_text("# the leaf")
+    place(tmp_path, 2)
+    (tmp_path / "tokenize" / "1" / "model.py").write_text("# the leaf, mended")
+    place(tmp_path, 2)
+    assert (tmp_path / "tokenize" / "2" / "model.py").read_text() == "# the leaf, mended"
+
+
+def place(out: Path, version: int, serve: bool = True) -> None:
+    """One leaf, as an export would."""
+    content = b"{}"
+    leaves = {"tokenize": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "parity": {}}}
+    manifest = {
+        "version": version,
+        "request": {"settings": {"threshold": 0.2}},
+        "detector_side": 320,
+        "leaves": leaves,
+    }
+    with staging(out) as staged:
+        (staged / "tokenize").mkdir()
+        (staged / "tokenize" / "tokenizer.json").write_bytes(content)
+        put_in_place(staged, out, version, leaves, write_manifest(manifest), serve)
 
 
 def test_staging_cleans_up_after_an_interrupted_run(tmp_path):

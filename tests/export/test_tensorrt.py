@@ -276,24 +276,24 @@ def test_limits_of_other_configs(tmp_path):
 
 
 @pytest.mark.slow
-def test_export_to_plans(tmp_path, request_arguments, ahead):
-    """From weights to plans in place of graphs; the second run does nothing."""
-    out, lines = tmp_path / "model_repository", []
-    (out / "detect" / "1").mkdir(parents=True)
-    (out / "detect" / "1" / "model.onnx").write_bytes(b"an older export")
+def test_export_to_plans(tmp_path, exported, request_arguments, ahead):
+    """From weights to plans, staged beside graphs, which stay as they are; the second run does nothing."""
+    out, lines = shutil.copytree(exported, tmp_path / "model_repository", symlinks=True), []
     request = make_request(**request_arguments, format="tensorrt")
-    manifest = build(request, out, say=lines.append, compiler=ahead)
+    manifest = build(request, out, 2, say=lines.append, compiler=ahead, stage=True)
+    assert lines[-1] == f"{out} now holds version 2"
+    assert repository.read_served(out) == repository.require_version(out, 1)
     for leaf in TENSORS:
-        assert [file.name for file in (out / leaf / "1").iterdir()] == ["model.plan"]
+        assert [file.name for file in (out / leaf / "2").iterdir()] == ["model.plan"]
         entry = manifest["leaves"][leaf]
         assert entry["plan"]["builder"] == f"tensorrt_rtx {trt.__version__} for SM89"
         assert entry["plan"]["parity"] == "not run"
         assert entry["parity"]
     assert manifest["leaves"]["detect"]["plan"]["tensors"]["CANVAS"]["shapes"][0] == [1, 256, 256, 3]
     assert repository.is_complete(out, manifest)
-    build(request, out, say=lines.append)
+    build(request, out, 2, say=lines.append, stage=True)
     assert "nothing to do" in lines[-1]
-    (out / "detect" / "1" / "model.plan").write_bytes(b"damaged")
+    (out / "detect" / "2" / "model.plan").write_bytes(b"damaged")
     assert not repository.is_complete(out, manifest)
 
 

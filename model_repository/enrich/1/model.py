@@ -6,6 +6,7 @@ The agent writes it where an endpoint is configured (``config.py`` says how), an
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -31,6 +32,7 @@ class TritonPythonModel:
             self.metrics = Metrics("vlclip_agent_", METRICS, BUCKETS)
             self.agent = hire(config, self.tokens, self.metrics)
             self.waiting = ThreadPoolExecutor(REQUESTS)
+            self.lock, self.in_hand = Lock(), 0
 
     def execute(self, requests):
         self.tokens = Tokens.served(self.tokenize, self.tokens)
@@ -38,9 +40,27 @@ class TritonPythonModel:
             return [respond([self.compose(raw) for raw, _ in items(request)]) for request in requests]
         # Answered later, each by itself, so that no request waits for the slowest product of another.
         self.agent.tokens = self.tokens
+        vision, most = self.agent.config.vision, self.agent.config.waiting
         for request in requests:
-            self.waiting.submit(self.answer, request.get_response_sender(), list(items(request)))
+            sender = request.get_response_sender()
+            # Those that wait may be many: photos that nobody looks at are not kept.
+            rows = [(read(raw), image if vision else b"") for raw, image in items(request)]
+            number = sum(product is not None for product, _ in rows)
+            if not number:
+                # Probes ask about an empty product: a slow language model is no reason to take a server out.
+                self.answer(sender, rows)
+            elif self.in_hand and self.in_hand + number > most:
+                refuse(
+                    sender, f"overloaded: {self.in_hand} products wait for the agent, {most} at most: try again later"
+                )
+            else:
+                self.add(number)
+                self.waiting.submit(self.answer, sender, rows).add_done_callback(lambda _, n=number: self.add(-n))
         return None
+
+    def add(self, number):
+        with self.lock:
+            self.in_hand += number
 
     def compose(self, raw):
         product = read(raw)
@@ -48,8 +68,8 @@ class TritonPythonModel:
 
     def answer(self, sender, rows):
         try:
-            products = [read(raw) for raw, _ in rows]
-            images = self.look(products, [image for _, image in rows])
+            products, images = zip(*rows, strict=True)
+            images = self.look(products, images)
             pending = [
                 product and self.agent.submit(product, image) for product, image in zip(products, images, strict=True)
             ]
@@ -113,6 +133,11 @@ def items(request):
     """Each product with its image, which may be of no bytes."""
     columns = (pb_utils.get_input_tensor_by_name(request, name).as_numpy().ravel() for name in ("PRODUCT", "IMAGE"))
     return zip(*columns, strict=True)
+
+
+def refuse(sender, why):
+    error = pb_utils.TritonError(why, pb_utils.TritonError.UNAVAILABLE)
+    sender.send(pb_utils.InferenceResponse(error=error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def respond(enriched):

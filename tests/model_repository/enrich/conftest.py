@@ -12,6 +12,7 @@ from enrichment.tokens import Tokens
 
 from tests import toys
 from tests.agent_server import AgentServer
+from tests.model_repository.enrich.scripts import Numbers
 
 
 @pytest.fixture(scope="session")
@@ -39,9 +40,8 @@ def hire(server: AgentServer, counted: Any, tmp_path: Path) -> Iterator[Callable
             "probe_seconds": 0.1,
             "cache": str(tmp_path / "agent.sqlite"),
         }
-        hired.append(
-            agent.Agent(config.Config(**{"url": server.url, "model": "scripted", **quick, **changes}), counted)
-        )
+        settings = config.Config(**{"url": server.url, "model": "scripted", **quick, **changes})
+        hired.append(agent.Agent(settings, counted, Numbers()))
         return hired[-1]
 
     yield hire

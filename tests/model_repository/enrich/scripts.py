@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
@@ -27,6 +29,32 @@ FIVE = ("first", "second", "third", "fourth", "fifth")
 
 
 SECRET = "sk-this-is-a-secret"
+
+
+class Numbers:
+    """A meter that keeps them: ``numbers.of("calls", role="refiner")`` is the sum over all other labels."""
+
+    def __init__(self) -> None:
+        self.observed: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=1000))
+        self._lock = threading.Lock()
+        self._sums: defaultdict[tuple[str, frozenset[tuple[str, str]]], float] = defaultdict(float)
+
+    def add(self, name: str, amount: float = 1, **labels: str) -> None:
+        with self._lock:
+            self._sums[name, frozenset(labels.items())] += amount
+
+    def set(self, name: str, value: float) -> None:
+        with self._lock:
+            self._sums[name, frozenset()] = value
+
+    def observe(self, name: str, value: float) -> None:
+        with self._lock:
+            self.observed[name].append(value)
+
+    def of(self, name: str, **labels: str) -> float:
+        wanted = set(labels.items())
+        with self._lock:
+            return sum(n for (known, having), n in self._sums.items() if known == name and wanted <= having)
 
 
 def of(enriched: Any) -> tuple[str, int, int]:

@@ -118,10 +118,18 @@ def test_replicas_share_a_redis(hire: Callable[..., Any], server: AgentServer) -
     redis.server_close()
 
 
-def test_a_redis_that_is_not_there_is_told_without_its_password(hire: Callable[..., Any]) -> None:
-    pytest.importorskip("redis")
-    with pytest.raises(OSError, match="redis cannot be opened: ConnectionError") as caught:
-        hire(cache=f"redis://:{SECRET}@127.0.0.1:1/0")
+def test_a_redis_that_is_not_there_costs_calls_alone(
+    hire: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    mugs = hire(cache=f"redis://:{SECRET}@127.0.0.1:1/0")
+    assert of(mugs.enrich(MUG)) == WRITTEN_MUG
+    assert mugs.meter.of("cache", result="error") == 4
+    assert SECRET not in caplog.text
+
+
+def test_a_cache_of_no_redis_is_told_without_its_password(hire: Callable[..., Any]) -> None:
+    with pytest.raises(OSError, match="the agent's cache: expected redis://") as caught:
+        hire(cache=f"redis://:{SECRET}@localhost:port/0")
     assert SECRET not in str(caught.value)
 
 
@@ -131,10 +139,10 @@ from enrichment import agent, config
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from enrichment.tokens import Tokens
-from tests.model_repository.enrich.scripts import shop
+from tests.model_repository.enrich.scripts import Numbers, shop
 where, url, cache = sys.argv[1:]
 settings = config.Config(url=url, model="scripted", cache=cache, concurrency=8)
-hired = agent.Agent(settings, Tokens(Path(where)))
+hired = agent.Agent(settings, Tokens(Path(where)), Numbers())
 with ThreadPoolExecutor(16) as pool:
     print(sum(one.status == 0 for one in pool.map(hired.enrich, shop(150))))
 hired.close()

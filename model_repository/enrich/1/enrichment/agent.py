@@ -26,7 +26,7 @@ from enrichment.checks import problems, runs
 from enrichment.compose import compose
 from enrichment.config import Config, ConfigError
 from enrichment.endpoint import Endpoint, EndpointError, Question, Turn
-from enrichment.meter import Meter, Numbers
+from enrichment.meter import Meter
 from enrichment.product import Enriched, Outcome, Product
 from enrichment.tokens import Tokens
 
@@ -64,19 +64,18 @@ class Prompts:
 class Agent:
     """Any number of threads may call ``enrich``; all calls to the endpoint run on one event loop."""
 
-    def __init__(self, config: Config, tokens: Tokens, meter: Meter | None = None) -> None:
+    def __init__(self, config: Config, tokens: Tokens, meter: Meter) -> None:
         """Raises ConfigError or OSError where prompts or cache cannot be used. An endpoint that is down is no error."""
         self.config = config
         self.tokens = tokens
         """To be set anew when the encoder changes."""
-        self.meter = meter or Numbers()
+        self.meter = meter
         self.prompts = Prompts.read(config.prompts)
         self._instructions = {run for prompt in self.prompts.texts.values() for run in runs(prompt)}
-        cache = open_cache(config.cache)
+        self._endpoint = Endpoint(config, open_cache(config.cache), self.meter)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="agent", daemon=True)
         self._thread.start()
-        self._endpoint: Endpoint = self._run(self._connect(cache))
 
     def enrich(self, product: Product, image: bytes | None = None) -> Enriched:
         """A text that fits the encoder; never raises for what an endpoint does."""
@@ -88,16 +87,10 @@ class Agent:
 
     def close(self) -> None:
         """Calls that are under way are given up."""
-        self._run(self._stop())
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-    def _run(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    async def _connect(self, cache: Any) -> Endpoint:
-        return Endpoint(self.config, cache, self.meter)
 
     async def _stop(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}

@@ -82,13 +82,13 @@ class RedisCache:
             raise OSError("a cache at redis:// needs the redis package: pip install redis") from None
         self._error: type[Exception] = redis.RedisError
         try:
+            # It connects when it is asked: one that is away must keep nobody from serving.
             self._redis: Any = redis.Redis.from_url(
                 url, socket_timeout=2, socket_connect_timeout=2, decode_responses=True
             )
-            self._redis.ping()
-        except (ValueError, redis.RedisError) as error:
+        except ValueError:
             # The URL may hold a password, and so may what the package says about it.
-            raise OSError(f"the agent's cache at redis cannot be opened: {type(error).__name__}") from None
+            raise OSError("the agent's cache: expected redis://host:6379/0 or the like") from None
 
     def get(self, key: str) -> str | None:
         found: str | None = self._call(self._redis.get, f"vlclip:{key}")

@@ -8,6 +8,7 @@ VLCLIP_AGENT_OPTIONS       JSON that goes into every call, for example {"tempera
 VLCLIP_AGENT_PROMPTS       a folder with summarizer.md, evaluator.md and refiner.md of your own
 VLCLIP_AGENT_CACHE         a file, or redis://host:6379/0; ~/.cache/vlclip/agent.sqlite
 VLCLIP_AGENT_CONCURRENCY   products that are worked on at a time, and so calls in flight; 16
+VLCLIP_AGENT_WAITING       products that may be waited for; requests with more are refused; 1024
 VLCLIP_AGENT_CALL_SECONDS  for one call; 20
 VLCLIP_AGENT_ITEM_SECONDS  for one product from its first call on, all rounds and tries together; 60
 VLCLIP_AGENT_RETRIES       tries of a call after the first; 3
@@ -47,6 +48,7 @@ class Config:
     prompts: Path = PROMPTS
     cache: str = field(default_factory=default_file, repr=False)
     concurrency: int = 16
+    waiting: int = 1024
     call_seconds: float = 20.0
     item_seconds: float = 60.0
     retries: int = 3
@@ -137,6 +139,7 @@ READERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "prompts": ("a folder", _folder),
     "cache": ("a file or a redis:// URL", str),
     "concurrency": ("a number of 1 or more", _at_least(1)),
+    "waiting": ("a number of 1 or more", _at_least(1)),
     "call_seconds": ("seconds above 0", _seconds),
     "item_seconds": ("seconds above 0", _seconds),
     "retries": ("a number of 0 or more", _at_least(0)),

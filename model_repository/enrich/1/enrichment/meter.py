@@ -1,9 +1,7 @@
-"""What the agent counts. Here the numbers are kept; the leaf has Triton publish them."""
+"""What the agent counts, for Triton to publish."""
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict, deque
 from typing import Literal, Protocol
 
 METRICS: dict[str, tuple[Literal["counter", "gauge", "histogram"], str]] = {
@@ -29,29 +27,3 @@ class Meter(Protocol):
     def set(self, name: str, value: float) -> None: ...
 
     def observe(self, name: str, value: float) -> None: ...
-
-
-class Numbers:
-    """A meter that keeps them: ``numbers.of("calls", role="refiner")`` is the sum over all other labels."""
-
-    def __init__(self) -> None:
-        self.observed: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=1000))
-        self._lock = threading.Lock()
-        self._sums: defaultdict[tuple[str, frozenset[tuple[str, str]]], float] = defaultdict(float)
-
-    def add(self, name: str, amount: float = 1, **labels: str) -> None:
-        with self._lock:
-            self._sums[name, frozenset(labels.items())] += amount
-
-    def set(self, name: str, value: float) -> None:
-        with self._lock:
-            self._sums[name, frozenset()] = value
-
-    def observe(self, name: str, value: float) -> None:
-        with self._lock:
-            self.observed[name].append(value)
-
-    def of(self, name: str, **labels: str) -> float:
-        wanted = set(labels.items())
-        with self._lock:
-            return sum(n for (known, having), n in self._sums.items() if known == name and wanted <= having)
