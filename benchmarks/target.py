@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deploy.serve import Server
+from deploy.server import Server
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 

@@ -49,7 +49,8 @@ from benchmarks.slo import Slo, parse_all, percentile
 from benchmarks.target import find_photos
 from deploy.embedded import SetupError
 from deploy.profiles import EMBEDDED_CPU, PROFILES, Profile, fragments_of, parse, read_config
-from deploy.serve import REPOSITORIES, ROOT, Server, ServerError, find_home
+from deploy.repositories import REPOSITORIES, ROOT, find_home
+from deploy.server import Server, ServerError
 from export.repository import ARTEFACTS, models_of, read_served
 from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client, VlclipError

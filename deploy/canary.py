@@ -31,7 +31,8 @@ from pathlib import Path
 import numpy as np
 
 from deploy.embedded import SetupError
-from deploy.serve import REPOSITORIES, Server, ServerError
+from deploy.repositories import REPOSITORIES
+from deploy.server import Server, ServerError
 from export.errors import ExportError
 from export.repository import SERVED, Manifest, manifest_path, read_served, require_version, serve_version
 from vlclip import Client, ImageEmbeddings, Status, VlclipError

@@ -21,7 +21,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
 from deploy.embedded import SetupError
 from deploy.profiles import EMBEDDED, Profile, find_unservable, fragments_of, profile_names, read_config
-from deploy.serve import REPOSITORIES, find_home
+from deploy.repositories import REPOSITORIES, find_home
 from deploy.view import file_of
 from export.repository import read_served
 from export.specs import LEAVES, PIPELINES, TensorSpec

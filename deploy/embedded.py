@@ -113,7 +113,8 @@ def link_libpython(folder: Path) -> None:
     name = f"libpython{PYTHON}.so.1.0"
     own_folders = [sysconfig.get_config_var("LIBDIR") or "/usr/lib", f"{sys.base_prefix}/lib"]
     for own in own_folders:
-        if Path(own, name).exists():
+        # Unlike pathlib's, this is False, too, for a folder that may not be looked into.
+        if os.path.exists(Path(own, name)):
             (folder / name).symlink_to(Path(own, name))
             return
     try:

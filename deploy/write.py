@@ -19,7 +19,7 @@ from pathlib import Path
 from deploy.check import find_problems
 from deploy.embedded import SetupError
 from deploy.profiles import Profile, profile_names
-from deploy.serve import REPOSITORIES, find_home, require_artefacts
+from deploy.repositories import REPOSITORIES, find_home, require_artefacts
 from deploy.view import View, file_of
 from export.repository import read_served
 

@@ -8,7 +8,7 @@
     ├── detect/2/model.onnx
     └── tokenize/1/tokenizer.json
 
-A running server follows ``manifest.json``: see ``deploy/serve.py``. Only the standard library is needed here, and in
+A running server follows ``manifest.json``: see ``deploy/server.py``. Only the standard library is needed here, and in
 ``export.install``.
 """
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import SetupError
-from deploy.serve import REPOSITORIES, Server, require_artefacts
+from deploy.repositories import REPOSITORIES, require_artefacts
+from deploy.server import Server
 from tests import toys
 
 MODELS, ENSEMBLES = REPOSITORIES

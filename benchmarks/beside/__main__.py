@@ -43,7 +43,8 @@ from benchmarks.machine import machine, versions
 from benchmarks.retrieval import draw_scenes
 from benchmarks.target import find_photos, keep, parser_of
 from deploy.profiles import EMBEDDED_CPU, PROFILES
-from deploy.serve import REPOSITORIES, Server
+from deploy.repositories import REPOSITORIES
+from deploy.server import Server
 from training.catalogue.items import TRAINED_TYPES
 
 BESIDE = "benchmarks.beside"

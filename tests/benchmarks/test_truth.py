@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import truth
-from deploy.serve import Server
+from deploy.server import Server
 from tests.asking import ask_grpc
 from tests.pictures import encode, picture
 

@@ -14,7 +14,7 @@ from benchmarks.slo import parse
 from benchmarks.tune import Result, best_of, judge, main, open_study, settings_of, space_of, write_profile
 from deploy.check import find_problems
 from deploy.profiles import EMBEDDED_CPU, read_config
-from deploy.serve import REPOSITORIES
+from deploy.repositories import REPOSITORIES
 from tests.pictures import encode, picture
 
 MODELS, ENSEMBLES = REPOSITORIES

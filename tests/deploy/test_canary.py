@@ -30,7 +30,8 @@ from deploy.canary import (
     read_photos,
     recall,
 )
-from deploy.serve import REPOSITORIES, Server
+from deploy.repositories import REPOSITORIES
+from deploy.server import Server
 from deploy.stubs import find_stubs
 from export.__main__ import main as export
 from export.install import main as install

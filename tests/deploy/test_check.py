@@ -13,7 +13,7 @@ import pytest
 
 from deploy.check import find_problems, find_unlike_graphs, find_unlike_tensors
 from deploy.profiles import profile_names, read_config
-from deploy.serve import REPOSITORIES, ROOT
+from deploy.repositories import REPOSITORIES, ROOT
 from tests import toys
 
 MODELS, ENSEMBLES = REPOSITORIES

@@ -18,7 +18,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from tritonclient.utils import InferenceServerException
 
-from deploy.serve import Server
+from deploy.server import Server
 from tests.asking import ask_grpc
 
 KEYS = {"admin-key": "of-the-operator", "shared-memory-key": "of-neighbours"}
@@ -266,7 +266,7 @@ def test_what_callers_need_stays_open(server: Server) -> None:
 
 def test_nothing_shows_the_keys(server: Server) -> None:
     for key in KEYS.values():
-        assert key.encode() not in server.log.read_bytes()
+        assert key.encode() not in server.log.file.read_bytes()
 
 
 def test_keys_are_random_where_none_are_given(toy_repositories: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from enrichment.config import Config
 
-from deploy import serve
+from deploy.repositories import ROOT
+from deploy.serve import parse_arguments
+from deploy.server import DRAIN_SECONDS, SHARED_MEMORY_BYTES
 
-DEPLOY = Path(serve.__file__).parent
-ROOT = DEPLOY.parent
+DEPLOY = ROOT / "deploy"
 DOCKERFILES = ("Dockerfile", "Dockerfile.cpu")
 TOOLS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 HADOLINT = shutil.which("hadolint", path=TOOLS)
@@ -95,7 +96,7 @@ def test_the_entrypoint_is_the_servers(stage: list[str], monkeypatch: pytest.Mon
     begin = command.index("deploy.serve")
     assert command[begin - 2 : begin] == ["python3", "-m"]
     monkeypatch.setattr(sys, "argv", ["serve", *command[begin + 1 :], "--profile", "ngc-tensorrt"])
-    arguments = serve.parse_arguments()
+    arguments = parse_arguments()
     assert (arguments.host, arguments.model_repository) == ("0.0.0.0", Path("/models"))
     assert arguments.verbose  # what Triton logs is where a container's log is looked for
 
@@ -153,7 +154,7 @@ def test_services_are_hardened_and_bounded(files: tuple[str, ...]) -> None:
         # Triton's is in its Dockerfile.
         assert "healthcheck" in service or name == "triton", name
     for name in SHARED_MEMORY_SERVICES:
-        assert int(services[name]["shm_size"]) >= serve.SHARED_MEMORY_BYTES
+        assert int(services[name]["shm_size"]) >= SHARED_MEMORY_BYTES
 
 
 @needs_compose
@@ -172,7 +173,7 @@ def test_what_is_mounted_is_there(files: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("files", [GPU, CPU], ids=["gpu", "cpu"])
 def test_compose_waits_for_requests_in_hand(files: tuple[str, ...]) -> None:
     minutes, seconds = re.fullmatch(r"(?:(\d+)m)?(\d+)s", compose(*files)["triton"]["stop_grace_period"]).groups()  # type: ignore[union-attr]
-    assert int(minutes or 0) * 60 + int(seconds) >= 2 * serve.DRAIN_SECONDS + 10
+    assert int(minutes or 0) * 60 + int(seconds) >= 2 * DRAIN_SECONDS + 10
 
 
 @needs_compose

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import SetupError, assemble, find_tritonserver, make_environment, require_numpy_1
+from deploy.repositories import ROOT
 
 
 def install(folder: Path, numpy: str) -> str:
@@ -58,3 +59,26 @@ def test_environment_takes_modules_from_elsewhere_first(tmp_path: Path) -> None:
     # Isolated, as the stub runs it: no PYTHONPATH, no current folder.
     printed = subprocess.run([python, "-I", "-c", program], check=True, capture_output=True, text=True).stdout
     assert printed == "ours\n"
+
+
+def test_a_folder_of_libraries_that_is_closed_to_us_is_passed_over(tmp_path: Path) -> None:
+    """In a process of its own: root, who may look everywhere, must become somebody else."""
+    closed, folder = tmp_path / "closed", tmp_path / "lib"
+    for new in (closed, folder):
+        new.mkdir()
+    closed.chmod(0)
+    program = f"""
+import os, pathlib, sys, sysconfig
+from deploy.embedded import SetupError, link_libpython
+sysconfig.get_config_vars()["LIBDIR"] = sys.base_prefix = {str(closed)!r}
+if os.geteuid() == 0:
+    os.seteuid(65534)
+try:
+    link_libpython(pathlib.Path({str(folder)!r}))
+except SetupError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "" or "apt-get install libpython" in done.stdout
+    assert not list(folder.iterdir())

@@ -12,7 +12,8 @@ from deploy import gpu
 from deploy.embedded import SetupError
 from deploy.gpu import POOL_BYTES, count_gpus, gpu_options, is_installed
 from deploy.profiles import read_config
-from deploy.serve import REPOSITORIES, Server
+from deploy.repositories import REPOSITORIES
+from deploy.server import Server
 
 CONFIGS = [
     read_config(path.parent, "embedded-gpu") for folder in REPOSITORIES for path in folder.glob("*/config.pbtxt")

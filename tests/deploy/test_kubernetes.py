@@ -18,11 +18,14 @@ import pytest
 import yaml
 
 import vlclip
-from deploy import certificates, serve
+from deploy import certificates
 from deploy import probe as prober
 from deploy.api import LOAD_SECONDS
+from deploy.repositories import ROOT
+from deploy.serve import parse_arguments
+from deploy.server import DRAIN_SECONDS, SHARED_MEMORY_BYTES
 
-FOLDER = Path(serve.__file__).parent / "kubernetes"
+FOLDER = ROOT / "deploy" / "kubernetes"
 VERSIONS = ("1.32", kubernetes_validate.latest_version())
 """Of the API: the oldest that is meant, and the newest whose schemas are here."""
 RENDERED = {
@@ -169,7 +172,7 @@ def test_probes_reach_a_pod_that_wants_certificates(toy_repositories: list[Path]
     command = [sys.executable, "-m", "deploy.serve", f"--model-repository={toy_repositories[0]}"]
     command += [argument.replace("=/tls/", f"={pems}/") for argument in container["args"]]
     command += [f"--{name}-port=0" for name in ("grpc", "http", "https", "metrics")]
-    with subprocess.Popen(command, cwd=serve.ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
             printed = "".join(iter(process.stdout.readline, "Ctrl-C stops.\n"))
@@ -213,7 +216,7 @@ def test_pods_are_hardened(name: str) -> None:
             assert "emptyDir" in mounts["/tmp"]
             assert mounts["/dev/shm"]["emptyDir"]["medium"] == "Memory"
             shared = int(mounts["/dev/shm"]["emptyDir"]["sizeLimit"].removesuffix("Gi")) << 30
-            assert shared >= serve.SHARED_MEMORY_BYTES
+            assert shared >= SHARED_MEMORY_BYTES
             assert mounts.keys() == {mount["mountPath"] for mount in container["volumeMounts"]}
             assert volumes.keys() == {mount["name"] for mount in container["volumeMounts"]}
         if name != "kserve":
@@ -244,12 +247,12 @@ def test_requests_in_hand_are_answered_before_a_pod_goes(name: str) -> None:
     sleep, seconds = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
     # deploy.serve drains the pipelines, then gives Triton as long again and 10 s.
-    assert pod["terminationGracePeriodSeconds"] >= int(seconds) + 2 * serve.DRAIN_SECONDS + 10
+    assert pod["terminationGracePeriodSeconds"] >= int(seconds) + 2 * DRAIN_SECONDS + 10
 
 
 def test_kserve_gives_as_much_time() -> None:
     (service,) = of_kind("kserve", "InferenceService")
-    assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] >= 2 * serve.DRAIN_SECONDS + 10
+    assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] >= 2 * DRAIN_SECONDS + 10
 
 
 NGC = "ngc-onnxruntime-cuda"
@@ -262,7 +265,7 @@ NGC = "ngc-onnxruntime-cuda"
 def test_arguments_are_those_of_the_server(name: str, field: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = next(pods(name))["containers"][0]["args"]
     monkeypatch.setattr(sys, "argv", ["serve", *arguments])
-    assert getattr(serve.parse_arguments(), field) == value
+    assert getattr(parse_arguments(), field) == value
 
 
 def test_threads_are_as_many_as_the_cores_asked_for() -> None:
@@ -290,11 +293,11 @@ def test_images_have_the_package_of_the_agent_s_cache() -> None:
     variables = next(pods("gpu and agent and tls"))["containers"][0]["env"]
     (cache,) = [one["value"] for one in variables if one["name"] == "VLCLIP_AGENT_CACHE"]
     package = cache.partition("://")[0]
-    extra = re.search(r"^agent = \[(.*)\]$", (serve.ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    extra = re.search(r"^agent = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert extra
     assert f'"{package}>=' in extra[1]
     for file in ("Dockerfile", "Dockerfile.cpu"):
-        assert "'.[serve,agent]'" in (serve.ROOT / "deploy" / file).read_text()
+        assert "'.[serve,agent]'" in (ROOT / "deploy" / file).read_text()
 
 
 @pytest.mark.parametrize("name", RENDERED)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deploy.embedded import BACKENDS
-from deploy.serve import Server
+from deploy.server import Server
 from deploy.stubs import find_stubs
 from tests import toys
 from tests.asking import ask_grpc

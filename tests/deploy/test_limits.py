@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from deploy.serve import Server
+from deploy.server import Server
 from tests.asking import ask_grpc
 from tests.pictures import encode, picture
 

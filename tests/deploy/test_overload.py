@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from benchmarks.overload import measure
-from deploy.serve import Server
+from deploy.server import Server
 from deploy.stubs import find_stubs
 from export.specs import LEAVES
 from tests.pictures import encode, picture

@@ -20,7 +20,8 @@ from tritonclient.utils import InferenceServerException
 from deploy.api import Api
 from deploy.hangs import Hangs
 from deploy.probe import check_live, check_ready, main
-from deploy.serve import REPOSITORIES, ROOT, Server
+from deploy.repositories import REPOSITORIES, ROOT
+from deploy.server import Server
 from deploy.stubs import PROCESSES, SHARED_MEMORY, Stub, find_stubs, is_alive, kill
 from export.specs import PIPELINES
 from tests.asking import ask_grpc

@@ -15,7 +15,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from deploy.embedded import BACKENDS, SetupError
 from deploy.profiles import profile_names, read_config
-from deploy.serve import REPOSITORIES, Server
+from deploy.repositories import REPOSITORIES
+from deploy.server import Server
 from deploy.stubs import find_stubs
 from deploy.write import write_repository
 from tests import toys

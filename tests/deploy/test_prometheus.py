@@ -17,7 +17,8 @@ import pytest
 from deploy.grafana.__main__ import FILE
 from deploy.grafana.dashboard import build
 from deploy.grafana.prometheus import Series, ask, panels, queries
-from deploy.serve import ROOT, Ports, Server, replace_zeros
+from deploy.repositories import ROOT
+from deploy.server import Ports, Server, replace_zeros
 from tests.agent_server import AgentServer
 from tests.asking import ask_grpc
 from tests.model_repository.enrich.scripts import until

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import re
 import shutil
@@ -22,7 +23,8 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from deploy.embedded import SetupError
-from deploy.serve import ROOT, Ports, Server, ServerError
+from deploy.repositories import ROOT
+from deploy.server import Ports, Server, ServerError
 from deploy.stubs import SHARED_MEMORY, find_stubs, is_alive
 from export.specs import LEAVES
 from tests.asking import ask_grpc, ask_http
@@ -85,10 +87,11 @@ def test_all_model_processes_killed_at_once_are_mended(server: Server) -> None:
     assert seconds_until_right(server.grpc_url) < MEND_SECONDS
 
 
-def test_killed_triton_is_mended_on_the_same_ports(server: Server) -> None:
+def test_killed_triton_is_mended_on_the_same_ports(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     os.kill(server.pid, signal.SIGKILL)
     assert seconds_until_right(server.grpc_url) < MEND_SECONDS
     assert ask_http(server.http_url, "whole_image", IMAGE=[PHOTO])["STATUS"].tolist() == [[1]]
+    assert re.search(r"Triton died, killed by signal 9; .*From its log:\n.*\.cc:", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("leaf", ["decode", "encode_image"])
@@ -148,6 +151,37 @@ def test_stop_gives_everything_back(toy_repositories: list[Path]) -> None:
     assert_nothing_left(processes, server.ports, server.shm_prefix)
 
 
+def test_an_idle_connection_holds_no_stop_and_costs_no_answer(toy_repositories: list[Path], tmp_path: Path) -> None:
+    hold = tmp_path / "hold"
+
+    def let_it_wait(models: Path) -> None:
+        code, signature = models / "tokenize/1/model.py", "    def execute(self, requests):\n"
+        wait = f"        import os, time\n        while os.path.exists({str(hold)!r}):\n            time.sleep(0.05)\n"
+        text = code.read_text()
+        assert signature in text
+        code.write_text(text.replace(signature, signature + wait))
+
+    server = Server.start(copy_with(toy_repositories, tmp_path, let_it_wait))
+    idle = http.client.HTTPConnection("127.0.0.1", server.ports.http)
+    idle.request("GET", "/v2/health/ready")
+    assert idle.getresponse().read() == b""
+    hold.touch()
+    with ThreadPoolExecutor(3) as threads:
+        leaf = threads.submit(ask_http, server.http_url, "tokenize", TEXT=[b"mug"])
+        pipeline = threads.submit(ask_grpc, server.grpc_url, "product_text", TEXT=[b"mug"])
+        time.sleep(0.5)
+        stopping = threads.submit(server.stop)
+        time.sleep(0.5)
+        assert not stopping.done()
+        begin = time.monotonic()
+        hold.unlink()
+        assert leaf.result()["TOKENS"].size
+        assert np.isclose(np.linalg.norm(pipeline.result()["EMBEDDING"]), 1)
+        stopping.result()
+    assert time.monotonic() - begin < MEND_SECONDS
+    idle.close()
+
+
 def assert_nothing_left(processes: list[int], ports: Ports, shm_prefix: str) -> None:
     assert not [pid for pid in processes if is_alive(pid)]
     assert not list(SHARED_MEMORY.glob(f"{shm_prefix}*"))
@@ -195,7 +229,7 @@ class Request(NamedTuple):
 
 
 def keep_asking(url: str) -> list[Request]:
-    """One request after the other, each of some length, until the server refuses."""
+    """One request after the other, each of some length, until the server is gone; an overloaded one is asked again."""
     requests: list[Request] = []
     while not requests or requests[-1].error is None:
         begin, error = time.monotonic(), None
@@ -203,6 +237,9 @@ def keep_asking(url: str) -> list[Request]:
             ask_grpc(url, "product_image", IMAGE=[PHOTO] * 32, PRODUCT_TYPE=[b"mug"] * 32)
         except InferenceServerException as exception:
             error = str(exception)
+            if "overloaded: " in error:
+                time.sleep(0.05)
+                continue
         requests.append(Request(begin, time.monotonic(), error))
     return requests
 
@@ -290,5 +327,49 @@ def test_server_that_answers_wrongly_does_not_count_as_started(toy_repositories:
 def test_taken_port_is_named(toy_repositories: list[Path]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ServerError, match=str(port)):
+        with pytest.raises(ServerError, match=f"no HTTP on 127.0.0.1:{port}: .*in use"):
             Server.start(toy_repositories, ports=Ports(http=port))
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("--grpc-port={taken}", r"no gRPC on 127\.0\.0\.1:\d+: .*in use"),
+        ("--metrics-port=70000", "no metrics on .*:70000"),
+        ("--host=192.0.2.1", r"no gRPC on 192\.0\.2\.1:\d+: .*annot assign"),
+        ("--profile=nowhere", "there is no profile nowhere"),
+        ("--model-repository=nowhere", "nowhere holds no models"),
+        ("--tls-cert={file} --tls-key={file}", "no TLS with .*python -m deploy.certificates"),
+        ("--triton=nowhere", "found no tritonserver in nowhere"),
+        ("--triton={file}", "cannot be run: .*ermission denied"),
+        ("--log=nowhere/log", "Triton's log cannot be written: .*nowhere/log"),
+    ],
+)
+def test_the_command_says_in_a_line_what_is_wrong(
+    toy_repositories: list[Path], tmp_path: Path, option: str, named: str
+) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "deploy.serve", f"--model-repository={toy_repositories[0]}"]
+    command += [f"--{name}-port=0" for name in ("grpc", "http", "metrics", "https")]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = option.format(taken=taken.getsockname()[1], file=tmp_path / "file").split()
+        done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stdout) == (1, "")
+    first, *remedy = done.stderr.splitlines()
+    assert re.search(f"^error: .*{named}", first)
+    assert all(line.startswith("    ") for line in remedy)
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, "1"), ("0", "0")], ids=["by default", "unless it is said"])
+def test_telemetry_is_off(
+    toy_repositories: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, expected: str
+) -> None:
+    """With a program that tells its environment for a Triton."""
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    if said:
+        monkeypatch.setenv("ORT_DISABLE_TELEMETRY", said)
+    triton = tmp_path / "tritonserver"
+    triton.write_text('#!/bin/sh\necho "error: telemetry $ORT_DISABLE_TELEMETRY"\nexit 1\n')
+    triton.chmod(0o755)
+    with pytest.raises(ServerError, match=f"error: telemetry {expected}$"):
+        Server.start(toy_repositories, triton=str(triton))

@@ -21,7 +21,8 @@ import tritonclient.http
 import vlclip
 from deploy import certificates
 from deploy.embedded import SetupError
-from deploy.serve import ROOT, Ports, Server, ServerError
+from deploy.repositories import ROOT
+from deploy.server import Ports, Server, ServerError
 from deploy.tls import Relay, Tls
 from tests.asking import to_array
 from tests.deploy.test_serve import PHOTO

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import vlclip
-from deploy.serve import Server
+from deploy.server import Server
 from tests.deploy.test_serve import PHOTO
 
 LEAVES = {"decode", "tokenize_prompt", "encode_prompt", "detect", "crop", "observe", "encode_image"}

@@ -16,7 +16,8 @@ import pytest
 
 from deploy.embedded import SetupError
 from deploy.profiles import read_config
-from deploy.serve import REPOSITORIES, Server, find_hindrance
+from deploy.repositories import REPOSITORIES
+from deploy.server import Server, find_hindrance
 from deploy.stubs import find_stubs
 from deploy.view import View, at_version
 from export.__main__ import main

@@ -16,7 +16,8 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
-from deploy.serve import REPOSITORIES, ROOT, Server
+from deploy.repositories import REPOSITORIES, ROOT
+from deploy.server import Server
 from export.specs import PIPELINES, ModelSpec, Status, TensorSpec
 from tests.asking import ask_grpc
 from tests.pictures import bad_files, encode, picture

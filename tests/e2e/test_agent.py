@@ -25,7 +25,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 
 from deploy.api import Api
 from deploy.probe import TIMEOUT, check_ready
-from deploy.serve import Server
+from deploy.server import Server
 from deploy.stubs import find_stubs
 from export.specs import PIPELINES
 from tests.agent_server import AgentServer, Reply, sensible

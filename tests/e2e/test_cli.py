@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import retrieval
-from deploy.serve import Server
+from deploy.server import Server
 from tests.pictures import TURNED_RIGHT, exif
 from training.catalogue.items import TRAINED_TYPES
 from training.catalogue.scenes import Photo

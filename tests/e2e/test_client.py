@@ -17,7 +17,7 @@ import pytest
 import tritonclient.grpc as triton
 
 import vlclip
-from deploy.serve import Server
+from deploy.server import Server
 from tests.client.faults import Moody, TcpProxy
 from tests.client.test_twins import Sync, twin  # noqa: F401
 from tests.pictures import encode, picture

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from benchmarks.retrieval import draw_scenes
-from deploy.serve import REPOSITORIES, ROOT, Server
+from deploy.repositories import REPOSITORIES, ROOT
+from deploy.server import Server
 from deploy.stubs import find_stubs
 from export.examples import canvases
 from export.images import Detect, YoloWorld

@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks import demo, parity, retrieval
 from benchmarks.target import find_photos
-from deploy.serve import Server
+from deploy.server import Server
 from export.reference import Reference, open_image
 from training.catalogue.items import TRAINED_TYPES
 from training.catalogue.scenes import Photo

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from deploy.embedded import SetupError
-from deploy.serve import require_artefacts
+from deploy.repositories import require_artefacts
 from export.__main__ import main
 from export.errors import RepositoryError
 from export.install import install

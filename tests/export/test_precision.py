@@ -15,7 +15,8 @@ import torch
 from onnx import TensorProto, parser
 
 from benchmarks import retrieval
-from deploy.serve import REPOSITORIES, Server
+from deploy.repositories import REPOSITORIES
+from deploy.server import Server
 from export import examples, gate, repository
 from export.__main__ import main
 from export.build import build, make_request

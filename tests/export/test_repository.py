@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.serve import require_artefacts
+from deploy.repositories import require_artefacts
 from export import repository
 from export.__main__ import main
 from export.errors import RepositoryError, SourceError

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from deploy.serve import ROOT
+from deploy.repositories import ROOT
 from export.specs import PIPELINES
 from tests.model_repository.test_configs import MODELS, read
 

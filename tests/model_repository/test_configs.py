@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from deploy.serve import REPOSITORIES
+from deploy.repositories import REPOSITORIES
 from export.specs import LEAVES, PIPELINES
 
 MODELS, ENSEMBLES = REPOSITORIES

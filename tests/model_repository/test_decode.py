@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from deploy.serve import ROOT
+from deploy.repositories import ROOT
 from tests.leaves import load
 from tests.pictures import bad_files, encode, exif, good_files, hollow_png, picture
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deploy.serve import ROOT
+from deploy.repositories import ROOT
 from tests.leaves import load
 from tests.pictures import bad_files, encode, exif, good_files, picture
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deploy.serve import ROOT
+from deploy.repositories import ROOT
 from tests.pictures import encode, exif, picture
 
 DECODE = ROOT / "model_repository" / "decode" / "1"

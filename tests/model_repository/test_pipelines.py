@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from deploy.serve import Server
+from deploy.server import Server
 from export.specs import PIPELINES
 from tests.asking import ask_grpc, ask_http
 from tests.pictures import bad_files, encode, good_files, picture

@@ -16,7 +16,7 @@ import pytest
 from enrichment import agent, cache
 from enrichment.product import Outcome, Product
 
-from deploy.serve import ROOT
+from deploy.repositories import ROOT
 from tests.agent_server import PROMPTS, AgentServer, Reply, sensible
 from tests.model_repository.enrich.scripts import (
     JPEG,
