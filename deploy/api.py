@@ -65,11 +65,11 @@ class Queue:
 
 
 class Api:
-    """Triton's HTTP endpoints. ``admin_key`` opens model control where it is closed to others."""
+    """Triton's HTTP, each address a host and a port. ``admin_key`` opens model control where it is closed to others."""
 
-    def __init__(self, host: str, port: int, metrics_port: int, admin_key: str = ""):
-        self._address = host, port
-        self._metrics_address = host, metrics_port
+    def __init__(self, address: tuple[str, int], metrics: tuple[str, int], admin_key: str = ""):
+        self._address = address
+        self._metrics_address = metrics
         self._admin = {"admin-key": admin_key} if admin_key else {}
 
     def check_live(self, timeout: float) -> None:
@@ -84,17 +84,17 @@ class Api:
             return False
         return True
 
-    def load(self, model: str) -> None:
+    def load(self, model: str, timeout: float = LOAD_SECONDS) -> None:
         """Load a model as its folder has it now, with the pipelines that use it. Raises one of FAILURES.
 
         What is loaded stays until the new is ready, and a version stays where nothing of it has changed.
         """
-        self._call("POST", f"/v2/repository/models/{model}/load", timeout=LOAD_SECONDS)
+        self._call("POST", f"/v2/repository/models/{model}/load", timeout=timeout)
 
-    def reload(self, model: str) -> None:
+    def reload(self, model: str, timeout: float = LOAD_SECONDS) -> None:
         """Load a model again even though nothing has changed. Raises one of FAILURES."""
         self.unload(model)
-        self.load(model)
+        self.load(model, timeout)
 
     def unload(self, model: str) -> None:
         """Let a model accept nothing more; what it has accepted it still answers. Raises one of FAILURES."""
@@ -104,9 +104,9 @@ class Api:
         """Whether any of these still has something to answer before it is gone. Raises one of FAILURES."""
         return any(model["name"] in models and model.get("state") == "UNLOADING" for model in self._index())
 
-    def find_problem(self, pipelines: Mapping[str, Sequence[str]]) -> str | None:
+    def find_problem(self, pipelines: Mapping[str, Sequence[str]], timeout: float) -> str | None:
         """Say in words what is wrong with the first pipeline that does not work. An overloaded one does."""
-        problems = self.find_problems(pipelines, ANSWER_SECONDS)
+        problems = self.find_problems(pipelines, timeout)
         return next((str(problem) for problem in problems if problem.kind is not Kind.OVERLOADED), None)
 
     def find_problems(self, pipelines: Mapping[str, Sequence[str]], timeout: float) -> list[Problem]:

@@ -2,7 +2,7 @@
 
     python -m deploy.probe --ready                      may it be sent requests?
     python -m deploy.probe --live                       would starting it anew help?
-    python -m deploy.probe --ready --url host:8000 --metrics-port 8002 --timeout 5
+    python -m deploy.probe --ready --url host:8000 --metrics host:8002 --timeout 5
 
 One line says what is right or wrong; the exit code is 0 or 1.
 
@@ -44,7 +44,7 @@ def check_ready(api: Api, pipelines: Sequence[str], timeout: float) -> tuple[boo
             return False, "; ".join(broken)
         after = api.queues(LAST_LOOK)
     except FAILURES as error:
-        return False, f"no metrics, hence no server, or another --metrics-port: {error}"
+        return False, f"no metrics, hence no server, or another --metrics: {error}"
     stuck = sorted(
         f"{model} has finished none of {queue.waiting} requests in {timeout:g} s"
         for (model, version), queue in after.items()
@@ -81,7 +81,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument("--ready", action="store_true", help="may it be sent requests?")
     what.add_argument("--live", action="store_true", help="would starting it anew help?")
     add("--url", type=split, default="localhost:8000", metavar="HOST:PORT", help="of HTTP (%(default)s)")
-    add("--metrics-port", type=int, default=8002, metavar="N", help="of the same host (%(default)s)")
+    add("--metrics", type=split, default="localhost:8002", metavar="HOST:PORT", help="of the metrics (%(default)s)")
     add("--timeout", type=float, default=TIMEOUT, metavar="SECONDS", help="for all of it (%(default)s)")
     add("--pipeline", action="append", choices=PIPELINES, help="to be asked, may be repeated (all)")
     return parser.parse_args(argv)
@@ -89,8 +89,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    host, port = arguments.url
-    api = Api(host, port, arguments.metrics_port)
+    api = Api(arguments.url, arguments.metrics)
     if arguments.live:
         is_well, words = check_live(api, arguments.timeout)
     else:

@@ -54,6 +54,12 @@ DRAIN_SECONDS = 30
 """For requests in hand, when a model or the server is to stop."""
 LINGER_SECONDS = 2
 """For the last answers on their way, where no model is left and Triton waits for idle connections."""
+FIRST_ANSWER_SECONDS = 60.0
+"""For the pipelines' first answers: a large detector on a CPU takes long, and all have everything to warm up."""
+PATIENCE_SECONDS = 10.0
+"""For what later is loaded again or asked, besides twice the time that it took at the start."""
+MENDS = 3
+"""Times that models are loaded again before Triton is started anew."""
 WATCH_SECONDS = 0.2
 SHARED_MEMORY_BYTES = 384 << 20
 """For the largest canvases of a full batch, 113 MB, in the hands of three models at once."""
@@ -97,9 +103,9 @@ class Server:
         self.log = Log(log, echo=echo) if log else Log(self._runtime / "triton.log", limit=LIMIT_BYTES, echo=echo)
         self._home = find_home(repositories)
         self._manifest = self._seen = read_served(self._home) if self._home else None
-        self._api = Api(self._http_host, ports.http, ports.metrics, self.admin_key)
+        self._api = Api((self._http_host, ports.http), (self.host, ports.metrics), self.admin_key)
         self._hangs = Hangs(self._api)
-        closed = ",".join(CHANGING if host in ("127.0.0.1", "::1", "localhost") else CHANGING + TELLING)
+        closed = ",".join(CHANGING if host in (LOOPBACK, "localhost") else CHANGING + TELLING)
         self._options = [
             f"--grpc-address={host}",
             f"--http-address={LOOPBACK if tls else host}",
@@ -132,6 +138,7 @@ class Server:
         self._environment: dict[str, str] = {}
         self._stubs: dict[int, Stub] = {}
         self._replaced: dict[int, float] = {}
+        self._load_seconds = self._answer_seconds = PATIENCE_SECONDS
         self._stopping = threading.Event()
         self._failed = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="watch-triton", daemon=True)
@@ -160,6 +167,8 @@ class Server:
 
         Raises SetupError when something is not installed or not exported, ServerError when Triton does not come up.
         """
+        if ":" in host:
+            raise SetupError(f"--host {host}: expected a name or an IPv4 address, Triton's HTTP takes no other here")
         repositories = [Path(folder) for folder in model_repositories]
         require_artefacts(repositories)
         if shutil.disk_usage(SHARED_MEMORY).free < SHARED_MEMORY_BYTES:
@@ -306,25 +315,33 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + LOAD_SECONDS
+        begin = time.monotonic()
+        deadline = begin + LOAD_SECONDS
         while not self._api.is_ready():
             self.log.follow()
+            self._check_stopping()
             if self._process.poll() is not None:
                 raise ServerError("Triton did not start:\n" + self.log.excerpt())
             if time.monotonic() > deadline:
                 raise ServerError(f"Triton was not ready after {LOAD_SECONDS:.0f} s:\n" + self.log.excerpt())
             time.sleep(0.05)
-        problem = self._api.find_problem(self._view.pipelines)
+        ready = time.monotonic()
+        problem = self._api.find_problem(self._view.pipelines, FIRST_ANSWER_SECONDS)
         if problem:
             raise ServerError(f"Triton is ready, but {problem}\n" + self.log.excerpt())
+        self._load_seconds = PATIENCE_SECONDS + 2 * (ready - begin)
+        self._answer_seconds = PATIENCE_SECONDS + 2 * (time.monotonic() - ready)
         self._stubs = {stub.pid: stub for stub in find_stubs(self.shm_prefix)}
 
     def _load(self, model: str, manifest: Manifest, beside: Sequence[int] = ()) -> None:
         """Load a model, or a pipeline's wiring, in the version of ``manifest``. Raises one of FAILURES."""
-        if self._stopping.is_set():
-            raise ConnectionAbortedError("the server is to stop")
+        self._check_stopping()
         self._view.write(model, manifest, beside)
         self._api.load(model)
+
+    def _check_stopping(self) -> None:
+        if self._stopping.is_set():
+            raise ConnectionAbortedError("the server is to stop")
 
     def _take_stock(self) -> None:
         """Tell the processes to watch from those that end by themselves because others took their place."""
@@ -354,8 +371,9 @@ class Server:
                     self._mend()
                 self._follow()
         except Exception as error:
-            report(str(error))
-            self._failed.set()
+            if not self._stopping.is_set():
+                report(str(error))
+                self._failed.set()
 
     def _follow(self) -> None:
         """Serve what the repository now says is to be served, where that can be done without a break."""
@@ -383,7 +401,7 @@ class Server:
             are_loaded = True
             for pipeline in self._view.pipelines:
                 self._load(pipeline, new)
-            problem = self._api.find_problem(self._view.pipelines)
+            problem = self._api.find_problem(self._view.pipelines, self._answer_seconds)
         except FAILURES as error:
             problem = one_line(error)
         self._manifest = old if problem else new
@@ -418,18 +436,23 @@ class Server:
             return
         mended: set[str] = set()
         try:
-            while dead := self._find_dead():
+            for _ in range(MENDS):
+                self._check_stopping()
+                if not (dead := self._find_dead()):
+                    break
                 models = {stub.model for stub in dead}
                 report(f"a process of {', '.join(sorted(models))} died; loading the model again")
                 for stub in dead:
                     (SHARED_MEMORY / stub.region).unlink(missing_ok=True)
                 for model in sorted(models):
-                    self._api.reload(model)
+                    # A Triton that waits for what the dead process had in hand would wait forever.
+                    self._api.reload(model, self._load_seconds)
                 # Other instances of these models were replaced as well, and may still have work in hand.
                 self._take_stock()
                 mended |= models
-            problem = self._api.find_problem(self._view.pipelines)
+            problem = self._api.find_problem(self._view.pipelines, self._answer_seconds)
         except FAILURES as error:
+            self._check_stopping()
             problem = str(error)
         if problem:
             report(f"that did not help, {problem}; starting Triton anew")
@@ -491,9 +514,11 @@ class Server:
 
 def find_hindrance(old: Manifest, new: Manifest, replacement: Manifest | None) -> str | None:
     """Why ``new`` cannot be loaded beside ``old``; None where it can."""
+    if new.get("leaves", {}).keys() != old["leaves"].keys():
+        return "it was exported by code that has other models than this"
     if replacement:
         return f"version {old['version']}, which is loaded, was exported anew (another --version would stand beside it)"
-    if any(file_of(leaf, old) != file_of(leaf, new) for leaf in new["leaves"] if leaf in old["leaves"]):
+    if any(file_of(leaf, old) != file_of(leaf, new) for leaf in new["leaves"]):
         return "a model runs in one format at a time, and this version has another"
     return None
 
@@ -504,10 +529,9 @@ def one_line(error: BaseException) -> str:
 
 def require_free(protocol: str, host: str, port: int) -> None:
     """Raise ServerError for a port that is taken, which Triton would find out once it has loaded all models."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         # One that others are ready to share, as by --reuse-grpc-port, is Triton's to judge.
-        socket.create_server((host, port), family=family, reuse_port=True).close()
+        socket.create_server((host, port), reuse_port=True).close()
     except (OSError, OverflowError) as error:
         raise ServerError(f"no {protocol} on {host}:{port}: {error}") from error
 

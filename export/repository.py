@@ -219,10 +219,10 @@ def put_in_place(
 ) -> None:
     """Moves ``staged/LEAF`` (its files) to ``repository/LEAF/VERSION`` by renames, and makes it the version served.
 
-    The manifest comes last. A version that is replaced loses its own first: killed in between, the repository is
-    seen to be incomplete, and no server starts with a part of each. A leaf in Python takes its code along from the
-    lowest version, where its source is. A graph replaces one of the other format: the file decides which of
-    Triton's backends runs it, so there must be only one.
+    The manifest comes last. A version that is replaced loses its own first: killed in between, the repository is seen
+    to be incomplete, and no server starts with a part of each. A leaf in Python has its code linked to that of the
+    lowest version, where its source is, so that all versions have the same. A graph replaces one of the other format:
+    the file decides which of Triton's backends runs it, so there must be only one.
 
     Args:
         serve: whether to make it the version served; without, the one that is served stays as it is.
@@ -232,7 +232,7 @@ def put_in_place(
         models = sorted((repository / leaf).glob("*/model.py"), key=lambda file: int(file.parent.name))
         if models and models[0].parent.name != str(version):
             for file in models[0].parent.glob("*.py"):
-                shutil.copy2(file, staged / leaf / file.name)
+                (staged / leaf / file.name).symlink_to(Path("..", models[0].parent.name, file.name))
     with uninterrupted():
         try:
             manifest_path(repository, version).unlink(missing_ok=True)

@@ -177,7 +177,7 @@ def test_probes_reach_a_pod_that_wants_certificates(toy_repositories: list[Path]
             assert process.stdout
             printed = "".join(iter(process.stdout.readline, "Ctrl-C stops.\n"))
             ports = dict(re.findall(r"^  (\w+) .*:(\d+)", printed, re.MULTILINE))
-            where = [f"--url=localhost:{ports['HTTP']}", f"--metrics-port={ports['metrics']}"]
+            where = [f"--url=localhost:{ports['HTTP']}", f"--metrics=localhost:{ports['metrics']}"]
             for kind in ("startup", "readiness", "liveness"):
                 _, _, module, *options = container[f"{kind}Probe"]["exec"]["command"]
                 assert module == "deploy.probe"

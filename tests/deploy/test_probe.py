@@ -56,7 +56,7 @@ class Harmed:
     def __init__(self, server: Server, folder: Path):
         self.server = server
         self.folder = folder
-        self.api = Api(server.host, server.ports.http, server.ports.metrics)
+        self.api = Api((server.host, server.ports.http), (server.host, server.ports.metrics))
 
     def stub(self, model: str) -> Stub:
         return next(stub for stub in find_stubs(self.server.shm_prefix) if stub.model == model)
@@ -102,7 +102,11 @@ def harmed(toy_repositories: list[Path], tmp_path_factory: pytest.TempPathFactor
 
 
 def command(harmed: Harmed, *options: str) -> list[str]:
-    return [*options, f"--url={harmed.server.http_url}", f"--metrics-port={harmed.server.ports.metrics}"]
+    return [
+        *options,
+        f"--url={harmed.server.http_url}",
+        f"--metrics={harmed.server.host}:{harmed.server.ports.metrics}",
+    ]
 
 
 def test_a_server_that_works_is_ready_and_live(harmed: Harmed, capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,7 +157,7 @@ def test_a_slow_language_model_leaves_the_server_ready(toy_repositories: list[Pa
         serve(toy_repositories, model, tmp_path, CONCURRENCY="16", CALL_SECONDS="60") as server,
         InferenceServerClient(server.grpc_url) as client,
     ):
-        api = Api(server.host, server.ports.http, server.ports.metrics)
+        api = Api((server.host, server.ports.http), (server.host, server.ports.metrics))
         # Twice as many as wait for the agent at a time.
         for product in shop(64):
             tensors = [
