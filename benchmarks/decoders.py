@@ -27,8 +27,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.in_process import load_images
-from benchmarks.retrieval import box_iou, draw_scenes
+from benchmarks.retrieval import draw_scenes
 from benchmarks.target import find_photos, keep, parser_of, served
+from deploy.canary import box_iou
 from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client, ImageEmbeddings
 

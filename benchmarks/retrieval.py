@@ -25,6 +25,7 @@ from rich.table import Table
 from benchmarks import ablation
 from benchmarks.ablation import ranks
 from benchmarks.target import keep, parser_of, served
+from deploy.canary import box_iou
 from training.catalogue.items import HELD_OUT_TYPES, TRAINED_TYPES, Item, draw_item, is_held_out
 from training.catalogue.scenes import Photo, scene
 from vlclip import Client, Status
@@ -67,14 +68,6 @@ def ask(client: Client, photos: Sequence[Photo]) -> Answers:
         whole=client.embed_whole_images(files).embedding,
         text=client.embed_texts([item.caption for item in items]).embedding,
     )
-
-
-def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
-    """Intersection over union of N pairs of boxes [N, 4]: [N]."""
-    low, high = np.maximum(a_xyxy[:, :2], b_xyxy[:, :2]), np.minimum(a_xyxy[:, 2:], b_xyxy[:, 2:])
-    both = np.prod(np.clip(high - low, 0, None), axis=1)
-    areas = [np.prod(box[:, 2:] - box[:, :2], axis=1) for box in (a_xyxy, b_xyxy)]
-    return both / np.maximum(areas[0] + areas[1] - both, 1e-9)
 
 
 def measure(answers: Answers, rows: np.ndarray | None = None) -> dict[str, float]:

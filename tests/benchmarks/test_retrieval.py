@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from benchmarks.ablation import ranks
-from benchmarks.retrieval import Answers, box_iou, measure
+from benchmarks.retrieval import Answers, measure
 from training.catalogue.items import draw_item
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "expected"),
-    [
-        pytest.param([0, 0, 2, 2], [0, 0, 2, 2], 1.0, id="same"),
-        pytest.param([0, 0, 2, 2], [1, 0, 3, 2], 1 / 3, id="half over"),
-        pytest.param([0, 0, 1, 1], [2, 2, 3, 3], 0.0, id="apart"),
-        pytest.param([0, 0, 0, 0], [0, 0, 0, 0], 0.0, id="no area"),
-    ],
-)
-def test_box_iou(a: list[float], b: list[float], expected: float):
-    assert box_iou(np.array([a], float), np.array([b], float)) == pytest.approx([expected])
 
 
 def test_ranks_count_ties_against_the_right_one():

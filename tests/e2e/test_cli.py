@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import retrieval
+from deploy.canary import box_iou
 from deploy.server import Server
 from tests.pictures import TURNED_RIGHT, exif
 from training.catalogue.items import TRAINED_TYPES
@@ -43,7 +44,7 @@ def test_the_box_is_drawn_where_the_product_is(
     picture = np.asarray(Image.open(drawn))
     assert picture.shape == (*photo.size_wh[::-1], 3)
     box = np.array(found["box_xyxy"], np.float32)
-    assert retrieval.box_iou(box[None], photo.boxes_xyxy[:1])[0] >= 0.5
+    assert box_iou(box[None], photo.boxes_xyxy[:1])[0] >= 0.5
     x0, y0, x1, y1 = (int(x) for x in box)
     for line in (picture[y0 + 1, x0:x1], picture[y1 - 1, x0:x1], picture[y0:y1, x0 + 1], picture[y0:y1, x1 - 1]):
         assert (line == COLOUR).all()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from benchmarks import demo, parity, retrieval
 from benchmarks.target import find_photos
+from deploy.canary import box_iou
 from deploy.server import Server
 from export.reference import Reference, open_image
 from training.catalogue.items import TRAINED_TYPES
@@ -91,7 +92,7 @@ def test_the_prompt_decides_what_is_found(client: Client, photos: list[Photo]):
     hits = total = 0
     for photo in photos[:12]:
         found = client.ground([photo.jpeg] * len(photo.items), [item.product_type for item in photo.items])
-        hits += int((retrieval.box_iou(found.box_xyxy, photo.boxes_xyxy) >= 0.5).sum())
+        hits += int((box_iou(found.box_xyxy, photo.boxes_xyxy) >= 0.5).sum())
         total += len(photo.items)
     assert hits / total >= 0.8
 
