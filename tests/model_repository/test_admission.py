@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import time
 
@@ -72,6 +73,16 @@ def test_wait_is_what_is_pending_times_what_it_takes(readings: list[str], expect
 def test_speed_follows_what_was_last() -> None:
     slow, fast = metrics(detect=(1, 10, 10)), metrics(detect=(1, 1010, 20))
     assert seen(slow, fast, apart=0.9).wait() < 0.1 < seen(fast.replace("1010", "10"), apart=0.9).wait()
+
+
+def test_batches_of_very_different_sizes_do_not_make_it_slow() -> None:
+    """In 0.2 s, 100 items were finished: one batch of 91 and nine of one, each item at 2 ms."""
+    one, now = make("detect"), time.monotonic()
+    begin, end = metrics(detect=(20, 0, 0)), metrics(detect=(20, 100, 0.002 * (91 * 91 + 9), 10))
+    end = re.sub(r"(request_success.*) 10$", r"\1 100", end, flags=re.MULTILINE)
+    one.see(begin, now - 0.2)
+    one.see(end, now)
+    assert one.wait() == pytest.approx((20 + 10) * 0.002)
 
 
 def test_models_ahead_add_up_and_others_do_not_count() -> None:

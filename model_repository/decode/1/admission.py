@@ -7,7 +7,9 @@ request could leave wrong. So
     wait = (requests pending in front of a model · items in such a request + items of the batch that it is at)
            · seconds the model takes for an item
 
-summed over the models that are still ahead. Without metrics everything is accepted.
+summed over the models that are still ahead. While requests are pending all the time, those seconds are simply the time
+that passes for each item that is finished; what the batches took says the same where there are pauses, and too much
+where batches are of very different sizes. The less of both counts. Without metrics everything is accepted.
 
     VLCLIP_METRICS     the host and port that has them; by default localhost:8002
 """
@@ -46,12 +48,16 @@ class Model:
     counts: Sequence[float] = (0.0,) * len(COUNTS)
     recent: Sequence[float] = (0.0,) * len(COUNTS)
     """What the counts rose by, the older the less."""
+    busy: tuple[float, float] = (0.0, 0.0)
+    """Seconds in which requests were pending all the time, and items finished in them, the older the less."""
 
     def see(self, pending: float, counts: Sequence[float], passed: float) -> None:
         fade = 0.5 ** (passed / MEMORY)
         # After a restart they begin at 0 again.
         risen = [max(0.0, new - old) for new, old in zip(counts, self.counts, strict=True)]
         self.recent = [fade * old + new for old, new in zip(self.recent, risen, strict=True)]
+        was_busy = bool(self.pending and pending and passed < STALE)
+        self.busy = fade * self.busy[0] + was_busy * passed, fade * self.busy[1] + was_busy * risen[0]
         self.pending, self.counts = pending, counts
 
     @property
@@ -63,7 +69,9 @@ class Model:
     @property
     def seconds_per_item(self) -> float:
         _, _, requests, microseconds = self.recent
-        return 1e-6 * microseconds / (requests * self.batch) if requests and self.batch else 0.0
+        by_batches = 1e-6 * microseconds / (requests * self.batch) if requests and self.batch else 0.0
+        seconds, items = self.busy
+        return min(by_batches, seconds / items) if items else by_batches
 
     def seconds(self, items: float) -> float:
         """For the items that are pending, and before them for the batch that it is at."""
