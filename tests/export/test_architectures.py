@@ -133,7 +133,7 @@ def compile_all(entries: Mapping[str, Any], out: Path, limits: Limits, compiler:
         assert "HALF" not in plan.layers
 
 
-SELDOM = ("vit with attention pooling", "resnet", "coca")
+SELDOM = ("vit with attention pooling", "resnet", "convnext", "coca")
 """Families that few have, for the slow suite."""
 
 

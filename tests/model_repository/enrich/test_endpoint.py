@@ -126,6 +126,7 @@ def test_no_more_at_a_time_than_allowed(hire: Callable[..., Any], server: AgentS
     assert mugs.meter.of("items", status="written") == 20
 
 
+@pytest.mark.slow
 def test_a_thousand_products_on_a_bad_day(hire: Callable[..., Any], server: AgentServer) -> None:
     server.script = bad_day
     products = shop(1000)
