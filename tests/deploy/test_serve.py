@@ -94,7 +94,7 @@ def test_killed_triton_is_mended_on_the_same_ports(server: Server, capsys: pytes
     assert re.search(r"Triton died, killed by signal 9; .*From its log:\n.*\.cc:", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("leaf", ["decode", "encode_image"])
+@pytest.mark.parametrize("leaf", ["decode", pytest.param("encode_image", marks=pytest.mark.slow)])
 def test_requests_in_a_killed_process_do_not_hang(server: Server, leaf: str) -> None:
     def ask(_: int) -> float:
         begin = time.monotonic()

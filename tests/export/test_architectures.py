@@ -133,7 +133,7 @@ def compile_all(entries: Mapping[str, Any], out: Path, limits: Limits, compiler:
         assert "HALF" not in plan.layers
 
 
-SELDOM = ("vit with attention pooling", "resnet", "convnext", "coca")
+SELDOM = ("vit with attention pooling", "siglip", "resnet", "convnext", "coca")
 """Families that few have, for the slow suite."""
 
 
@@ -291,7 +291,13 @@ OFFLINE = {
 }
 
 
-@pytest.mark.parametrize(("arguments", "wanted"), OFFLINE.values(), ids=OFFLINE)
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        pytest.param(*OFFLINE["weights"], id="weights"),
+        pytest.param(*OFFLINE["tokenizer"], id="tokenizer", marks=pytest.mark.slow),
+    ],
+)
 def test_without_network_the_wanted_file_is_named(tmp_path, arguments, wanted):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
     detector = ["--detector", "yolo-world-n", "--random-weights", "--prompt-encoder", "mini"]
