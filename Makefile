@@ -8,12 +8,10 @@ PHOTOS ?=
 TYPE ?=
 MODELS ?= model_repository
 PROFILE ?=
-OUT ?= certificates
-HOST ?= localhost 127.0.0.1
 # What of these is set becomes an option of `python -m export`, which has the defaults: DETECTOR_WEIGHTS=… is
 # --detector-weights ….
 EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS VERSION
-# Of these an option of `python -m deploy.canary`,
+# Of these an option of `python -m benchmarks.canary`,
 CANARY := VERSION PROFILE PHOTOS TYPE MIN_OVERLAP
 # and of these one of `python -m benchmarks.load`.
 LOAD := TARGET METRICS RATE USERS DURATION SHAPE SLO MIX PHOTOS
@@ -21,7 +19,7 @@ lower = $(shell echo $(1) | tr A-Z_ a-z-)
 options = $(strip $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve setup models engines check-repository canary rollback certificates load loadgen tune train-mini
+.PHONY: help demo serve setup models engines check-repository canary rollback load loadgen tune train-mini
 .PHONY: test test-all check audit clean
 
 help:  ## show this list
@@ -34,7 +32,7 @@ demo: $(VENV)/.demo install-mini  ## draw 300 photos, embed and search them, wri
 
 #: Run it
 serve: $(VENV)/.demo install-mini  ## serve the models of MODELS (model_repository) in the foreground; PROFILE=name; Ctrl-C stops
-	@$(BIN)/python -m deploy.serve --model-repository "$(MODELS)" $(if $(PROFILE),--profile "$(PROFILE)")
+	@$(BIN)/python -m serving start --model-repository "$(MODELS)" $(if $(PROFILE),--profile "$(PROFILE)")
 
 models: $(VENV)/.dev  ## export into MODELS, verified against PyTorch: the mini models, or for example
 #  DETECTOR=yolo-world-s ENCODER=ViT-B-32 PRETRAINED=laion2b_s34b_b79k VERSION=2, and also
@@ -46,17 +44,14 @@ engines:  ## the same as TensorRT plans, on the GPU that will serve: inside depl
 	@$(PYTHON) -m export --out "$(MODELS)" --format tensorrt $(call options,$(filter-out FORMAT,$(EXPORT))) $(if $(STAGE),--stage)
 
 check-repository: $(VENV)/.demo install-mini  ## check configs, profiles, pipelines and graphs of MODELS against each other
-	@$(BIN)/python -m deploy.check --model-repository "$(MODELS)"
+	@$(BIN)/python -m serving check --model-repository "$(MODELS)"
 
 canary: $(VENV)/.demo  ## compare VERSION of MODELS with the one that is served, on drawn photos or PHOTOS=folder TYPE="mug";
-#  PROMOTE=1 serves it from then on, if nothing speaks against it; see python -m deploy.canary --help
-	@$(BIN)/python -m deploy.canary --model-repository "$(MODELS)" $(call options,$(CANARY)) $(if $(PROMOTE),--promote)
+#  PROMOTE=1 serves it from then on, if nothing speaks against it; see python -m benchmarks.canary --help
+	@$(BIN)/python -m benchmarks.canary --model-repository "$(MODELS)" $(call options,$(CANARY)) $(if $(PROMOTE),--promote)
 
 rollback: $(VENV)/.demo  ## serve VERSION of MODELS again; a running server changes over without a break
 	@$(BIN)/python -m export use --out "$(MODELS)" --version "$(VERSION)"
-
-certificates: $(VENV)/.demo  ## an authority, and a server's and a client's certificate for TLS, into OUT (certificates) for HOST (localhost)
-	@$(BIN)/python -m deploy.certificates --out "$(OUT)" $(foreach name,$(HOST),--host "$(name)")
 
 #: Measure it
 load: $(VENV)/.bench install-mini  ## load a server of its own and write build/bench/report.html (under 3 min); or any server, with
@@ -68,7 +63,7 @@ loadgen: $(VENV)/.bench install-mini  ## MLPerf LoadGen: SingleStream, Offline, 
 	@$(BIN)/python -m benchmarks.loadgen $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(TYPE),--type "$(TYPE)") \
 	  $(if $(TARGET),--url "$(TARGET)") $(if $(RATE),--rate $(RATE)) $(if $(LATENCY),--latency $(LATENCY)) $(if $(FULL),--full)
 
-tune: $(VENV)/.bench install-mini  ## search the profile for this machine: deploy/profiles/tuned; SLO=p99=500ms MINUTES=10
+tune: $(VENV)/.bench install-mini  ## search the profile for this machine: serving/profiles/tuned; SLO=p99=500ms MINUTES=10
 	@$(BIN)/python -m benchmarks.tune --model-repository "$(MODELS)" $(call options,SLO MINUTES)
 
 #: Work on it
@@ -92,7 +87,7 @@ audit: $(VENV)/.demo  ## known vulnerabilities of what is installed; passes with
 	@test -d $(VENV)/audit || $(BIN)/python -m venv $(VENV)/audit
 	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 --timeout 10 pip-audit || echo "NOT AUDITED: pip-audit cannot be installed" >&2
 	@! $(VENV)/audit/bin/python -c "import pip_audit" 2>/dev/null || \
-	  $(VENV)/audit/bin/python -m deploy.audit $(wildcard $(VENV)/lib/python3*/site-packages) $(VENV)/tritonserver
+	  $(VENV)/audit/bin/python -m pip_audit $(foreach folder,$(wildcard $(VENV)/lib/python3*/site-packages) $(VENV)/tritonserver,--path $(folder))
 
 clean:  ## delete what was built, not what was installed
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache
@@ -111,9 +106,9 @@ $(VENV)/bin/python:
 	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "No venv module: install it (Debian: apt install python3-venv)" >&2; exit 1; }
 
-$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.demo: pyproject.toml serving/pyproject.toml | $(VENV)/bin/python
 	@echo "Installing what serving and the demo need (about a minute)"
-	@$(PIP) --editable '.[demo]'
+	@$(PIP) --editable '.[demo]' --editable './serving[cpu]'
 	@test -d $(VENV)/tritonserver/numpy || $(PIP) --upgrade --no-deps --target $(VENV)/tritonserver nvidia-pytriton==0.7.0 numpy==1.26.4
 	@touch $@
 
@@ -122,9 +117,9 @@ $(VENV)/.bench: pyproject.toml | $(VENV)/.demo
 	@$(PIP) --editable '.[bench]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(VENV)/.demo
+$(VENV)/.dev: pyproject.toml serving/pyproject.toml | $(VENV)/.demo
 	@echo "Installing PyTorch, the exporters and the test tools (some minutes and gigabytes)"
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) --editable '.[dev]' --editable './serving[cpu,agent]'
 	@# ultralytics brings the OpenCV that needs a desktop's libraries and lays it over the one that does not.
 	@$(PIP) --force-reinstall --no-deps opencv-python-headless
 	@touch $@

@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 from benchmarks.runs import OK
 from benchmarks.slo import GROUNDED
 from benchmarks.traffic import Ask
-from export.specs import PIPELINES
+from serving.repository.specs import PIPELINES
 from vlclip import Client, RequestError, Status, Timeout, VlclipError
 
 

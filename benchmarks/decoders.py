@@ -26,10 +26,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.canary import box_iou
 from benchmarks.in_process import load_images
 from benchmarks.retrieval import draw_scenes
 from benchmarks.target import find_photos, keep, parser_of, served
-from deploy.canary import box_iou
 from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client, ImageEmbeddings
 

@@ -17,7 +17,7 @@ from google.protobuf import text_format
 from tokenizers import Tokenizer
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from export.repository import read_served
+from serving.repository.manifest import read_served
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
 GRAPHS = ("encode_prompt", "detect", "crop", "encode_image")

@@ -34,7 +34,7 @@ from benchmarks.runs import MISSED, read_requests, read_run
 from benchmarks.schedule import SECONDS
 from benchmarks.target import checked
 from benchmarks.traffic import MIX, PIPELINES, drawn_photos, parse_shares, require_folder
-from deploy.server import Server
+from serving.server.server import Server
 
 ROOT = Path(__file__).parent.parent
 DURATION = 18.0

@@ -25,8 +25,8 @@ from rich.table import Table
 from benchmarks.figures import percentiles
 from benchmarks.retrieval import draw_scenes
 from benchmarks.target import keep, parser_of
-from deploy.server import Server
-from deploy.stubs import find_stubs
+from serving.server.server import Server
+from serving.server.stubs import find_stubs
 from training.catalogue.items import TRAINED_TYPES
 from training.catalogue.scenes import Photo
 from vlclip import AsyncClient, DeadlineError, OverloadedError, RequestError, Retry

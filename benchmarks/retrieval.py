@@ -24,8 +24,8 @@ from rich.table import Table
 
 from benchmarks import ablation
 from benchmarks.ablation import ranks
+from benchmarks.canary import box_iou
 from benchmarks.target import keep, parser_of, served
-from deploy.canary import box_iou
 from training.catalogue.items import HELD_OUT_TYPES, TRAINED_TYPES, Item, draw_item, is_held_out
 from training.catalogue.scenes import Photo, scene
 from vlclip import Client, Status

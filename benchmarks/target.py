@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deploy.server import Server
+from serving.server.server import Server
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 

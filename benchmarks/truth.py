@@ -26,7 +26,7 @@ import tritonclient.grpc as triton
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
-from deploy.server import ADMIN_KEY
+from serving.server.server import ADMIN_KEY
 
 KEY_HEADER = "triton-grpc-protocol-admin-key"
 SECONDS = 10.0

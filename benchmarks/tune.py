@@ -1,8 +1,8 @@
 """Find the profile for this machine: of the settings below, those that embed the most photos a second within a bound.
 
-    python -m benchmarks.tune --slo p99=500ms                        10 minutes, into deploy/profiles/tuned
+    python -m benchmarks.tune --slo p99=500ms                        10 minutes, into serving/profiles/tuned
     python -m benchmarks.tune --slo p99=500ms --minutes 30           goes on where the last one stood (build/tune)
-    python -m deploy.serve --profile tuned
+    python -m serving start --profile tuned
 
     delay        microseconds for which a graph waits for more requests to batch
     preferred    the batch size that a graph's queue is cut into; 0 for none
@@ -47,11 +47,12 @@ from benchmarks.retrieval import draw_scenes
 from benchmarks.runs import OK, Request
 from benchmarks.slo import Slo, parse_all, percentile
 from benchmarks.target import find_photos
-from deploy.embedded import SetupError
-from deploy.profiles import EMBEDDED_CPU, PROFILES, Profile, fragments_of, parse, read_config
-from deploy.repositories import REPOSITORIES, ROOT, find_home
-from deploy.server import Server, ServerError
-from export.repository import ARTEFACTS, models_of, read_served
+from serving.errors import ServerError, SetupError
+from serving.paths import REPOSITORIES, ROOT
+from serving.repository.folders import find_home
+from serving.repository.manifest import ARTEFACTS, models_of, read_served
+from serving.repository.profiles import EMBEDDED_CPU, PROFILES, Profile, fragments_of, parse, read_config
+from serving.server.server import Server
 from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client, VlclipError
 
@@ -401,7 +402,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_ours = args.out.resolve().parent == PROFILES.resolve()
     served_as = args.out.name if is_ours else os.path.relpath(args.out)
     print(f"Trial {best.number}, {show(best.params)}: {verdict.sentence}.")
-    print(f"Written to {args.out}. Serve it: python -m deploy.serve --profile {shlex.quote(served_as)}")
+    print(f"Written to {args.out}. Serve it: python -m serving start --profile {shlex.quote(served_as)}")
     return 0
 
 

@@ -9,9 +9,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from export import repository
 from export.errors import ExportError
 from export.progress import Progress
+from serving.errors import RepositoryError
+from serving.repository import manifest as repository
 
 TEACHING = """\
 Weights to verified ONNX graphs, or TensorRT plans, in a Triton model repository.
@@ -41,7 +42,7 @@ Weights to verified ONNX graphs, or TensorRT plans, in a Triton model repository
       beside version 1; a running server changes over to it without dropping a request
 
   python -m export --detector best.pt --encoder ViT-B-32 --version 2 --stage
-      beside version 1, which stays the one that is served until `python -m deploy.canary --version 2 --promote`
+      beside version 1, which stays the one that is served until `python -m benchmarks.canary --version 2 --promote`
       has compared the two
 
   python -m export --detector best.pt --encoder ViT-B-32 --precision fp16
@@ -153,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pack_mini(arguments)
         else:
             models(arguments)
-    except ExportError as error:
+    except (ExportError, RepositoryError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

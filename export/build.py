@@ -10,7 +10,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
-from export import examples, gate, repository
+from export import examples, gate
 from export.errors import UsageError
 from export.plan import LeafExport, PromptEncoder, Settings, plan, truth_of
 from export.precision import with_policy
@@ -26,7 +26,6 @@ from export.sources import (
     resolve_detector,
     resolve_encoder,
 )
-from export.specs import LEAVES, ModelSpec
 from export.tensorrt import (
     PLAN,
     SECONDS_BETWEEN_NEWS,
@@ -37,6 +36,8 @@ from export.tensorrt import (
     find_compiler,
     limits_of,
 )
+from serving.repository import manifest as repository
+from serving.repository.specs import LEAVES, ModelSpec
 
 Say = Callable[[str], None]
 """Takes lines that report; one that ends in … says what is being done until the next: see ``export.progress``."""

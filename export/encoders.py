@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from export.errors import UnsupportedModel
-from export.specs import Status
+from serving.repository.specs import Status
 
 LARGEST_GRAPH = 2 * 1024**3
 """Bytes; a protobuf message, hence an ONNX graph in one file, cannot be larger."""

@@ -4,9 +4,8 @@ ExportError
 ├── UsageError        the request makes no sense, or names something unknown
 ├── SourceError       a file that is missing, damaged or of another architecture
 ├── UnsupportedModel  a model that is understood, but not exported (yet)
-├── GraphError        the exported graph does not keep the contract of ``export.specs``
+├── GraphError        the exported graph does not keep the contract of ``serving.repository.specs``
 ├── ParityError       the exported graph is not equal to PyTorch within its tolerance
-├── RepositoryError   it lacks what was asked for, or another export is at work in it
 ├── PlanError         TensorRT refuses the graph, or built something else
 └── MachineError      TensorRT or a GPU is not here
 """
@@ -38,10 +37,6 @@ class GraphError(ExportError):
 
 
 class ParityError(ExportError):
-    pass
-
-
-class RepositoryError(ExportError):
     pass
 
 

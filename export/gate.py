@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.errors import ParityError
-from export.specs import ModelSpec, Status
+from serving.repository.specs import ModelSpec, Status
 
 if TYPE_CHECKING:
     import numpy as np

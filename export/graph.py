@@ -1,4 +1,4 @@
-"""From a PyTorch module to an ONNX graph that keeps the contract of ``export.specs``."""
+"""From a PyTorch module to an ONNX graph that keeps the contract of ``serving.repository.specs``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.errors import GraphError, first_line
 from export.quiet import quiet_exporters
-from export.specs import ModelSpec, TensorSpec
+from serving.repository.specs import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     import onnx

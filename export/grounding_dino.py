@@ -28,7 +28,7 @@ from export.images import Letterboxed, best_box, pixel_numbers, whole_image
 from export.quiet import quiet_exporters
 from export.resample import axis_weights, resample
 from export.sources import GROUNDING_DINO, GROUNDING_DINO_SIDE, DetectorSource, LoadedDetector
-from export.specs import TensorSpec
+from serving.repository.specs import TensorSpec
 
 # Of transformers' image processor: ImageNet's statistics.
 MEAN = (0.485, 0.456, 0.406)

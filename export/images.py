@@ -1,6 +1,6 @@
 """The leaves that work on pixels: ``fit``, ``crop`` and ``detect``.
 
-Each is a module whose ``forward`` takes and gives what ``export.specs`` says, in that order.
+Each is a module whose ``forward`` takes and gives what ``serving.repository.specs`` says, in that order.
 Shapes: B images, S canvas side, R side of the encoder's input, D side of the detector's input, A anchors.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from export.resample import Kernel, axis_weights, resample, resample_opencv
-from export.specs import Status
+from serving.repository.specs import Status
 
 LETTERBOX_GREY = 114.0
 

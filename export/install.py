@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.errors import ExportError, SourceError
-from export.repository import (
+from serving.errors import RepositoryError
+from serving.repository.manifest import (
     ARTEFACTS,
     Manifest,
     furnish,
@@ -120,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         print(install(arguments.out, arguments.shipped, arguments.if_missing))
-    except (ExportError, OSError) as error:
+    except (ExportError, RepositoryError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
     return 0

@@ -11,7 +11,7 @@ from export import examples, gate
 from export.errors import UsageError
 from export.precision import GROUNDING_DINO, OPEN_CLIP, YOLO_WORLD, Policy
 from export.sources import Encoder, LoadedDetector
-from export.specs import LEAVES, Status, TensorSpec
+from serving.repository.specs import LEAVES, Status, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np

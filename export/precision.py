@@ -2,7 +2,7 @@
 
 The parts are named by module and become FP16 in PyTorch, before the trace. So the graph is strongly typed: every
 tensor has the dtype of its module, with a ``Cast`` where that changes, and no runtime chooses for itself. Inputs and
-outputs of a leaf stay as ``export.specs`` has them.
+outputs of a leaf stay as ``serving.repository.specs`` has them.
 """
 
 from __future__ import annotations

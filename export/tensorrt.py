@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from export.errors import MachineError, PlanError, UsageError, first_line
 from export.graph import FREE_SYMBOLS
 from export.sources import CACHE
-from export.specs import ModelSpec, TensorSpec
+from serving.repository.specs import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from deploy.repositories import ROOT
+from serving.paths import ROOT
 
 PROMPTS = {
     role: (ROOT / "model_repository" / "enrich" / "prompts" / f"{role}.md").read_text(encoding="utf-8")

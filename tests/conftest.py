@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.embedded import SetupError
-from deploy.repositories import REPOSITORIES, require_artefacts
-from deploy.server import Server
+from serving.errors import SetupError
+from serving.paths import REPOSITORIES
+from serving.repository.folders import require_artefacts
+from serving.server.server import Server
 from tests import toys
 
 MODELS, ENSEMBLES = REPOSITORIES

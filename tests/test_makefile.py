@@ -60,8 +60,8 @@ def test_a_rollout_in_one_repository() -> None:
     assert (staged.version, staged.stage) == (2, True)
     assert not parser().parse_args(models_command("VERSION=2")).stage
     command = ["--model-repository", "model_repository", "--version", "2"]
-    assert arguments("canary", "deploy.canary", "VERSION=2") == command
-    promoted = arguments("canary", "deploy.canary", "VERSION=2", "PROMOTE=1", "MIN_OVERLAP=0.4")
+    assert arguments("canary", "benchmarks.canary", "VERSION=2") == command
+    promoted = arguments("canary", "benchmarks.canary", "VERSION=2", "PROMOTE=1", "MIN_OVERLAP=0.4")
     assert promoted == [*command, "--min-overlap", "0.4", "--promote"]
     assert arguments("rollback", "export", "VERSION=1") == ["use", "--out", "model_repository", "--version", "1"]
 

@@ -15,7 +15,7 @@ import onnx
 from onnx import parser
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from export.repository import ARTEFACTS, put_in_place, staging, write_manifest
+from serving.repository.manifest import ARTEFACTS, put_in_place, staging, write_manifest
 
 GRAPHS = {
     # An empty text has no token but 0.

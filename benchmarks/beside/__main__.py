@@ -42,9 +42,9 @@ from benchmarks.in_process import CORES, REPOSITORY, InProcess
 from benchmarks.machine import machine, versions
 from benchmarks.retrieval import draw_scenes
 from benchmarks.target import find_photos, keep, parser_of
-from deploy.profiles import EMBEDDED_CPU, PROFILES
-from deploy.repositories import REPOSITORIES
-from deploy.server import Server
+from serving.paths import REPOSITORIES
+from serving.repository.profiles import EMBEDDED_CPU, PROFILES
+from serving.server.server import Server
 from training.catalogue.items import TRAINED_TYPES
 
 BESIDE = "benchmarks.beside"

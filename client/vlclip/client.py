@@ -63,7 +63,7 @@ class Client:
     Client(…, compression=True)                gzip: for texts over slow lines; photos are compressed already
     Client(…, retry=None)                      no second try; see `Retry` for what is tried again, and how often
     Client(…, shared_memory="system")          for a server on this host: items lie in /dev/shm; or "cuda", on its GPU.
-                                               `deploy.serve` wants a key: VLCLIP_SHARED_MEMORY_KEY, the same for both
+                                               `serving start` wants a key: VLCLIP_SHARED_MEMORY_KEY, the same for both
     Client(…, max_in_flight=1)                 one batch after the other; by default a call keeps 4 on their way
 
     images        "a.jpg"                      a path: str or Path

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.decoders import as_file, compare_libraries, compare_reductions, mosaic, on_canvas
-from deploy.server import Server
+from serving.server.server import Server
 from tests.pictures import picture
 from vlclip import Client
 

@@ -22,7 +22,7 @@ from benchmarks.runs import MISSED, OK, read_requests, read_run
 from benchmarks.schedule import draw_poisson
 from benchmarks.slo import percentile
 from benchmarks.traffic import ROOT
-from deploy.server import Server
+from serving.server.server import Server
 from tests.pictures import encode, picture
 
 SEED, WARM_UP = 3, 1.0

@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from benchmarks.loadgen import PAIRS, SCENARIOS, Photo, Result, System, broken, compare_repeats, main, settings_of
 from benchmarks.overhead import Instant
-from deploy.server import Server
+from serving.server.server import Server
 from tests.client.faults import TcpProxy
 from tests.pictures import encode, picture
 from vlclip import Client

@@ -16,8 +16,8 @@ import pytest
 
 from benchmarks import report, truth
 from benchmarks.runs import MISSED, OK, Request, Run, write_requests, write_run
-from deploy.repositories import REPOSITORIES
-from deploy.server import Server
+from serving.paths import REPOSITORIES
+from serving.server.server import Server
 from tests.asking import ask_grpc
 from tests.pictures import encode, picture
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import truth
-from deploy.server import Server
+from serving.server.server import Server
 from tests.asking import ask_grpc
 from tests.pictures import encode, picture
 
@@ -189,7 +189,7 @@ def test_what_is_closed_is_said_and_the_rest_is_told(toy_repositories: list[Path
 def test_statistics_that_are_closed_are_read_with_the_admin_key(
     toy_repositories: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where other machines can ask, as deploy.serve closes them."""
+    """Where other machines can ask, as `serving start` closes them."""
     monkeypatch.setenv("VLCLIP_ADMIN_KEY", "of-the-operator")
     with Server.start(toy_repositories, host="0.0.0.0") as server:
         ask(server, 1)

@@ -12,9 +12,9 @@ import pytest
 from benchmarks.runs import OK, Request
 from benchmarks.slo import parse
 from benchmarks.tune import Result, best_of, judge, main, open_study, settings_of, space_of, write_profile
-from deploy.check import find_problems
-from deploy.profiles import EMBEDDED_CPU, read_config
-from deploy.repositories import REPOSITORIES
+from serving.paths import REPOSITORIES
+from serving.repository.check import find_problems
+from serving.repository.profiles import EMBEDDED_CPU, read_config
 from tests.pictures import encode, picture
 
 MODELS, ENSEMBLES = REPOSITORIES
@@ -90,7 +90,7 @@ def test_the_best_trial_is_the_fastest_within_the_bound(trials: list[tuple[float
     [
         (["--slo", "p99"], '"p99" is no SLO: expected one like p99=50ms'),
         (["--slo", "throughput=3"], "--slo is to bound a percentile"),
-        (["--slo", "p99=1s", "--out", str(MODELS.parent / "deploy/profiles/embedded-cpu")], "written by hand"),
+        (["--slo", "p99=1s", "--out", str(MODELS.parent / "serving/profiles/embedded-cpu")], "written by hand"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_once(
@@ -118,7 +118,7 @@ def test_two_trials_find_what_is_better_than_a_delay(
     assert main([*arguments, "--slo", "p50=10s"]) == 0
     told = capsys.readouterr()
     assert re.search(r"trial +0 .* delay 40000", told.err)
-    assert f"Serve it: python -m deploy.serve --profile {os.path.relpath(tmp_path / 'tuned')}" in told.out
+    assert f"Serve it: python -m serving start --profile {os.path.relpath(tmp_path / 'tuned')}" in told.out
     assert settings_of(tmp_path / "tuned", MODELS)["delay"] < 40000
     assert (tmp_path / "tuned" / "detect.pbtxt").read_text().startswith("# Written by python -m benchmarks.tune --slo")
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enrichment.config import Config
 
-from deploy.repositories import ROOT
-from deploy.serve import parse_arguments
-from deploy.server import DRAIN_SECONDS, SHARED_MEMORY_BYTES
+from serving.enrich.config import Config
+from serving.paths import ROOT
+from serving.server.server import DRAIN_SECONDS, SHARED_MEMORY_BYTES
+from serving.server.start import parse_arguments
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = ("Dockerfile", "Dockerfile.cpu")
@@ -93,7 +93,7 @@ def test_signals_reach_the_server(stage: list[str]) -> None:
 @pytest.mark.parametrize("stage", SERVING)
 def test_the_entrypoint_is_the_servers(stage: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     command = json.loads(said(stage, "ENTRYPOINT")[-1])
-    begin = command.index("deploy.serve")
+    begin = command.index("serving.server.start")
     assert command[begin - 2 : begin] == ["python3", "-m"]
     monkeypatch.setattr(sys, "argv", ["serve", *command[begin + 1 :], "--profile", "ngc-tensorrt"])
     arguments = parse_arguments()
@@ -104,7 +104,7 @@ def test_the_entrypoint_is_the_servers(stage: list[str], monkeypatch: pytest.Mon
 @pytest.mark.parametrize("stage", SERVING)
 def test_health_is_an_answer_not_a_port(stage: list[str]) -> None:
     command = said(stage, "HEALTHCHECK")[-1].partition("CMD ")[2]
-    assert json.loads(command) == ["python3", "-m", "deploy.probe", "--ready"]
+    assert json.loads(command) == ["python3", "-m", "serving.server.probe", "--ready"]
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -20,10 +20,10 @@ import yaml
 import vlclip
 from deploy import certificates
 from deploy import probe as prober
-from deploy.api import LOAD_SECONDS
-from deploy.repositories import ROOT
-from deploy.serve import parse_arguments
-from deploy.server import DRAIN_SECONDS, SHARED_MEMORY_BYTES
+from serving.paths import ROOT
+from serving.server.api import LOAD_SECONDS
+from serving.server.server import DRAIN_SECONDS, SHARED_MEMORY_BYTES
+from serving.server.start import parse_arguments
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 VERSIONS = ("1.32", kubernetes_validate.latest_version())
@@ -169,7 +169,7 @@ def test_probes_reach_a_pod_that_wants_certificates(toy_repositories: list[Path]
     for name, file in {"tls.crt": "server.pem", "tls.key": "server.key", "ca.crt": "ca.pem"}.items():
         (pems / name).symlink_to(file)
     container = next(pods("base and tls"))["containers"][0]
-    command = [sys.executable, "-m", "deploy.serve", f"--model-repository={toy_repositories[0]}"]
+    command = [sys.executable, "-m", "serving.server.start", f"--model-repository={toy_repositories[0]}"]
     command += [argument.replace("=/tls/", f"={pems}/") for argument in container["args"]]
     command += [f"--{name}-port=0" for name in ("grpc", "http", "https", "metrics")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
@@ -180,7 +180,7 @@ def test_probes_reach_a_pod_that_wants_certificates(toy_repositories: list[Path]
             where = [f"--url=localhost:{ports['HTTP']}", f"--metrics=localhost:{ports['metrics']}"]
             for kind in ("startup", "readiness", "liveness"):
                 _, _, module, *options = container[f"{kind}Probe"]["exec"]["command"]
-                assert module == "deploy.probe"
+                assert module == "serving.server.probe"
                 assert prober.main([*options, *where]) == 0
             tls = vlclip.TLS(pems / "ca.pem", pems / "client.pem", pems / "client.key")
             with vlclip.Client(f"localhost:{ports['gRPC']}", tls=tls) as client:
@@ -235,7 +235,7 @@ def test_probes_ask_the_models_and_are_quick_enough(name: str) -> None:
     probes = {kind: container[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")}
     for kind, probe in probes.items():
         asked = "--live" if kind == "liveness" else "--ready"
-        assert probe["exec"]["command"] == ["python3", "-m", "deploy.probe", asked]
+        assert probe["exec"]["command"] == ["python3", "-m", "serving.server.probe", asked]
     ready, startup = probes["readiness"], probes["startup"]
     assert ready["periodSeconds"] * ready["failureThreshold"] + ready["timeoutSeconds"] <= 10
     assert startup["periodSeconds"] * startup["failureThreshold"] > LOAD_SECONDS
@@ -246,7 +246,7 @@ def test_requests_in_hand_are_answered_before_a_pod_goes(name: str) -> None:
     pod = next(pods(name))
     sleep, seconds = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
-    # deploy.serve drains the pipelines, then gives Triton as long again and 10 s.
+    # `serving start` drains the pipelines, then gives Triton as long again and 10 s.
     assert pod["terminationGracePeriodSeconds"] >= int(seconds) + 2 * DRAIN_SECONDS + 10
 
 

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from deploy.grafana.__main__ import FILE
-from deploy.grafana.dashboard import build
 from deploy.grafana.prometheus import Series, ask, panels, queries
-from deploy.repositories import ROOT
-from deploy.server import Ports, Server, replace_zeros
+
+from deploy.grafana.dashboard import build
+from serving.paths import ROOT
+from serving.server.server import Ports, Server, replace_zeros
 from tests.agent_server import AgentServer
 from tests.asking import ask_grpc
-from tests.model_repository.enrich.scripts import until
 from tests.pictures import bad_files, encode, picture
+from tests.serving.enrich.scripts import until
 
 FOLDER = ROOT / "deploy" / "prometheus"
 PROMTOOL, PROMETHEUS = shutil.which("promtool"), shutil.which("prometheus")

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc
-from enrichment import product
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
-from deploy.repositories import REPOSITORIES, ROOT
-from deploy.server import Server
-from export.specs import PIPELINES, ModelSpec, Status, TensorSpec
+from serving.enrich import product
+from serving.paths import REPOSITORIES, ROOT
+from serving.repository.specs import PIPELINES, ModelSpec, Status, TensorSpec
+from serving.server.server import Server
 from tests.asking import ask_grpc
 from tests.pictures import bad_files, encode, picture
 

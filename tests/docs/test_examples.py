@@ -20,8 +20,8 @@ from google.protobuf import json_format
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from benchmarks import retrieval
-from deploy.repositories import ROOT
-from deploy.server import Server
+from serving.paths import ROOT
+from serving.server.server import Server
 from vlclip import Client
 
 README = (ROOT / "README.md").read_text()

@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import pytest
 
-from deploy.repositories import ROOT
+from serving.paths import ROOT
 
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
 

@@ -17,21 +17,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from enrichment.agent import Prompts
-from enrichment.config import PROMPTS
-from enrichment.product import Outcome
 from PIL import Image
 from tritonclient.grpc import InferenceServerClient, InferInput
 
-from deploy.api import Api
-from deploy.probe import TIMEOUT, check_ready
-from deploy.server import Server
-from deploy.stubs import find_stubs
-from export.specs import PIPELINES
+from serving.enrich.agent import Prompts
+from serving.enrich.config import PROMPTS
+from serving.enrich.product import Outcome
+from serving.repository.specs import PIPELINES
+from serving.server.api import Api
+from serving.server.probe import TIMEOUT, check_ready
+from serving.server.server import Server
+from serving.server.stubs import find_stubs
 from tests.agent_server import AgentServer, Reply, sensible
 from tests.asking import to_array
-from tests.model_repository.enrich.scripts import bad_day, until
 from tests.pictures import encode, picture
+from tests.serving.enrich.scripts import bad_day, until
 from vlclip import Client, OverloadedError
 
 COLOURS = ("red", "blue", "green", "black", "white")

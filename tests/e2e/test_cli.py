@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import retrieval
-from deploy.canary import box_iou
-from deploy.server import Server
+from benchmarks.canary import box_iou
+from serving.server.server import Server
 from tests.pictures import TURNED_RIGHT, exif
 from training.catalogue.items import TRAINED_TYPES
 from training.catalogue.scenes import Photo

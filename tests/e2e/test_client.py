@@ -17,7 +17,7 @@ import pytest
 import tritonclient.grpc as triton
 
 import vlclip
-from deploy.server import Server
+from serving.server.server import Server
 from tests.client.faults import Moody, TcpProxy
 from tests.client.test_twins import Sync, twin  # noqa: F401
 from tests.pictures import encode, picture

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from enrichment.product import Outcome
 from PIL import Image
 
 from benchmarks import ablation, retrieval
-from deploy.server import Server
+from serving.enrich.product import Outcome
+from serving.server.server import Server
 from tests.asking import ask_grpc, ask_http
 from tests.pictures import encode, picture
 from training.catalogue.items import TRAINED_TYPES

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from benchmarks.retrieval import draw_scenes
-from deploy.repositories import REPOSITORIES, ROOT
-from deploy.server import Server
-from deploy.stubs import find_stubs
 from export.examples import canvases
 from export.images import Detect, YoloWorld
 from export.reference import Reference, open_image
 from export.sources import YOLO_WORLD_TEXT, load_detector, load_encoder, resolve_detector, resolve_encoder
+from serving.paths import REPOSITORIES, ROOT
+from serving.server.server import Server
+from serving.server.stubs import find_stubs
 from tests.export.conftest import write_detector
 from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client, Status

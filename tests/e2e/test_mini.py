@@ -13,10 +13,10 @@ import tritonclient.http
 from PIL import Image
 
 from benchmarks import demo, parity, retrieval
+from benchmarks.canary import box_iou
 from benchmarks.target import find_photos
-from deploy.canary import box_iou
-from deploy.server import Server
 from export.reference import Reference, open_image
+from serving.server.server import Server
 from training.catalogue.items import TRAINED_TYPES
 from training.catalogue.scenes import Photo
 from vlclip import Client, Status

@@ -16,15 +16,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from export import repository
 from export.__main__ import main
 from export.build import export_leaf, export_tokenizer
 from export.encoders import FP32_BYTES, LARGEST_GRAPH, image_weights, require_one_file, text_weights
 from export.errors import SourceError, UnsupportedModel, UsageError
 from export.plan import Settings, example_photos, plan_encoders, plan_pixels
 from export.sources import load_encoder, resolve_encoder
-from export.specs import LEAVES
 from export.tensorrt import Compiler, Limits, compile_graph
+from serving.repository import manifest as repository
+from serving.repository.specs import LEAVES
 from tests.export.hf_folders import VOCABULARY, write_tokenizer
 
 SIDE = 64

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from export import gate, repository
+from export import gate
 from export.__main__ import main
 from export.build import build, make_request
 from export.errors import ExportError, ParityError, SourceError, UnsupportedModel, UsageError
@@ -23,7 +23,8 @@ from export.graph import check_contract
 from export.plan import example_photos, plan_detect
 from export.reference import Reference, crop_outwards
 from export.sources import load_detector, load_encoder, resolve_detector, resolve_encoder
-from export.specs import LEAVES
+from serving.repository import manifest as repository
+from serving.repository.specs import LEAVES
 
 GRAPHS = ["encode_prompt", "detect", "crop", "fit", "encode_image", "encode_text"]
 

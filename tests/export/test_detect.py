@@ -27,7 +27,7 @@ from export.images import Detect, YoloWorld, best_box
 from export.quiet import quiet_ultralytics
 from export.reference import open_image
 from export.sources import MINI, load_detector, load_encoder, resolve_detector, resolve_encoder
-from export.specs import LEAVES, ModelSpec, TensorSpec
+from serving.repository.specs import LEAVES, ModelSpec, TensorSpec
 from tests.export.conftest import write_detector
 from training.catalogue.items import draw_item
 from training.catalogue.scenes import scene

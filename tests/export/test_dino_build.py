@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from export import examples, gate, repository
+from export import examples, gate
 from export.build import build, export_leaf, load_prompt_encoder, make_request
 from export.errors import ParityError, SourceError, UsageError
 from export.examples import pictures
@@ -21,8 +21,9 @@ from export.grounding_dino import EncodeDinoPrompt
 from export.phrases import LONGEST, PhraseTokenizer, character_tokenizer
 from export.plan import Settings, example_photos, plan, plan_detect_phrase, truth_of
 from export.sources import load_detector, load_encoder, resolve_detector
-from export.specs import LEAVES
 from export.tensorrt import Compiler, Limits, compile_graph
+from serving.repository import manifest as repository
+from serving.repository.specs import LEAVES
 from tests.export.dino import SIDE, Upstream, compare_with_upstream, make_model
 
 

@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploy.embedded import SetupError
-from deploy.repositories import require_artefacts
 from export.__main__ import main
-from export.errors import RepositoryError
 from export.install import install
-from export.repository import STAGING, staging
+from serving.errors import RepositoryError, SetupError
+from serving.repository.folders import require_artefacts
+from serving.repository.manifest import STAGING, staging
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -196,7 +195,7 @@ def test_what_cannot_be_staged(repository, models, capsys):
 
 def test_a_replacement_that_breaks_off_says_so_and_is_not_served(repository, monkeypatch):
     """As when a file of another user's cannot be replaced."""
-    from export import repository as module
+    from serving.repository import manifest as module
 
     real = module.move
 

@@ -9,7 +9,7 @@ from onnx import parser
 
 from export import gate
 from export.errors import ParityError
-from export.specs import EMBEDDING, TOKENS, ModelSpec
+from serving.repository.specs import EMBEDDING, TOKENS, ModelSpec
 
 UNIT = np.eye(4, dtype=np.float32)
 TURNED = (UNIT + 0.01 * UNIT[::-1]) / np.sqrt(1 + 1e-4)

@@ -8,7 +8,7 @@ from onnx import parser
 
 from export.errors import GraphError
 from export.graph import check_contract, drop_outputs, set_metadata, strip
-from export.specs import CANVAS, EMBEDDING, TOKENS, ModelSpec, TensorSpec
+from serving.repository.specs import CANVAS, EMBEDDING, TOKENS, ModelSpec, TensorSpec
 
 SPEC = ModelSpec((TOKENS,), (EMBEDDING,))
 

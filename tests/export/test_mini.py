@@ -6,8 +6,8 @@ import pytest
 
 from export.build import build, make_request
 from export.install import SHIPPED
-from export.repository import read_manifest
 from export.sources import MINI, resolve_detector, resolve_encoder
+from serving.repository.manifest import read_manifest
 
 
 def test_shipped_graphs_come_from_the_shipped_weights():

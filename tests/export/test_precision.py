@@ -15,17 +15,18 @@ import torch
 from onnx import TensorProto, parser
 
 from benchmarks import retrieval
-from deploy.repositories import REPOSITORIES
-from deploy.server import Server
-from export import examples, gate, repository
+from export import examples, gate
 from export.__main__ import main
 from export.build import build, make_request
 from export.errors import UnsupportedModel
 from export.graph import check_contract
 from export.precision import Policy, is_half, rounded, with_policy
 from export.reference import Reference, open_image
-from export.specs import LEAVES
 from export.tensorrt import Compiler, Limits, compile_graph
+from serving.paths import REPOSITORIES
+from serving.repository import manifest as repository
+from serving.repository.specs import LEAVES
+from serving.server.server import Server
 from tests.export.hf_folders import write_tokenizer
 from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client

@@ -17,7 +17,7 @@ from export.images import Crop, Fit, Preprocess, Preprocessing, letterbox, snap_
 from export.quiet import quiet_ultralytics
 from export.reference import crop_outwards
 from export.resample import axis_weights
-from export.specs import Status
+from serving.repository.specs import Status
 
 SIDE = 256
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}

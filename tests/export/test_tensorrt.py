@@ -12,7 +12,6 @@ import pytest
 import torch
 from onnx import parser
 
-from export import repository
 from export.__main__ import main
 from export.build import build, make_request
 from export.errors import MachineError, PlanError, UsageError
@@ -20,9 +19,7 @@ from export.gate import pixel_check
 from export.graph import export_graph
 from export.images import Crop, Fit, Preprocessing
 from export.plan import LeafExport, example_photos, plan_detect
-from export.repository import put_in_place, staging
 from export.sources import load_detector, resolve_detector
-from export.specs import CANVAS, EMBEDDING, LEAVES, TOKENS, ModelSpec
 from export.tensorrt import (
     Compiler,
     Engine,
@@ -34,6 +31,9 @@ from export.tensorrt import (
     limits_of,
     require_gpu,
 )
+from serving.repository import manifest as repository
+from serving.repository.manifest import put_in_place, staging
+from serving.repository.specs import CANVAS, EMBEDDING, LEAVES, TOKENS, ModelSpec
 
 trt = pytest.importorskip("tensorrt_rtx")
 

@@ -6,8 +6,8 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from deploy.repositories import REPOSITORIES
-from export.specs import LEAVES, PIPELINES
+from serving.paths import REPOSITORIES
+from serving.repository.specs import LEAVES, PIPELINES
 
 MODELS, ENSEMBLES = REPOSITORIES
 FOLDERS = {**dict.fromkeys(LEAVES, MODELS), **dict.fromkeys(PIPELINES, ENSEMBLES)}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from deploy.server import Server
-from export.specs import PIPELINES
+from serving.repository.specs import PIPELINES
+from serving.server.server import Server
 from tests.asking import ask_grpc, ask_http
 from tests.pictures import bad_files, encode, good_files, picture
 

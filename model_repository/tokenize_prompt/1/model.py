@@ -1,1 +1,1 @@
-../../tokenize/1/model.py
+from serving.tokenize.model import TritonPythonModel as TritonPythonModel

@@ -1,1 +1,0 @@
-"""Running the model repositories: the embedded server and its backends."""

@@ -1,1 +1,0 @@
-../../observe/1/metrics.py

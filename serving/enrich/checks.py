@@ -1,0 +1,159 @@
+"""What is plainly wrong with a text that claims to describe a product, whoever wrote it.
+
+These checks need no model, so no description can talk them out of anything. They know words, not meanings: that a
+product's shop offers it in other colours too is for the Evaluator to notice.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+
+from serving.enrich.product import Product
+from serving.enrich.tokens import Tokens
+from serving.enrich.words import COLOURS, MATERIALS, PATTERNS, families
+
+FAMILIES = {"colour": families(COLOURS), "pattern": families(PATTERNS), "material": families(MATERIALS)}
+NUMBERS = {
+    word: str(number)
+    for number, word in enumerate(
+        ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"), start=2
+    )
+}
+
+MARKUP = re.compile(
+    r"[<>{}\[\]|`*#~^_\\=]|&\w+;|https?:|www\.|\S@\S|\b\w+\.(?:com|net|org|io|shop)\b|\n|\s-\s.*\s-\s", re.I
+)
+INSTRUCTIONS = re.compile(
+    r"\b(?:as an ai|language model|i(?:'m| am) (?:sorry|unable)|i (?:can(?:'t|not)|will|have) |sorry|here (?:is|are)"
+    r"|sure|certainly|instructions?|ignore|disregard|previous|prompts?|system|assistant|user|critique|evaluator"
+    r"|summarizer|refiner|rewritten|json|the (?:text|answer|product data)|click|buy now|order now|visit)\b"
+    r"|^(?:text|answer|title)\s*:",
+    re.I,
+)
+ENGLISH = frozenset(re.findall(r"\w+", "the and with for of in is this a from to your it on made by"))
+OTHER_LANGUAGES = frozenset(
+    re.findall(
+        r"\w+",
+        "der die das und mit für aus ein eine von im ist le la les et avec pour une des du est el los las con para por"
+        " il lo gli di per della een het van voor met och för med av på na z do w og til и в для из на",
+    )
+)
+
+
+def problems(text: str, product: Product, tokens: Tokens) -> list[str]:
+    """Sentences that say what to change; none where nothing is wrong.
+
+    Colours, patterns and materials are compared as English words. Of a product whose own texts are in another language
+    they prove nothing, so there the numbers and everything else are checked, and these are not.
+    """
+    if not text.strip():
+        return ["The text is empty."]
+    return [sentence for check in CHECKS for sentence in check(text, product, tokens)]
+
+
+def runs(text: str, length: int = 6) -> set[str]:
+    """So many words in a row, wherever in the text: two texts that share one quote each other."""
+    words = _words(text)
+    return {" ".join(words[i : i + length]) for i in range(len(words) - length + 1)}
+
+
+def _length(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
+    if not tokens.fits(text):
+        yield f"The text has {tokens.count(text)} tokens; only {tokens.limit} are read. Make it shorter."
+
+
+def _markup(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
+    if found := MARKUP.search(text):
+        yield f"Write plain words, without markup, links or lists: {found[0].strip() or 'a line break'!r}."
+    if any(unicodedata.category(one)[0] == "C" and one != "\n" for one in text):
+        yield "Write plain words: there are characters that cannot be seen."
+
+
+def _language(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
+    said = _said(product)
+    if foreign := _scripts(text) - _scripts(said) - {"LATIN"}:
+        yield f"Write in English: there are letters of {', '.join(sorted(foreign)).title()}."
+    known = set(_words(said))
+    words = [word for word in _words(text) if word not in known]
+    others = [word for word in words if word in OTHER_LANGUAGES]
+    if _is_english(product) and len(others) > sum(word in ENGLISH for word in words):
+        yield f"Write in English: {others[0]!r} is not."
+
+
+def _instructions(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
+    # A "system camera" is a product, and what its type or title says is no instruction.
+    names = f"{product.product_type} {product.title}".casefold()
+    if found := next((f[0] for f in INSTRUCTIONS.finditer(text) if f[0].casefold().strip() not in names), None):
+        yield f"Describe the product and speak to nobody: {found.strip()!r}."
+
+
+def _subject(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
+    """The description is left out here: it is the place where a shop's seller writes what he likes."""
+    names = _stems(" ".join([product.product_type, product.title, *product.attributes.values()]))
+    if names and _is_english(product) and not names & _stems(text):
+        yield f"Say what the product is: {product.product_type or product.title}."
+
+
+def _attributes(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
+    if not _is_english(product):
+        return
+    said = set(_words(_said(product)))
+    for kind, known in FAMILIES.items():
+        for word in dict.fromkeys(_words(text)):
+            if word in known and not known[word] & said:
+                yield f"The product is nowhere said to be {word}: leave out the {kind} {word!r}."
+
+
+def _numbers(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
+    said = _numerals(_said(product))
+    for number in dict.fromkeys(_numerals(text)):
+        if number not in said:
+            yield f"The number {number} is nowhere in the product: leave it out."
+
+
+def _repetition(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
+    words = _words(text)
+    if repeated := next((word for word in words if words.count(word) > 2 and len(word) > 3), None):
+        yield f"Do not repeat words: {repeated!r}."
+
+
+CHECKS: tuple[Callable[[str, Product, Tokens], Iterator[str]], ...] = (
+    _length, _markup, _language, _instructions, _subject, _attributes, _numbers, _repetition,
+)  # fmt: skip
+
+
+def _said(product: Product) -> str:
+    pairs = [f"{name} {text}" for name, text in product.attributes.items()]
+    return " ".join([product.product_type, product.title, product.description, *pairs])
+
+
+def _words(text: str) -> list[str]:
+    """In lower case, with compounds both whole and in parts."""
+    found = re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", unicodedata.normalize("NFKC", text).casefold())
+    return [word for compound in found for word in dict.fromkeys([compound, *compound.split("-")])]
+
+
+def _stems(text: str) -> set[str]:
+    """Words of three letters and more, singular and plural alike."""
+    return {word.rstrip("es") for word in _words(text) if len(word) > 2} - ENGLISH
+
+
+def _numerals(text: str) -> list[str]:
+    text = unicodedata.normalize("NFKC", text)
+    digits = [number.replace(",", ".") for number in re.findall(r"\d+(?:[.,]\d+)*", text)]
+    return digits + [NUMBERS[word] for word in _words(text) if word in NUMBERS]
+
+
+def _scripts(text: str) -> set[str]:
+    return {unicodedata.name(one, "UNKNOWN").split()[0] for one in unicodedata.normalize("NFKC", text) if one.isalpha()}
+
+
+def _is_english(product: Product) -> bool:
+    """As far as little words and letters tell; short texts without either pass for English."""
+    said = _said(product)
+    words = re.findall(r"[^\W\d_]+", said.casefold())
+    letters = sum(map(str.isalpha, said))
+    latin = sum(one.isalpha() and unicodedata.name(one, "").startswith("LATIN") for one in said)
+    return 2 * latin >= letters and sum(w in ENGLISH for w in words) >= sum(w in OTHER_LANGUAGES for w in words)

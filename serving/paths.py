@@ -1,0 +1,15 @@
+"""Folders of the checkout that the server works with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def find_root() -> Path:
+    """The checkout that this package lies in; the current folder where the package was installed, as in our images."""
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "ensembles").is_dir() else Path.cwd()
+
+
+ROOT = find_root()
+REPOSITORIES = (ROOT / "model_repository", ROOT / "ensembles")

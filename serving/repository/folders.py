@@ -1,0 +1,38 @@
+"""The model repositories: the leaves, the pipelines, and whether there is all that they run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from serving.errors import SetupError
+from serving.repository.manifest import SERVED, read_served
+from serving.repository.view import file_of
+
+
+def require_artefacts(repositories: Sequence[Path | str]) -> None:
+    """Raise SetupError if a model has no file to run."""
+    folders = [Path(folder) for folder in repositories]
+    home = find_home(folders)
+    served = read_served(home) if home else None
+    if home and served is None:
+        raise SetupError(f"{home / SERVED} leads nowhere, an export was interrupted: run it again")
+    for folder in folders:
+        if not any(folder.glob("*/config.pbtxt")):
+            raise SetupError(f"{folder} holds no models: `python -m export --out {folder}` makes them")
+    for config in sorted(path for folder in folders for path in folder.glob("*/config.pbtxt")):
+        leaf, version = config.parent.name, config.parent / "1"
+        wanted = ["tokenizer.json"] if leaf.startswith("tokenize") else []
+        if served and leaf in served["leaves"]:
+            version, wanted = config.parent / str(served["version"]), [file_of(leaf, served)]
+        elif "ensemble" not in config.read_text() and not any(version.glob("model.*")):
+            wanted = ["model.onnx"]
+        for name in wanted:
+            if not (version / name).exists():
+                raise SetupError(f"{version / name} is missing: run `make models`, which exports the models")
+
+
+def find_home(repositories: Sequence[Path]) -> Path | None:
+    """The repository that was exported to; None where the models came from elsewhere."""
+    return next((folder for folder in repositories if os.path.lexists(folder / SERVED)), None)

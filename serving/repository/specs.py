@@ -1,0 +1,103 @@
+"""The tensors between the leaves: one name, dtype and shape each, declared here and nowhere else.
+
+Graphs are exported from these specs, and the hand-written ``config.pbtxt`` files are tested against them.
+
+Symbols in shapes:
+
+==  ==================================================================================
+S   side of the square canvas in pixels, one of ``decode``'s parameter ``canvases``
+R   side of the encoder's input in pixels
+T   length of a tokenized text, fixed by the tokenizer file
+L   length of an encoded prompt (1 for YOLO-World, a padded token count for Grounding DINO)
+C   width of an encoded prompt
+D   width of an embedding
+==  ==================================================================================
+
+Every tensor has a batch dimension in front, which is not listed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """What became of one image; the values of every ``STATUS`` that speaks of images."""
+
+    GROUNDED = 0
+    WHOLE_IMAGE = 1
+    NOT_AN_IMAGE = 2
+    TOO_LARGE = 3
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A named tensor: ``dtype`` as Triton spells it, ``shape`` of numbers and symbols, without the batch."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Inputs and outputs of a leaf or a pipeline, in the order in which its graph takes them."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+IMAGE = TensorSpec("IMAGE", "BYTES", (1,))
+PRODUCT_TYPE = TensorSpec("PRODUCT_TYPE", "BYTES", (1,))
+TEXT = TensorSpec("TEXT", "BYTES", (1,))
+PRODUCT = TensorSpec("PRODUCT", "BYTES", (1,))
+ROUNDS = TensorSpec("ROUNDS", "INT32", (1,))
+"""How often a draft of the agent's was judged."""
+PROMPTS = TensorSpec("PROMPTS", "BYTES", (1,))
+"""The version of the agent's prompts that a text was written with; empty where it was composed."""
+
+CANVAS = TensorSpec("CANVAS", "UINT8", ("S", "S", 3))
+SIZE = TensorSpec("SIZE", "INT32", (4,))
+"""Height and width on the canvas, height and width of the original; zeros where nothing was decoded."""
+DECODED = TensorSpec("DECODED", "INT32", (1,))
+"""0 where the image was decoded, else the ``Status`` that says why not."""
+
+TOKENS = TensorSpec("TOKENS", "INT64", ("T",))
+PROMPT = TensorSpec("PROMPT", "FP32", ("L", "C"))
+PROMPT_MASK = TensorSpec("PROMPT_MASK", "INT32", ("L",))
+"""1 where ``PROMPT`` holds a word; all zeros for an empty prompt, which finds nothing."""
+
+CANVAS_BOX = TensorSpec("CANVAS_BOX", "FP32", (4,))
+"""The most confident box, x0 y0 x1 y1 in pixels of the canvas."""
+SCORE = TensorSpec("SCORE", "FP32", (1,))
+BOX = TensorSpec("BOX", "FP32", (4,))
+"""The box that was cropped, x0 y0 x1 y1 in pixels of the original image as displayed."""
+STATUS = TensorSpec("STATUS", "INT32", (1,))
+"""A ``Status`` of an image; of a product, an ``Outcome`` of ``serving/enrich/product.py``."""
+CROPPED = TensorSpec("CROPPED", "INT32", (1,))
+"""The ``STATUS`` that ``crop`` gives, before ``observe`` has counted it."""
+PIXELS = TensorSpec("PIXELS", "FP32", (3, "R", "R"))
+EMBEDDING = TensorSpec("EMBEDDING", "FP32", ("D",))
+
+LEAVES: dict[str, ModelSpec] = {
+    "decode": ModelSpec((IMAGE,), (CANVAS, SIZE, DECODED)),
+    "tokenize_prompt": ModelSpec((PRODUCT_TYPE, DECODED), (TOKENS,)),
+    "encode_prompt": ModelSpec((TOKENS,), (PROMPT, PROMPT_MASK)),
+    "detect": ModelSpec((CANVAS, SIZE, PROMPT, PROMPT_MASK), (CANVAS_BOX, SCORE)),
+    "crop": ModelSpec((CANVAS, SIZE, DECODED, CANVAS_BOX, SCORE), (PIXELS, BOX, STATUS)),
+    "observe": ModelSpec((SCORE, CROPPED), (STATUS,)),
+    "fit": ModelSpec((CANVAS, SIZE, DECODED), (PIXELS, STATUS)),
+    "encode_image": ModelSpec((PIXELS, STATUS), (EMBEDDING,)),
+    "tokenize": ModelSpec((TEXT,), (TOKENS,)),
+    "encode_text": ModelSpec((TOKENS,), (EMBEDDING,)),
+    "enrich": ModelSpec((PRODUCT, IMAGE), (TEXT, ROUNDS, STATUS, PROMPTS)),
+}
+
+PIPELINES: dict[str, ModelSpec] = {
+    "product_image": ModelSpec((IMAGE, PRODUCT_TYPE), (EMBEDDING, BOX, SCORE, STATUS)),
+    "whole_image": ModelSpec((IMAGE,), (EMBEDDING, STATUS)),
+    "ground": ModelSpec((IMAGE, PRODUCT_TYPE), (BOX, SCORE, STATUS)),
+    "product_text": ModelSpec((TEXT,), (EMBEDDING,)),
+    "enriched_text": ModelSpec((PRODUCT, IMAGE), (TEXT, EMBEDDING, ROUNDS, STATUS, PROMPTS)),
+}

@@ -1,0 +1,75 @@
+"""Make a model repository for a Triton that is started by other hands, as in NVIDIA's container.
+
+    python -m serving write --profile ngc-tensorrt --out DIR
+    tritonserver --model-repository=DIR
+
+DIR gets the models of the version that is served now and the pipelines, with the profile's configs. The files are
+copied, so that DIR can be mounted, or put into an image or a bucket.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from serving.errors import SetupError
+from serving.paths import REPOSITORIES
+from serving.repository.check import find_problems
+from serving.repository.folders import find_home, require_artefacts
+from serving.repository.manifest import read_served
+from serving.repository.profiles import Profile, profile_names
+from serving.repository.view import View, file_of
+
+FILES = {"tensorrt": "model.plan", "onnxruntime": "model.onnx"}
+"""What Triton's backends run."""
+
+
+def write_repository(repositories: Sequence[Path], profile: Profile, out: Path) -> list[str]:
+    """Make the new folder ``out``; return the names of the models in it. Raises SetupError."""
+    require_artefacts(repositories)
+    if problems := find_problems(repositories, profile):
+        raise SetupError("\n".join(problems))
+    if out.exists() and any(out.iterdir()):
+        raise SetupError(f"{out} is not empty: name a new folder")
+    home = find_home(repositories)
+    manifest = read_served(home) if home else None
+    with tempfile.TemporaryDirectory(prefix="vlclip-") as folder:
+        view = View(Path(folder), repositories, profile)
+        for leaf in manifest["leaves"] if manifest else ():
+            there, wanted = file_of(leaf, manifest or {}), FILES.get(view.configs[leaf].backend)
+            if wanted and there != wanted:
+                raise SetupError(f"{profile} serves {leaf} from {wanted}, and {home} has {there}: export it anew")
+        for model in view.models:
+            view.write(model, manifest)
+        shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for prompts in (path for repository in repositories for path in repository.glob("*/prompts")):
+        shutil.copytree(prompts, out / prompts.parent.name / prompts.name)
+    return view.models
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving write", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    models, ensembles = REPOSITORIES
+    add = parser.add_argument
+    add("--profile", required=True, metavar="NAME", help=f"{', '.join(profile_names())}, or a folder of fragments")
+    add("--out", required=True, type=Path, metavar="DIR", help="a new folder")
+    add("--model-repository", type=Path, default=models, metavar="DIR", help="the models (model_repository/)")
+    add("--ensembles", type=Path, default=ensembles, metavar="DIR", help="the pipelines (ensembles/)")
+    arguments = parser.parse_args()
+    try:
+        written = write_repository([arguments.model_repository, arguments.ensembles], arguments.profile, arguments.out)
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(written)} models: tritonserver --model-repository={arguments.out.resolve()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""What the embedded server needs beside Triton where a profile has models on a GPU: found, or named."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterable
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+
+from serving.errors import SetupError
+
+POOL_BYTES = 2 << 30
+"""On each GPU, for tensors between models: without the pool a hop costs 17 ms and copies fail. The largest canvases of
+a full batch take 113 MB, its crops 38 MB, and several batches are on their way at once."""
+INSTALL = 'pip uninstall onnxruntime; pip install ".[gpu]"'
+"""The two ONNX Runtimes have one folder: the plain one must go first, or its files remain."""
+
+
+def gpu_options(configs: Iterable[ModelConfig]) -> list[str]:
+    """Options for tritonserver; none where no model is on a GPU.
+
+    Raises SetupError with all that is missing.
+    """
+    on_gpu = [
+        config
+        for config in configs
+        if any(group.kind == ModelInstanceGroup.KIND_GPU for group in config.instance_group)
+    ]
+    if not on_gpu:
+        return []
+    gpus = count_gpus()
+    missing = [] if gpus else ["an NVIDIA GPU with its driver (`nvidia-smi` shows both)"]
+    if not has_cuda_onnxruntime():
+        missing.append("onnxruntime-gpu, alone, without onnxruntime")
+    modules = {"torch": "PyTorch"}
+    if any(
+        config.parameters["decoder"].string_value == "nvimgcodec" for config in on_gpu if "decoder" in config.parameters
+    ):
+        modules["nvidia.nvimgcodec"] = "nvImageCodec"
+    missing += [name for module, name in modules.items() if not is_installed(module)]
+    if missing:
+        raise SetupError(
+            f"{', '.join(config.name for config in on_gpu)} are to run on a GPU, and these are missing: "
+            f"{'; '.join(missing)}\n    {INSTALL}\nor serve with --profile embedded-cpu"
+        )
+    return [f"--cuda-memory-pool-byte-size={gpu}:{POOL_BYTES}" for gpu in range(gpus)]
+
+
+def count_gpus() -> int:
+    """GPUs that the driver shows us; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    is_fine = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if is_fine else 0
+
+
+def has_cuda_onnxruntime() -> bool:
+    """Whether the one that is installed was built for CUDA, with no other in the same folder."""
+    versions = {
+        name: bool(list(importlib.metadata.distributions(name=name))) for name in ("onnxruntime", "onnxruntime-gpu")
+    }
+    if not versions["onnxruntime-gpu"] or versions["onnxruntime"]:
+        return False
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

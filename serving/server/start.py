@@ -1,0 +1,116 @@
+"""Serve the model repositories on Triton, and keep them serving.
+
+    python -m serving start                              on ports 8000 (HTTP), 8001 (gRPC) and 8002 (metrics)
+    python -m serving start --grpc-port 0 --http-port 0 --metrics-port 0     on free ports, which are printed
+    python -m serving start --host 0.0.0.0               for other machines too
+    python -m serving start --tls-cert FILE --tls-key FILE                   gRPC over TLS, and HTTPS on port 8443
+    python -m serving start --model-repository DIR       what `python -m export --out DIR` made, instead of ours
+    python -m serving start --profile embedded-gpu       with the fragments of serving/profiles/embedded-gpu
+    python -m serving start -- --log-verbose=1           what follows -- goes to tritonserver as it is
+
+Ctrl-C or SIGTERM stops it: accepted requests finish, then ports, processes and shared memory are given back.
+
+It serves the version that manifest.json of the repository names, and follows it: after `python -m export --version 2`,
+or `python -m export use --version 1` to go back, the pipelines change over without dropping a request.
+
+Model control, tracing, logging and shared memory are closed to callers without a key, and so are statistics where
+other machines can ask. VLCLIP_ADMIN_KEY and VLCLIP_SHARED_MEMORY_KEY set the keys; else they are random. See
+SECURITY.md.
+
+Processes that die or hang are replaced: see serving/server/server.py, which does the work and can be used from Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from serving.errors import ServerError, SetupError
+from serving.paths import REPOSITORIES
+from serving.repository.profiles import profile_names
+from serving.server.server import Ports, Server
+from serving.server.tls import Tls
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving start", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    models, ensembles = REPOSITORIES
+    add("--model-repository", type=Path, default=models, metavar="DIR", help="the models (model_repository/)")
+    add("--ensembles", type=Path, default=ensembles, metavar="DIR", help="the pipelines (ensembles/)")
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="interface to listen on (%(default)s)")
+    add("--grpc-port", type=int, default=8001, metavar="N", help="0 takes a free one (%(default)s)")
+    add("--http-port", type=int, default=8000, metavar="N", help="(%(default)s)")
+    add("--metrics-port", type=int, default=8002, metavar="N", help="(%(default)s)")
+    add(
+        "--profile",
+        metavar="NAME",
+        help=f"{', '.join(profile_names())}, or a folder of fragments",
+    )
+    add("--https-port", type=int, default=8443, metavar="N", help="with TLS (%(default)s)")
+    add("--tls-cert", type=Path, metavar="FILE", help="encrypt, with this certificate; plain HTTP then is on 127.0.0.1")
+    add("--tls-key", type=Path, metavar="FILE", help="its key")
+    add("--tls-client-ca", type=Path, metavar="FILE", help="hear only clients with a certificate of this authority")
+    add("--threads", metavar="N", help="threads of each ONNX model; all cores by default (VLCLIP_ORT_THREADS)")
+    add("--triton", metavar="PATH", help="a tritonserver, or the folder its wheel was installed into (VLCLIP_TRITON)")
+    add("--log", type=Path, metavar="FILE", help="keep Triton's log")
+    add("--verbose", action="store_true", help="repeat Triton's log here")
+    add("options", nargs="*", metavar="-- OPTION", help="for tritonserver")
+    arguments = parser.parse_args()
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        parser.error("--tls-cert and --tls-key go together")
+    if arguments.tls_client_ca and arguments.tls_cert is None:
+        parser.error("--tls-client-ca needs --tls-cert and --tls-key")
+    return arguments
+
+
+def tls_of(arguments: argparse.Namespace) -> Tls | None:
+    return Tls(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca) if arguments.tls_cert else None
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    if arguments.threads:
+        os.environ["VLCLIP_ORT_THREADS"] = arguments.threads
+    # SIGTERM does what Ctrl-C does; and Ctrl-C does it even where a shell has it ignored, as in background jobs.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    begin = time.monotonic()
+    try:
+        with Server.start(
+            [arguments.model_repository, arguments.ensembles],
+            host=arguments.host,
+            ports=Ports(arguments.grpc_port, arguments.http_port, arguments.metrics_port, arguments.https_port),
+            tls=tls_of(arguments),
+            triton=arguments.triton,
+            profile=arguments.profile,
+            options=arguments.options,
+            log=arguments.log,
+            echo=arguments.verbose,
+        ) as server:
+            print(
+                f"Serving {', '.join(server.pipelines)} after {time.monotonic() - begin:.1f} s\n"
+                f"  gRPC     {server.grpc_url}\n"
+                f"  HTTP     {server.http_url}\n"
+                + (f"  HTTPS    {server.https_url}\n" if server.https_url else "")
+                + f"  metrics  {server.metrics_url}\n"
+                "Ctrl-C stops.",
+                flush=True,
+            )
+            server.wait()
+    except KeyboardInterrupt:
+        print("Stopped.")
+    except (SetupError, ServerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

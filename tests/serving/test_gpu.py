@@ -1,0 +1,79 @@
+"""What a profile for GPUs needs, named where it is missing: real where there is no GPU, as on most machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from serving.errors import SetupError
+from serving.paths import REPOSITORIES
+from serving.repository.profiles import read_config
+from serving.server import gpu
+from serving.server.gpu import POOL_BYTES, count_gpus, gpu_options, is_installed
+from serving.server.server import Server
+
+CONFIGS = [
+    read_config(path.parent, "embedded-gpu") for folder in REPOSITORIES for path in folder.glob("*/config.pbtxt")
+]
+without_gpu = pytest.mark.skipif(count_gpus() > 0, reason="there is a GPU")
+
+
+@without_gpu
+def test_what_is_missing_is_named_before_anything_starts(toy_repositories: list[Path]) -> None:
+    wanted = r"(?s)detect.* are to run on a GPU.*missing: an NVIDIA GPU.*onnxruntime-gpu.*pip install .*embedded-cpu"
+    with pytest.raises(SetupError, match=wanted):
+        Server.start(toy_repositories, profile="embedded-gpu")
+
+
+def test_models_on_the_cpu_need_nothing() -> None:
+    config = text_format.Parse("instance_group [ { kind: KIND_CPU } ]", ModelConfig(name="detect"))
+    assert gpu_options([config, ModelConfig(name="crop")]) == []
+
+
+@pytest.mark.parametrize(
+    ("gpus", "with_cuda", "installed", "missing"),
+    [
+        pytest.param(0, True, {"torch", "nvidia.nvimgcodec"}, "an NVIDIA GPU", id="no GPU"),
+        pytest.param(1, False, {"torch", "nvidia.nvimgcodec"}, "missing: onnxruntime-gpu, alone", id="no CUDA"),
+        pytest.param(1, True, {"nvidia.nvimgcodec"}, "missing: PyTorch", id="no PyTorch"),
+        pytest.param(1, True, {"torch"}, "missing: nvImageCodec", id="no decoder"),
+    ],
+)
+def test_each_thing_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, with_cuda: bool, installed: set[str], missing: str
+) -> None:
+    pretend(monkeypatch, gpus, with_cuda, installed)
+    with pytest.raises(SetupError, match=missing):
+        gpu_options(CONFIGS)
+
+
+def test_every_gpu_has_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, 2, True, {"torch", "nvidia.nvimgcodec"})
+    assert gpu_options(CONFIGS) == [f"--cuda-memory-pool-byte-size={i}:{POOL_BYTES}" for i in range(2)]
+
+
+@pytest.mark.parametrize("model", ["detect", "crop", "fit", "encode_image", "encode_text", "encode_prompt"])
+def test_the_ladder_goes_up_to_a_full_batch_and_knows_the_canvases(model: str) -> None:
+    by_name = {config.name: config for config in CONFIGS}
+    texts = {name: value.string_value for name, value in by_name[model].parameters.items()}
+    assert int(texts["batch_ladder"].split()[-1]) == by_name[model].max_batch_size
+    assert texts["FORCE_CPU_ONLY_INPUT_TENSORS"] == "no"
+    sides = by_name["decode"].parameters["canvases"].string_value.split()
+    wanted = ", ".join(f"S={side}" for side in sides)
+    assert texts.get("ladder_sizes", wanted) == wanted
+    assert ("ladder_sizes" in texts) == (model in ("detect", "crop", "fit"))
+
+
+def test_a_module_is_there_or_not() -> None:
+    assert is_installed("onnxruntime")
+    assert not is_installed("nowhere.at_all")
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, gpus: int, with_cuda: bool, installed: set[str]) -> None:
+    """A machine with these, which this one is not."""
+    monkeypatch.setattr(gpu, "count_gpus", lambda: gpus)
+    monkeypatch.setattr(gpu, "has_cuda_onnxruntime", lambda: with_cuda)
+    monkeypatch.setattr(gpu, "is_installed", lambda module: module in installed)

@@ -1,0 +1,121 @@
+"""Requests that lie about their size: a clear error or patience, and no memory for what was not sent."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import struct
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tritonclient.utils import InferenceServerException
+
+from serving.server.server import Server
+from tests.asking import ask_grpc
+from tests.pictures import encode, picture
+
+PHOTO = encode(picture(), "JPEG")
+MEBIBYTES = 64
+"""By which a lie may let Triton grow; the lies are of gigabytes."""
+
+
+def peak(server: Server) -> int:
+    """Triton's, in MiB."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())
+    assert found
+    return int(found[1]) >> 10
+
+
+def ask_raw(server: Server, body: dict[str, Any], json_bytes: int | None = None) -> tuple[int, str]:
+    content = json.dumps(body).encode()
+    length = str(len(content) if json_bytes is None else json_bytes)
+    with closing(http.client.HTTPConnection(server.http_url, timeout=10)) as connection:
+        headers = {"Inference-Header-Content-Length": length}
+        connection.request("POST", "/v2/models/decode/infer", content, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def image(rows: int, **more: Any) -> dict[str, Any]:
+    return {"inputs": [{"name": "IMAGE", "shape": [rows, 1], "datatype": "BYTES", **more}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "json_bytes", "message"),
+    [
+        (image(65, data=["x"] * 65), None, "batch-size must be <= 64"),
+        (image(1 << 40, data=[]), None, "expected 1 string elements"),
+        (image(1, parameters={"binary_data_size": 1 << 62}), None, "unexpected size for input 'IMAGE'"),
+        (image(1, data=["x"]), 2_000_000_000, "inference header size should be in range"),
+        (image(1, data=["x"]), -1, "inference header size should be in range"),
+    ],
+    ids=[
+        "65 images",
+        "a trillion rows",
+        "exabytes behind the JSON",
+        "a JSON of two gigabytes",
+        "a JSON of less than none",
+    ],
+)
+def test_a_lie_in_a_request_is_told(server: Server, body: dict[str, Any], json_bytes: int | None, message: str) -> None:
+    before = peak(server)
+    status, answer = ask_raw(server, body, json_bytes)
+    assert (status, message in answer) == (400, True), answer
+    assert peak(server) - before < MEBIBYTES
+
+
+def test_a_full_batch_and_one_more_over_grpc(server: Server) -> None:
+    assert len(ask_grpc(server.grpc_url, "decode", IMAGE=[PHOTO] * 64)["DECODED"]) == 64
+    with pytest.raises(InferenceServerException, match="batch-size must be <= 64"):
+        ask_grpc(server.grpc_url, "decode", IMAGE=[PHOTO] * 65)
+
+
+@pytest.mark.parametrize("raw", [struct.pack("<I", 0xFFFFFFFF) + PHOTO, b"\x01\0\0", b""], ids=["4 GiB", "cut", "none"])
+def test_a_lie_about_a_string_is_told(server: Server, raw: bytes) -> None:
+    before = peak(server)
+    content = json.dumps(image(1, parameters={"binary_data_size": len(raw)})).encode()
+    with closing(http.client.HTTPConnection(server.http_url, timeout=10)) as connection:
+        headers = {"Inference-Header-Content-Length": str(len(content))}
+        connection.request("POST", "/v2/models/decode/infer", content + raw, headers)
+        answer = connection.getresponse()
+        assert answer.status == 400
+        assert b"IMAGE" in answer.read()
+    assert peak(server) - before < MEBIBYTES
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """Of HTTP/2."""
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+@pytest.mark.parametrize("size", [0x7FFFFFFF, 0xFFFFFFFF], ids=["2 GiB", "4 GiB"])
+def test_grpc_takes_no_memory_for_a_message_that_is_only_announced(server: Server, size: int) -> None:
+    """By hand, as no client would send it."""
+    method = b"/inference.GRPCInferenceService/ModelInfer"
+    headers = {b":method": b"POST", b":scheme": b"http", b":path": method, b":authority": b"x"}
+    headers |= {b"content-type": b"application/grpc", b"te": b"trailers"}
+    literal = b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(to)]) + to for name, to in headers.items())
+    before = peak(server)
+    with socket.create_connection((server.host, server.ports.grpc), timeout=10) as connection:
+        announced = b"\0" + struct.pack(">I", size) + bytes(1000)
+        preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0)
+        # The answer to a ping says that what came before it was read.
+        connection.sendall(preface + frame(1, 4, 1, literal) + frame(0, 0, 1, announced) + frame(6, 0, 0, b"are read"))
+        answer = b""
+        while frame(6, 1, 0, b"are read") not in answer:
+            news = connection.recv(4096)
+            assert news
+            answer += news
+        assert ask_grpc(server.grpc_url, "decode", IMAGE=[PHOTO])["DECODED"].tolist() == [[0]]
+    assert peak(server) - before < MEBIBYTES
+
+
+def test_files_over_the_limit_cost_their_rows_alone(server: Server) -> None:
+    large = np.random.default_rng(0).bytes(33 << 20)
+    answer = ask_grpc(server.grpc_url, "decode", IMAGE=[PHOTO, large, PHOTO])
+    assert answer["DECODED"].ravel().tolist() == [0, 3, 0]

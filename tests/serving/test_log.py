@@ -1,0 +1,70 @@
+"""The log's file, written to by a process as Triton does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from serving.errors import SetupError
+from serving.server.log import Log
+
+
+def write(log: Log, lines: Sequence[str]) -> None:
+    """As a new process that appends, and looks at the log from time to time."""
+    with log.open() as stream:
+        program = "import sys\nfor line in sys.stdin: print(line, end='', flush=True)"
+        with subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=stream, text=True
+        ) as writer:
+            assert writer.stdin
+            for i in range(0, len(lines), 100):
+                writer.stdin.write("".join(f"{line}\n" for line in lines[i : i + 100]))
+                writer.stdin.flush()
+                log.follow()
+    log.follow()
+
+
+def test_the_log_of_a_run_that_ended_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "log").write_text("from yesterday\n")
+    log = Log(tmp_path / "log", echo=True)
+    write(log, ["I1123 05:42:05.1 1 main.cc:1] fine", "E1123 05:42:05.2 1 main.cc:2] the first died", "of this"])
+    assert log.excerpt() == "E1123 05:42:05.2 1 main.cc:2] the first died\nof this"
+    write(log, ["error: the second"])
+    assert log.excerpt() == "error: the second"
+    whole = log.file.read_text()
+    assert whole.startswith("from yesterday\nI1123 05:42:05.1 1 main.cc:1] fine\n")
+    assert capsys.readouterr().err == whole.removeprefix("from yesterday\n")
+
+
+def test_a_log_that_nobody_asked_for_stays_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log(tmp_path / "log", limit=10_000, echo=True)
+    lines = [f"line {i} {'.' * 90}" for i in range(2_000)]
+    write(log, lines)
+    assert log.file.stat().st_size <= 10_000 < sum(map(len, lines))
+    write(log, ["error: the end"])
+    assert log.has("the end")
+    assert log.excerpt() == "error: the end"
+    assert capsys.readouterr().err.endswith(f"{lines[-1]}\nerror: the end\n")
+
+
+def test_the_trace_of_a_crash_is_part_of_the_excerpt(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log")
+    write(log, ["I1123 05:42:05.1 1 main.cc:1] fine", "Signal (11) received.", " 0# 0x000055", " 1# 0x000066"])
+    assert log.excerpt() == "Signal (11) received.\n 0# 0x000055\n 1# 0x000066"
+
+
+def test_a_log_that_others_empty_is_repeated_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log(tmp_path / "log", echo=True)
+    write(log, ["before"] * 10)
+    log.file.write_text("")
+    write(log, ["after"])
+    assert capsys.readouterr().err.splitlines()[-2:] == ["before", "after"]
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"log cannot be written.*nowhere"):
+        Log(tmp_path / "nowhere" / "log").open()

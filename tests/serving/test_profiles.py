@@ -1,0 +1,215 @@
+"""Fragments are laid over configs, are refused where they touch the contract, and are served."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import tritonclient.grpc
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+
+from serving.errors import SetupError
+from serving.paths import REPOSITORIES
+from serving.repository.profiles import profile_names, read_config
+from serving.repository.write import write_repository
+from serving.server.server import Server
+from serving.server.stubs import find_stubs
+from tests import toys
+from tests.asking import ask_grpc
+from tests.pictures import encode, picture
+
+MODELS, ENSEMBLES = REPOSITORIES
+PHOTO = encode(picture(), "JPEG")
+
+
+def profile_of(folder: Path, **fragments: str) -> Path:
+    folder.mkdir()
+    for model, fragment in fragments.items():
+        (folder / f"{model}.pbtxt").write_text(fragment)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("base", "fragment", "expected"),
+    [
+        pytest.param("max_batch_size: 8", "", "max_batch_size: 8", id="nothing"),
+        pytest.param("max_batch_size: 8", "max_batch_size: 4", "max_batch_size: 4", id="a number replaces"),
+        pytest.param(
+            "dynamic_batching { preserve_ordering: true }",
+            "dynamic_batching { max_queue_delay_microseconds: 5 }",
+            "dynamic_batching { preserve_ordering: true max_queue_delay_microseconds: 5 }",
+            id="a message merges",
+        ),
+        pytest.param("", "dynamic_batching {}", "dynamic_batching {}", id="an empty message is there"),
+        pytest.param(
+            "instance_group [ { count: 1 }, { count: 2 } ]",
+            "instance_group [ { count: 3 kind: KIND_CPU } ]",
+            "instance_group [ { count: 3 kind: KIND_CPU } ]",
+            id="a list replaces",
+        ),
+        pytest.param(
+            "dynamic_batching { preferred_batch_size: [ 1, 2 ] }",
+            "dynamic_batching { preferred_batch_size: 8 }",
+            "dynamic_batching { preferred_batch_size: 8 }",
+            id="a list in a message replaces",
+        ),
+        pytest.param(
+            'parameters { key: "a" value: { string_value: "1" } } parameters { key: "b" value: { string_value: "2" } }',
+            'parameters { key: "b" value: { string_value: "3" } } parameters { key: "c" value: { string_value: "4" } }',
+            'parameters { key: "a" value: { string_value: "1" } } parameters { key: "b" value: { string_value: "3" } }'
+            'parameters { key: "c" value: { string_value: "4" } }',
+            id="a map replaces by key",
+        ),
+        pytest.param(
+            "ensemble_scheduling { step [ { model_name: 'crop' } ] }",
+            "ensemble_scheduling { max_inflight_requests: 3 }",
+            "ensemble_scheduling { step [ { model_name: 'crop' } ] max_inflight_requests: 3 }",
+            id="a pipeline keeps its steps",
+        ),
+    ],
+)
+def test_fragment_is_laid_over(tmp_path: Path, base: str, fragment: str, expected: str) -> None:
+    (tmp_path / "crop").mkdir()
+    (tmp_path / "crop" / "config.pbtxt").write_text(base)
+    profile = profile_of(tmp_path / "profile", crop=fragment)
+    assert read_config(tmp_path / "crop", profile) == text_format.Parse(expected, ModelConfig(name="crop"))
+    assert read_config(tmp_path / "crop") == text_format.Parse(base, ModelConfig(name="crop"))
+
+
+@pytest.mark.parametrize(
+    ("model", "fragment", "complaint"),
+    [
+        ("crop", 'name: "other"', "must not say name: of a config, a profile decides backend"),
+        ("crop", 'platform: "onnxruntime_onnx"', "must not say platform"),
+        ("crop", 'input [ { name: "MORE" } ]', "must not say input"),
+        ("crop", 'output [ { name: "MORE" } ]', "must not say output"),
+        ("crop", "sequence_batching {}", "must not say sequence_batching"),
+        ("crop", "version_policy { latest {} }", "must not say version_policy"),
+        ("crop", "model_transaction_policy { decoupled: true }", "must not say model_transaction_policy"),
+        ("crop", "max_batch_size: 65", "raises max_batch_size from 64 to 65: it can only lower it"),
+        ("crop", "ensemble_scheduling { max_inflight_requests: 2 }", "must not say the steps"),
+        ("ground", 'ensemble_scheduling { step [ { model_name: "crop" } ] }', "must not say the steps of a pipeline"),
+        ("ground", "dynamic_batching {}", "must not say dynamic_batching: a pipeline is wiring only"),
+        ("ground", "instance_group [ { count: 2 } ]", "must not say instance_group"),
+        ("crop", "instance_groups {}", 'is no model config: .*no field named "instance_groups"'),
+        ("crop", "instance_group {", "is no model config"),
+    ],
+)
+def test_fragment_that_touches_the_contract_is_refused(
+    tmp_path: Path, model: str, fragment: str, complaint: str
+) -> None:
+    profile = profile_of(tmp_path / "profile", **{model: fragment})
+    with pytest.raises(SetupError, match=rf"profile/{model}\.pbtxt {complaint}"):
+        read_config((MODELS if model == "crop" else ENSEMBLES) / model, profile)
+
+
+def test_unknown_profile_comes_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="no profile nowhere: it is embedded-cpu, embedded-gpu, ngc-onnx"):
+        read_config(MODELS / "crop", "nowhere")
+    with pytest.raises(SetupError, match="no profile"):
+        read_config(MODELS / "crop", tmp_path)
+    assert {"embedded-cpu", "embedded-gpu", "ngc-onnxruntime-cuda", "ngc-tensorrt"} <= set(profile_names())
+
+
+def test_embedded_server_refuses_what_it_cannot_serve(toy_repositories: list[Path]) -> None:
+    with pytest.raises(SetupError, match=r"ngc-tensorrt is not for the embedded server, \w+: max_(queue|inflight)_"):
+        Server.start(toy_repositories, profile="ngc-tensorrt")
+
+
+def test_fragment_for_no_model_is_not_passed_over(toy_repositories: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="has fragments for detector, and there is no such model"):
+        Server.start(toy_repositories, profile=profile_of(tmp_path / "mine", detector=""))
+
+
+def config_of(server: Server, model: str) -> Any:
+    with tritonclient.grpc.InferenceServerClient(server.grpc_url) as client:
+        return client.get_model_config(model).config
+
+
+def test_embedded_server_runs_graphs_on_the_cpu_unless_told_otherwise(server: Server) -> None:
+    (group,) = config_of(server, "detect").instance_group
+    assert (group.count, group.kind) == (1, ModelInstanceGroup.KIND_CPU)
+
+
+def test_profile_is_served(toy_repositories: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLCLIP_ORT_THREADS", raising=False)
+    threads = 'parameters {{ key: "intra_op_thread_count" value: {{ string_value: "{}" }} }}'
+    profile = profile_of(
+        tmp_path / "tuned",
+        decode="instance_group [ { count: 3 } ]",
+        fit=threads.format(1),
+        crop=threads.format(6) + "dynamic_batching { preferred_batch_size: 4 max_queue_delay_microseconds: 1 }",
+        whole_image="max_batch_size: 16",
+    )
+    with Server.start(toy_repositories, profile=profile) as server:
+        found = ask_grpc(server.grpc_url, "product_image", IMAGE=[PHOTO, b""], PRODUCT_TYPE=[b"mug", b"mug"])
+        assert found["STATUS"].tolist() == [[0], [2]]
+        assert list(config_of(server, "crop").dynamic_batching.preferred_batch_size) == [4]
+        assert config_of(server, "whole_image").max_batch_size == 16
+        stubs = find_stubs(server.shm_prefix)
+        assert sum(stub.model == "decode" for stub in stubs) == 3
+        tasks = {stub.model: len(list(Path(f"/proc/{stub.pid}/task").iterdir())) for stub in stubs}
+        assert tasks["crop"] - tasks["fit"] == 5
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """serving/backends/onnxruntime, outside a server: Triton gives out GPU instances only where there is a GPU."""
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", ModuleType("triton_python_backend_utils"))
+    return importlib.import_module("serving.backends.onnxruntime.model")
+
+
+def test_graphs_for_a_gpu_run_on_cuda_or_say_what_is_missing(
+    stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stand_in.providers_of("CPU", "0") == ["CPUExecutionProvider"]
+    monkeypatch.setattr(stand_in.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(RuntimeError, match=r"KIND_GPU.*pip install onnxruntime-gpu"):
+        stand_in.providers_of("GPU", "1")
+    monkeypatch.setattr(stand_in.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    ((name, options),) = stand_in.providers_of("GPU", "1")
+    assert (name, options["device_id"]) == ("CUDAExecutionProvider", "1")
+
+
+def test_threads_for_all_models_win_over_those_of_one(stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"parameters": {"intra_op_thread_count": {"string_value": "3"}}}
+    monkeypatch.delenv("VLCLIP_ORT_THREADS", raising=False)
+    assert stand_in.threads_of(config) == 3
+    monkeypatch.setenv("VLCLIP_ORT_THREADS", "7")
+    assert stand_in.threads_of(config) == stand_in.threads_of({}) == 7
+
+
+def test_written_repository_is_complete(tmp_path: Path) -> None:
+    models = toys.build(MODELS, tmp_path / "models")
+    toys.place_version(models, 1)
+    out = tmp_path / "out"
+    assert len(write_repository([models, ENSEMBLES], "embedded-cpu", out)) == 16
+    models.rename(tmp_path / "away")
+    assert not any(path.is_symlink() for path in out.rglob("*"))
+    with Server.start([out]) as server:
+        assert ask_grpc(server.grpc_url, "product_image", IMAGE=[PHOTO], PRODUCT_TYPE=[b"mug"])["STATUS"] == [[0]]
+
+
+def test_written_repository_has_the_profile(tmp_path: Path) -> None:
+    models = toys.build(MODELS, tmp_path / "models")
+    toys.place_version(models, 2)
+    out = tmp_path / "out"
+    write_repository([models, ENSEMBLES], "ngc-onnxruntime-cuda", out)
+    detect, pipeline = (
+        text_format.Parse((out / name / "config.pbtxt").read_text(), ModelConfig())
+        for name in ("detect", "product_image")
+    )
+    assert detect.backend == "onnxruntime"
+    assert list(detect.version_policy.specific.versions) == [2]
+    assert pipeline.ensemble_scheduling.max_inflight_requests == 128
+    assert {step.model_version for step in pipeline.ensemble_scheduling.step} == {2, -1}
+    assert (out / "detect" / "2" / "model.onnx").is_file()
+    with pytest.raises(SetupError, match="out is not empty"):
+        write_repository([models, ENSEMBLES], "ngc-onnxruntime-cuda", out)
+    with pytest.raises(SetupError, match=r"ngc-tensorrt serves \w+ from model.plan, and .* has model.onnx"):
+        write_repository([models, ENSEMBLES], "ngc-tensorrt", tmp_path / "plans")

@@ -1,0 +1,132 @@
+"""Triton's spans of a request, sent to an OpenTelemetry collector, as parts of the caller's trace."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+import vlclip
+from serving.server.server import Server
+from tests.serving.test_serve import PHOTO
+
+LEAVES = {"decode", "tokenize_prompt", "encode_prompt", "detect", "crop", "observe", "encode_image"}
+
+
+class Collector(ThreadingHTTPServer):
+    """What takes spans over OTLP, HTTP and JSON."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Receiver)
+        self.spans: list[dict[str, Any]] = []
+
+    def of_trace(self, trace_id: str, enough: set[str], seconds: float = 10) -> dict[str, dict[str, Any]]:
+        """The spans of a trace by name, once those are there; "compute" is within each leaf and left out."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = {one["name"]: one for one in self.spans if one["traceId"] == trace_id and one["name"] != "compute"}
+            if enough <= found.keys() or time.monotonic() > deadline:
+                return found
+            time.sleep(0.05)
+
+
+class Receiver(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        for resource in body["resourceSpans"]:
+            service = {one["key"]: one["value"] for one in resource["resource"]["attributes"]}["service.name"]
+            for scope in resource["scopeSpans"]:
+                self.server.spans += [{**span, "service": service["stringValue"]} for span in scope["spans"]]
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with Collector() as collector:
+        thread = Thread(target=collector.serve_forever)
+        thread.start()
+        yield collector
+        collector.shutdown()
+        thread.join()
+
+
+def settings(url: str) -> list[str]:
+    """What docs/tracing.md gives, but for every request and soon."""
+    return [
+        "--trace-config=mode=opentelemetry",
+        "--trace-config=level=TIMESTAMPS",
+        "--trace-config=rate=1",
+        f"--trace-config=opentelemetry,url={url}/v1/traces",
+        "--trace-config=opentelemetry,resource=service.name=vlclip",
+        "--trace-config=opentelemetry,bsp_schedule_delay=100",
+    ]
+
+
+@pytest.fixture(scope="module")
+def server(toy_repositories: list[Path], collector: Collector) -> Iterator[Server]:
+    options = settings(f"http://127.0.0.1:{collector.server_port}")
+    with Server.start(toy_repositories, options=options) as server:
+        yield server
+
+
+# In a process of its own, because a process has one provider, and it cannot be taken back.
+SHOP = """
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+import vlclip
+
+exporter = InMemorySpanExporter()
+trace.set_tracer_provider(TracerProvider())
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(exporter))
+with vlclip.Client(sys.argv[1]) as client, trace.get_tracer("shop").start_as_current_span("checkout"):
+    client.embed_images([sys.stdin.buffer.read()], ["a prompt of a shop"])
+call = exporter.get_finished_spans()[0].context
+print(f"{call.trace_id:032x} {call.span_id:016x}")
+"""
+
+
+def test_every_leaf_has_a_span_in_the_trace_of_the_caller(server: Server, collector: Collector) -> None:
+    done = subprocess.run([sys.executable, "-c", SHOP, server.grpc_url], input=PHOTO, capture_output=True, check=True)
+    trace_id, call = done.stdout.decode().split()
+    spans = collector.of_trace(trace_id, LEAVES | {"product_image", "InferRequest"})
+    assert spans.keys() == LEAVES | {"product_image", "InferRequest"}
+    assert {span["service"] for span in spans.values()} == {"vlclip"}
+    # The client's call > Triton's request > the pipeline > its leaves.
+    assert spans["InferRequest"]["parentSpanId"] == call
+    assert spans["product_image"]["parentSpanId"] == spans["InferRequest"]["spanId"]
+    assert {spans[leaf]["parentSpanId"] for leaf in LEAVES} == {spans["product_image"]["spanId"]}
+    begins = {name: int(span["startTimeUnixNano"]) for name, span in spans.items()}
+    assert begins["InferRequest"] <= begins["decode"] <= begins["detect"] <= begins["crop"] <= begins["encode_image"]
+    assert all(begins[name] <= int(span["endTimeUnixNano"]) for name, span in spans.items())
+    # Neither photos nor texts are in it.
+    assert "a prompt of a shop" not in json.dumps(collector.spans)
+
+
+def test_triton_s_own_mode_writes_files(toy_repositories: list[Path], tmp_path: Path) -> None:
+    """A file for each trace; at its end, a server that `serving start` stops has no time to write one for all."""
+    options = ["--trace-config=level=TIMESTAMPS", "--trace-config=rate=1", "--trace-config=triton,log-frequency=1"]
+    options += [f"--trace-config=triton,file={tmp_path / 'trace.json'}"]
+    with Server.start(toy_repositories, options=options) as server, vlclip.Client(server.grpc_url) as client:
+        client.embed_images([PHOTO], ["mug"])
+        deadline, traced = time.monotonic() + 10, set[str]()
+        while not traced >= LEAVES | {"product_image"} and time.monotonic() < deadline:
+            written = [json.loads(file.read_text() or "[]") for file in tmp_path.glob("trace.json.*")]
+            traced = {event["model_name"] for events in written for event in events if "model_name" in event}
+    assert traced >= LEAVES | {"product_image"}
