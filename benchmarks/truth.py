@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import tritonclient.grpc as triton
-from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
+from serving import triton_metrics
 from serving.server.server import ADMIN_KEY
+from serving.triton_metrics import Sample
 
 KEY_HEADER = "triton-grpc-protocol-admin-key"
 SECONDS = 10.0
@@ -88,21 +89,6 @@ class Truth:
     """What the server did not tell, and what cannot be believed."""
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A line of Prometheus' text."""
-
-    name: str
-    labels: Mapping[str, str]
-    value: float
-    goes_down: bool
-    """Whether it is a gauge; what is none counts upwards."""
-
-    def __str__(self) -> str:
-        labels = ",".join(f'{name}="{value}"' for name, value in sorted(self.labels.items()))
-        return f"{self.name}{{{labels}}}" if labels else self.name
-
-
 def snapshot(grpc_url: str, metrics_url: str | None) -> dict[str, Any]:
     """The counters as they stand, JSON-able. What the server refuses or does not have is named in ``closed``."""
     closed: list[str] = []
@@ -145,9 +131,9 @@ def snapshot(grpc_url: str, metrics_url: str | None) -> dict[str, Any]:
         "counters": {
             str(sample): sample.value
             for sample in samples
-            if not sample.goes_down and (sample.name not in METRICS or sample.name == FAILURES)
+            if not is_gauge(sample) and (sample.name not in METRICS or sample.name == FAILURES)
         },
-        "gauges": {str(sample): sample.value for sample in samples if sample.goes_down},
+        "gauges": {str(sample): sample.value for sample in samples if is_gauge(sample)},
         "closed": closed,
     }
 
@@ -211,14 +197,16 @@ def parse_metrics(text: str) -> list[Sample]:
 
     Without buckets and percentiles, which are many, and Triton's summaries, which count what its statistics count.
     """
-    samples = []
-    for family in text_string_to_metric_families(text):
-        goes_down = family.type in ("gauge", "unknown")
-        for sample in family.samples if not family.name.endswith("_summary_us") else ():
-            if not math.isnan(sample.value) and not {"le", "quantile"} & sample.labels.keys():
-                name = sample.name if goes_down else sample.name.removesuffix("_total")
-                samples.append(Sample(name, dict(sample.labels), float(sample.value), goes_down))
-    return samples
+    return [
+        sample if is_gauge(sample) else sample._replace(name=sample.name.removesuffix("_total"))
+        for sample in triton_metrics.parse_metrics(text)
+        if not (math.isnan(sample.value) or "_summary_us" in sample.name or {"le", "quantile"} & sample.labels.keys())
+    ]
+
+
+def is_gauge(sample: Sample) -> bool:
+    """Whether a metric can go down; one of no known kind can."""
+    return sample.kind in ("gauge", "")
 
 
 def _fetch(url: str) -> str:

@@ -19,12 +19,13 @@ from __future__ import annotations
 import http.client
 import itertools
 import os
-import re
 import threading
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from serving.triton_metrics import parse_metrics
 
 PERIOD = 0.05
 """Seconds between two looks at the metrics, while requests come."""
@@ -32,12 +33,14 @@ STALE = 1.0
 """Seconds after which what was seen says nothing any more: no request has come in the meantime."""
 MEMORY = 4.0
 """Seconds after which a measured speed counts half."""
-PENDING = "pending_request_count"
-COUNTS = ("count", "exec_count", "request_success", "compute_infer_duration_us")
-"""Items, batches and requests that were finished, and the time of their batches, added up for each request."""
-LINE = re.compile(
-    rf'^nv_inference_({PENDING}|{"|".join(COUNTS)})\{{[^}}]*\bmodel="(\w+)"[^}}]*\}} (\S+)$', re.MULTILINE
+PENDING = "nv_inference_pending_request_count"
+COUNTS = (
+    "nv_inference_count",
+    "nv_inference_exec_count",
+    "nv_inference_request_success",
+    "nv_inference_compute_infer_duration_us",
 )
+"""Items, batches and requests that were finished, and the time of their batches, added up for each request."""
 
 
 @dataclass
@@ -118,9 +121,9 @@ class Admission:
 
     def see(self, metrics: str, now: float) -> None:
         """Takes in what Triton's metrics say at the time ``now``."""
-        values: Counter[tuple[str, str]] = Counter()
-        for what, model, value in LINE.findall(metrics):
-            values[what, model] += float(value)  # type: ignore[assignment]  # over the versions that are loaded
+        values: defaultdict[tuple[str, str], float] = defaultdict(float)
+        for sample in parse_metrics(metrics, PENDING, *COUNTS):
+            values[sample.name, sample.labels["model"]] += sample.value  # over the versions that are loaded
         for name, model in self.models.items():
             model.see(values[PENDING, name], [values[what, name] for what in COUNTS], now - self._seen_at)
         self._unseen, self._seen_at = 0, now

@@ -11,7 +11,6 @@ import http.client
 import io
 import json
 import math
-import re
 import time
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
@@ -19,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from serving.triton_metrics import parse_metrics
 
 FAILURES = (OSError, http.client.HTTPException, ValueError)
 """What a call may raise: no connection, no HTTP, or not the expected answer."""
@@ -29,11 +30,8 @@ NOT_A_PRODUCT = 4
 """The status of an empty product. It is asked about because no agent is, which may be slow, or away, or paid for."""
 LOAD_SECONDS = 300.0
 """For a model of a gigabyte or two on a busy machine."""
-QUEUES = re.compile(
-    r"^nv_inference_(pending_request_count|request_success|request_failure)"
-    r'\{[^}]*model="([^"]+)",version="(\d+)"[^}]*\} (\S+)$',
-    re.MULTILINE,
-)
+PENDING = "nv_inference_pending_request_count"
+FINISHED = ("nv_inference_request_success", "nv_inference_request_failure")
 
 
 class Kind(Enum):
@@ -123,12 +121,12 @@ class Api:
         """Of every version of a model that is loaded. Raises one of FAILURES."""
         found: dict[tuple[str, int], Queue] = defaultdict(Queue)
         metrics = request(self._metrics_address, "GET", "/metrics", timeout=timeout).decode()
-        for what, model, version, value in QUEUES.findall(metrics):
-            queue = found[model, int(version)]
-            if what == "pending_request_count":
-                queue.waiting += int(float(value))
+        for sample in parse_metrics(metrics, PENDING, *FINISHED):
+            queue = found[sample.labels["model"], int(sample.labels["version"])]
+            if sample.name == PENDING:
+                queue.waiting += int(sample.value)
             else:
-                queue.finished += int(float(value))
+                queue.finished += int(sample.value)
         return dict(found)
 
     def _find_problem(self, pipeline: str, inputs: Sequence[str], timeout: float) -> Problem | None:

@@ -129,7 +129,7 @@ nv_gpu_power_usage{gpu_uuid="x"} NaN
 nv_cpu_utilization 0.5
 """
     samples = truth.parse_metrics(text)
-    assert [(str(one), one.value, one.goes_down) for one in samples] == [
+    assert [(str(one), one.value, truth.is_gauge(one)) for one in samples] == [
         ('nv_inference_count{model="a",version="1"}', 4, False),
         ("vlclip_agent_items", 3, False),
         ("vlclip_text_tokens_count", 2, False),
