@@ -16,12 +16,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.judge import TOP, bootstrap, hits, mrr, ranks
 from training.catalogue.items import Item
 from training.catalogue.scenes import Photo
 from vlclip import Client
 
-TOP = 5
-DRAWS = 1000
 RAW, ENRICHED = "title, description", "enriched"
 STEPS = {
     "whole image, raw text": ("whole", RAW),
@@ -49,18 +48,10 @@ def raw_texts(items: Sequence[Item]) -> dict[str, list[str]]:
 def measure(rank: np.ndarray) -> dict[str, float]:
     """HITS@5 and the mean reciprocal rank of the ranks [N], each with the bounds of its 95 % bootstrap interval."""
     found: dict[str, float] = {}
-    draws = np.random.default_rng(0).integers(len(rank), size=(DRAWS, len(rank)))
-    for name, each in {"hits5": rank <= TOP, "mrr": 1 / rank}.items():
-        low, high = np.quantile(each[draws].mean(axis=1), (0.025, 0.975))
-        found |= {name: float(each.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
+    for name, value, each in (("hits5", hits(rank), rank <= TOP), ("mrr", mrr(rank), 1 / rank)):
+        low, high = bootstrap(each)
+        found |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return found
-
-
-def ranks(text: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Rank of the own image, from 1, for each of N texts [N, D] among N images [N, D]; ties count against it."""
-    similarity = text @ images.T
-    own = np.diagonal(similarity)[:, None]
-    return (similarity >= own).sum(1)
 
 
 def run(client: Client, photos: Sequence[Photo]) -> dict[str, Any]:

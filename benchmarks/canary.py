@@ -30,6 +30,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.judge import TOP, box_iou, hits, ranks
+from benchmarks.photos import draw_scenes, load_samples
 from serving.errors import ServingError
 from serving.paths import REPOSITORIES
 from serving.repository.manifest import SERVED, Manifest, manifest_path, read_served, require_version, serve_version
@@ -37,10 +39,8 @@ from serving.server.server import Server
 from vlclip import Client, ImageEmbeddings, Status, VlclipError
 
 COUNT, SEED = 100, 2026
-TOP = 5
 WARM_UP = 8
 """Photos that are asked about before anything is timed."""
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 class CanaryError(Exception):
@@ -128,7 +128,7 @@ def compare(old: Answers, new: Answers, same_encoder: bool, limits: Limits) -> l
         least = -np.inf if limits.min_overlap is None else limits.min_overlap
         figures.append(Figure(f"neighbours {name}", text, overlap, least=least))
     if len(old.text) == len(old.embedding):
-        before, after = recall(old.text, old.embedding), recall(new.text, new.embedding)
+        before, after = (hits(ranks(one.text, one.embedding), 1) for one in (old, new))
         text = f"{after:.2f} of the texts instead of {before:.2f}"
         figures.append(Figure("own photo found first", text, before - after, most=limits.max_lost_recall))
 
@@ -169,24 +169,11 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean([len(set(one) & set(other)) / a.shape[1] for one, other in zip(a, b, strict=True)]))
 
 
-def recall(texts: np.ndarray, photos: np.ndarray) -> float:
-    """The part of the texts [N, D] that are nearest to the photo [N, D] of the same row."""
-    return float(((texts @ photos.T).argmax(axis=1) == np.arange(len(texts))).mean())
-
-
 def matrix(old: np.ndarray, new: np.ndarray) -> list[str]:
     """How many photos went from which status to which, as lines."""
     pairs, counts = np.unique(np.stack([old, new], axis=1), axis=0, return_counts=True)
     names = {status.value: status.name.lower() for status in Status}
     return [f"{count:6d}  {names[int(a)]} -> {names[int(b)]}" for (a, b), count in zip(pairs, counts, strict=True)]
-
-
-def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
-    """Intersection over union of N pairs of boxes [N, 4]: [N]."""
-    low, high = np.maximum(a_xyxy[:, :2], b_xyxy[:, :2]), np.minimum(a_xyxy[:, 2:], b_xyxy[:, 2:])
-    both = np.prod(np.clip(high - low, 0, None), axis=1)
-    areas = [np.prod(box[:, 2:] - box[:, :2], axis=1) for box in (a_xyxy, b_xyxy)]
-    return both / np.maximum(areas[0] + areas[1] - both, 1e-9)
 
 
 def ask_both(urls: Sequence[str], photos: Photos) -> list[Answers]:
@@ -217,24 +204,24 @@ def ask_both(urls: Sequence[str], photos: Photos) -> list[Answers]:
 
 
 def read_photos(folder: Path, product_type: str) -> Photos:
-    """Photos of one product type. Raises CanaryError where there are too few."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if len(paths) <= TOP:
-        raise CanaryError(f"{len(paths)} photos in {folder}, at least {TOP + 1} are needed ({', '.join(SUFFIXES)})")
-    return Photos([path.read_bytes() for path in paths], [product_type] * len(paths), [product_type])
+    """The photos of a folder, all of one product type. Raises CanaryError if there are too few."""
+    try:
+        samples = load_samples(folder, product_type, 0, 0)
+    except SystemExit as error:  # its exit code would say that the candidate failed
+        raise CanaryError(str(error)) from None
+    if len(samples) <= TOP:
+        raise CanaryError(f"{len(samples)} photos in {folder}, at least {TOP + 1} are needed")
+    files, types = zip(*samples, strict=True)
+    return Photos(files, types, sorted(set(types)))
 
 
 def draw_photos(count: int) -> Photos:
-    """Scenes of the synthetic catalogue, searched by their captions. Raises CanaryError where it is not installed."""
-    try:
-        from training.catalogue.items import draw_item
-        from training.catalogue.scenes import scene
-    except ImportError as error:
-        raise CanaryError(f"photos cannot be drawn here ({error}): give --photos and --type") from error
-    rng = np.random.default_rng(SEED)
-    items = [draw_item(rng) for _ in range(max(count, TOP + 1))]
-    files = [scene(rng, item, items).jpeg for item in items]
-    return Photos(files, [item.product_type for item in items], [item.caption for item in items])
+    """Scenes of the synthetic catalogue, with their captions as texts."""
+    scenes = draw_scenes(max(count, TOP + 1), SEED)
+    items = [photo.items[0] for photo in scenes]
+    return Photos(
+        [photo.jpeg for photo in scenes], [item.product_type for item in items], [item.caption for item in items]
+    )
 
 
 def pin(repository: Path, version: int, folder: Path) -> Path:

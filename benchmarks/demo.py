@@ -8,18 +8,15 @@ Writes build/demo/index.html, the photos and their crops beside it.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jinja2
 import numpy as np
 from PIL import Image, ImageOps
@@ -27,14 +24,14 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.ablation import ranks
-from benchmarks.target import find_photos, parser_of, served
-from training.catalogue.items import TRAINED_TYPES, Item, draw_item
-from training.catalogue.scenes import scene
+from benchmarks.judge import TOP, hits, mrr, ranks
+from benchmarks.photos import draw_blocks, find_photos
+from benchmarks.target import parser_of, served
+from training.catalogue.items import TRAINED_TYPES, Item
 from vlclip import Client, ImageEmbeddings, Status
 
 CATALOGUE_SEED = 2026
-TOP = 5
+BLOCK = 50
 
 
 @dataclass(frozen=True)
@@ -82,23 +79,15 @@ class Query:
     whole: list[Hit]
 
 
-def _draw_photo(job: tuple[int, Item, tuple[Item, ...], Path]) -> None:
-    index, item, pool, path = job
-    cv2.setNumThreads(1)
-    path.write_bytes(scene(np.random.default_rng([CATALOGUE_SEED, index]), item, pool).jpeg)
-
-
 def draw_catalogue(folder: Path, count: int) -> list[Entry]:
-    """Draw scenes of ``count`` items, each among neighbours from the same catalogue, as JPEG files."""
-    rng = np.random.default_rng(CATALOGUE_SEED)
-    items = [draw_item(rng, TRAINED_TYPES) for _ in range(count)]
-    paths = [folder / f"{index:04d}.jpg" for index in range(count)]
-    # Neighbours come from nearby in the catalogue, so that each process draws few of the items itself.
-    pools = [tuple(items[max(i - i % 50, 0) : i - i % 50 + 50]) for i in range(count)]
-    jobs = list(zip(range(count), items, pools, paths, strict=True))
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as workers:
-        list(tqdm(workers.map(_draw_photo, jobs, chunksize=25), total=count, desc="drawing", unit="photo"))
-    return [Entry(path, item.product_type, item) for path, item in zip(paths, items, strict=True)]
+    """Draw ``count`` scenes as JPEG files. The scenes of a block share their other items."""
+    blocks = [(min(BLOCK, count - start), CATALOGUE_SEED + start, TRAINED_TYPES) for start in range(0, count, BLOCK)]
+    entries = []
+    for index, photo in enumerate(draw_blocks(blocks)):
+        path = folder / f"{index:04d}.jpg"
+        path.write_bytes(photo.jpeg)
+        entries.append(Entry(path, photo.items[0].product_type, photo.items[0]))
+    return entries
 
 
 def copy_photos(folder: Path, source: Path, product_type: str) -> list[Entry]:
@@ -234,7 +223,7 @@ def measure(entries: Sequence[Entry], texts: np.ndarray, grounded: np.ndarray, w
     figures: dict[str, float] = {}
     for name, images in (("grounded", grounded), ("whole", whole)):
         rank = ranks(texts, images)
-        figures |= {f"hits5_{name}": float((rank <= TOP).mean()), f"mrr_{name}": float((1 / rank).mean())}
+        figures |= {f"hits5_{name}": hits(rank), f"mrr_{name}": mrr(rank)}
     return figures
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.judge import percentiles
 from benchmarks.runs import OK, Request, Run
 
 KNEE_MEDIAN = 3.0
@@ -62,13 +63,6 @@ class Group:
     p95: float
     p99: float
     longest: float
-
-
-def percentiles(latencies: Sequence[float], wanted: Sequence[float] = (50, 95, 99)) -> list[float]:
-    """In ms, from seconds: of each percentile the smallest latency that so many do not exceed. NaN if there is none."""
-    if not len(latencies):
-        return [math.nan] * len(wanted)
-    return [1e3 * float(value) for value in np.percentile(latencies, wanted, method="inverted_cdf")]
 
 
 def latencies(requests: Sequence[Request]) -> list[float]:

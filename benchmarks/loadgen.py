@@ -30,9 +30,8 @@ import tritonclient.grpc as triton
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.retrieval import draw_scenes
-from benchmarks.target import find_photos, keep, parser_of, served
-from training.catalogue.items import TRAINED_TYPES
+from benchmarks.photos import Sample, add_options, load_samples
+from benchmarks.target import keep, parser_of, served
 from vlclip import Client, Retry, Status, VlclipError
 
 OUT = Path("build/bench/loadgen")
@@ -51,9 +50,6 @@ TOLERANCE = 0.1
 PAIRS, CHECKED = 3, 48
 """Turns of the check for caches, and photos of a turn."""
 
-Photo = tuple[bytes, str]
-"""An encoded file and its product type."""
-
 
 class System:
     """What LoadGen asks: the client, by a bounded number of threads. A query that waits for a thread grows older."""
@@ -63,7 +59,7 @@ class System:
         self.concurrency = concurrency
         self.failures: list[str] = []
 
-    def run(self, photos: Sequence[Photo], settings: lg.TestSettings, folder: Path) -> dict[str, Any]:
+    def run(self, photos: Sequence[Sample], settings: lg.TestSettings, folder: Path) -> dict[str, Any]:
         """Have LoadGen ask about the photos; what its detailed log says, by key."""
         folder.mkdir(parents=True, exist_ok=True)
         output = lg.LogOutputSettings()
@@ -87,7 +83,7 @@ class System:
                 lg.DestroySUT(asked)
         return read_log(folder)
 
-    def ask(self, photos: Sequence[Photo]) -> float:
+    def ask(self, photos: Sequence[Sample]) -> float:
         """Photos answered a second, outside of LoadGen."""
         begun = perf_counter()
         with ThreadPoolExecutor(self.concurrency) as pool:
@@ -181,7 +177,7 @@ def find_caches(url: str) -> list[str]:
     return [model.name for model in (config, *steps) if model.response_cache.enable]
 
 
-def compare_repeats(system: System, photos: Sequence[Photo], folder: Path) -> dict[str, Any]:
+def compare_repeats(system: System, photos: Sequence[Sample], folder: Path) -> dict[str, Any]:
     """SingleStream in turns: photos that were never sent before, and one photo again and again; medians of latencies.
 
     The repeated ones are those of middle size in bytes, so that they cost what a photo costs.
@@ -214,7 +210,7 @@ def compare_repeats(system: System, photos: Sequence[Photo], folder: Path) -> di
 
 def run_scenarios(
     system: System,
-    photos: Sequence[Photo],
+    photos: Sequence[Sample],
     out: Path,
     *,
     seconds: float | None,
@@ -297,18 +293,9 @@ def report_of(results: Sequence[Result], check: dict[str, Any], wrong: Sequence[
     return {"scenarios": scenarios, "repeats": check, "broken": wrong}
 
 
-def photos_of(folder: Path | None, default_type: str, count: int, seed: int) -> list[Photo]:
-    """Files that are all different; drawn where no folder is given."""
-    if folder is None:
-        return [(photo.jpeg, photo.items[0].product_type) for photo in draw_scenes(count, seed, TRAINED_TYPES)]
-    files = {path.read_bytes(): product_type for path, product_type in find_photos(folder, default_type)}
-    return list(files.items())
-
-
 def main() -> None:
     parser = parser_of("loadgen", __doc__)
-    parser.add_argument("--photos", type=Path, help="folder of photos (default: scenes of the synthetic catalogue)")
-    parser.add_argument("--type", default="product", help="prompt where photos.csv gives none (%(default)s)")
+    add_options(parser)
     parser.add_argument("--count", type=int, default=160, help="scenes to draw (%(default)s)")
     parser.add_argument("--seed", type=int, default=29, help="of scenes, samples and schedule (%(default)s)")
     parser.add_argument("--rate", type=float, help="photos a second of Server (default: half of what Offline reaches)")
@@ -320,7 +307,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=32, help="requests in flight at most (%(default)s)")
     parser.add_argument("--out", type=Path, default=OUT, help="where logs and figures go (%(default)s)")
     args = parser.parse_args()
-    photos = photos_of(args.photos, args.type, args.count, args.seed)
+    photos = list(dict(load_samples(args.photos, args.type, args.count, args.seed)).items())  # all different
     if len(photos) < 8 * PAIRS:
         sys.exit(f"{len(photos)} different photos are too few to tell unique from repeated: give {8 * PAIRS} or more")
     with served(args.url) as url, Client(url, retry=PATIENT, timeout=600) as client:

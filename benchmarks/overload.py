@@ -22,12 +22,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.figures import percentiles
-from benchmarks.retrieval import draw_scenes
+from benchmarks.judge import percentiles
+from benchmarks.photos import draw_scenes
 from benchmarks.target import keep, parser_of
 from serving.server.server import Server
 from serving.server.stubs import find_stubs
-from training.catalogue.items import TRAINED_TYPES
 from training.catalogue.scenes import Photo
 from vlclip import AsyncClient, DeadlineError, OverloadedError, RequestError, Retry
 
@@ -111,7 +110,7 @@ async def measure(
     url: str, server: Server | None, factors: Sequence[float], seconds: float, deadline: float, retry: bool = False
 ) -> dict[str, Any]:
     """The capacity, and what becomes of loads that are multiples of it; ``server`` is asked for its memory."""
-    photos = draw_scenes(20, 7, TRAINED_TYPES)
+    photos = draw_scenes(20, 7)
     async with AsyncClient(url, retry=Retry() if retry else None) as client:
         await capacity(client, photos, 2.0)  # warms up
         most = await capacity(client, photos, seconds / 2)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarks.target import find_photos, keep, parser_of, served
+from benchmarks.photos import find_photos
+from benchmarks.target import keep, parser_of, served
 from export.reference import Reference, open_image
 from vlclip import Client, Status
 

@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import ablation
-from benchmarks.ablation import ranks
-from benchmarks.canary import box_iou
+from benchmarks.judge import box_iou, hits, mrr, ranks
+from benchmarks.photos import draw_scenes
 from benchmarks.target import keep, parser_of, served
-from training.catalogue.items import HELD_OUT_TYPES, TRAINED_TYPES, Item, draw_item, is_held_out
-from training.catalogue.scenes import Photo, scene
+from training.catalogue.items import HELD_OUT_TYPES, Item, is_held_out
+from training.catalogue.scenes import Photo
 from vlclip import Client, Status
 
 ABLATION = Path("build/ablation.png")
@@ -44,14 +44,6 @@ class Answers:
     grounded: np.ndarray  # [N, D]
     whole: np.ndarray  # [N, D]
     text: np.ndarray  # [N, D]
-
-
-def draw_scenes(count: int, seed: int, types: tuple[str, ...]) -> list[Photo]:
-    """Scenes of ``count`` new items of the types, among items of the types that models are trained on."""
-    rng = np.random.default_rng([seed, len(types)])
-    items = [draw_item(rng, types) for _ in range(count)]
-    others = [draw_item(rng) for _ in range(max(count, 40))]
-    return [scene(rng, item, others) for item in items]
 
 
 def ask(client: Client, photos: Sequence[Photo]) -> Answers:
@@ -80,16 +72,16 @@ def measure(answers: Answers, rows: np.ndarray | None = None) -> dict[str, float
         "iou50": float((iou >= 0.5).mean()),
         "iou_mean": float(iou.mean()),
         "fallback_rate": float((answers.status[rows] == Status.WHOLE_IMAGE).mean()),
-        "hits5_grounded": float((grounded <= 5).mean()),
-        "hits5_whole": float((whole <= 5).mean()),
-        "mrr_grounded": float((1 / grounded).mean()),
-        "mrr_whole": float((1 / whole).mean()),
+        "hits5_grounded": hits(grounded),
+        "hits5_whole": hits(whole),
+        "mrr_grounded": mrr(grounded),
+        "mrr_whole": mrr(whole),
     }
 
 
 def run(client: Client, scenes: int, seed: int) -> dict[str, Any]:
     """All figures: of every scene, of attribute combinations and of product types that were never trained on."""
-    answers = ask(client, draw_scenes(scenes, seed, TRAINED_TYPES))
+    answers = ask(client, draw_scenes(scenes, seed))
     unseen = np.array([is_held_out(item.product_type, item.colour, item.pattern) for item in answers.items])
     held_out = ask(client, draw_scenes(max(scenes // 4, 1), seed, HELD_OUT_TYPES))
     report: dict[str, Any] = {"scenes": scenes, "seed": seed, **measure(answers)}
@@ -123,7 +115,7 @@ def main() -> None:
     args = parser.parse_args()
     with served(args.url) as url, Client(url, timeout=120) as client:
         if args.ablation:
-            photos = draw_scenes(args.scenes, args.seed, TRAINED_TYPES)
+            photos = draw_scenes(args.scenes, args.seed)
             report = {"scenes": args.scenes, "seed": args.seed, **ablation.run(client, photos)}
         else:
             report = run(client, args.scenes, args.seed)

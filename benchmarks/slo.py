@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.figures import percentiles
+from benchmarks.judge import percentiles
 from benchmarks.runs import OK, Request
 
 GROUNDED = ("product_image", "ground")

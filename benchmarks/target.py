@@ -1,9 +1,8 @@
-"""What benchmarks share: their options, the photos of a folder, and the server that they talk to."""
+"""What the benchmarks share: their options, their JSON file, and the server that they ask."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from serving.server.server import Server
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def parser_of(name: str, doc: str | None, *, figures: bool = True, url: bool = True) -> argparse.ArgumentParser:
@@ -39,19 +36,6 @@ def checked(parse: Callable[[str], Any]) -> Callable[[str], str]:
         return text
 
     return check
-
-
-def find_photos(folder: Path, default_type: str) -> list[tuple[Path, str]]:
-    """Photos and their prompts, from ``photos.csv`` where there is one. Raises SystemExit where there is no photo."""
-    if (folder / "photos.csv").is_file():
-        with (folder / "photos.csv").open(newline="", encoding="utf-8") as table:
-            photos = [(folder / row["file"], row["product_type"]) for row in csv.DictReader(table)]
-    else:
-        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-        photos = [(path, default_type) for path in found]
-    if not photos:
-        raise SystemExit(f"no photos in {folder}: expected files ending in {', '.join(sorted(_SUFFIXES))}")
-    return photos
 
 
 def keep(report: dict[str, Any], file: Path | None) -> None:

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -26,9 +24,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.target import find_photos
+from benchmarks.photos import draw_blocks, find_photos
 from training.catalogue.items import TRAINED_TYPES, Item, draw_item
-from training.catalogue.scenes import scene
 
 PIPELINES = ("product_image", "whole_image", "ground", "product_text", "enriched_text")
 CLIENTS = ("vlclip", "tritonclient")
@@ -39,7 +36,6 @@ HOT_PART, HOT_REQUESTS = 0.1, 0.3
 """This part of the photos gets that part of the requests, besides its share of the rest."""
 ENLARGED = {1.0: 50, 1.8: 30, 3.0: 15, 4.5: 5}
 """By how much the catalogue's drawings, of 300 to 420 pixels, are enlarged, and how often."""
-DRAWN = 2 * len(TRAINED_TYPES)
 ROOT = Path(__file__).parent.parent
 DRAWN_FOLDER = ROOT / "build/bench/photos"
 MOST_PHOTOS = 2000
@@ -182,16 +178,18 @@ def drawn_photos(folder: Path = DRAWN_FOLDER) -> Path:
     return folder
 
 
-def draw_photos(folder: Path, count: int = DRAWN, seed: int = 5) -> None:
-    """Scenes of the catalogue as FOLDER/TYPE/NUMBER.jpg, of each type as many. Appears as a whole, or not at all."""
+def draw_photos(folder: Path, types: Sequence[str] = TRAINED_TYPES, each: int = 2, seed: int = 5) -> None:
+    """Write ``each`` scenes of every product type as FOLDER/TYPE/NUMBER.jpg. The folder appears when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     begun = Path(tempfile.mkdtemp(prefix=".photos-", dir=folder.parent))
     try:
-        rng = np.random.default_rng(seed)
-        items = [draw_item(rng, (TRAINED_TYPES[number % len(TRAINED_TYPES)],)) for number in range(count)]
-        jobs = [(seed + number, item, tuple(items[:40]), begun) for number, item in enumerate(items)]
-        with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as workers:
-            list(workers.map(_draw_photo, jobs, chunksize=8))
+        scenes = draw_blocks([(each, seed + number, (name,)) for number, name in enumerate(types)])
+        for number, photo in enumerate(scenes):
+            rng = random.Random(seed + number)
+            factor = rng.choices(list(ENLARGED), list(ENLARGED.values()))[0]
+            kind = begun / photo.items[0].product_type
+            kind.mkdir(exist_ok=True)
+            (kind / f"{number:05d}.jpg").write_bytes(_enlarge(photo.jpeg, factor))
         begun.chmod(0o755)
         begun.rename(folder)
     except OSError:
@@ -201,18 +199,12 @@ def draw_photos(folder: Path, count: int = DRAWN, seed: int = 5) -> None:
         shutil.rmtree(begun, ignore_errors=True)
 
 
-def _draw_photo(job: tuple[int, Item, tuple[Item, ...], Path]) -> None:
-    seed, item, others, folder = job
-    cv2.setNumThreads(1)
-    rng = np.random.default_rng(seed)
-    file = scene(rng, item, others).jpeg
-    factor = random.Random(seed).choices(list(ENLARGED), list(ENLARGED.values()))[0]
-    if factor > 1:
-        pixels = np.asarray(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR))
-        pixels = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-        file = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
-    (folder / item.product_type).mkdir(exist_ok=True)
-    (folder / item.product_type / f"{seed:05d}.jpg").write_bytes(file)
+def _enlarge(file: bytes, factor: float) -> bytes:
+    if factor == 1:
+        return file
+    pixels = np.asarray(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR))
+    pixels = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
 
 
 def main() -> None:
@@ -220,9 +212,9 @@ def main() -> None:
         prog="python -m benchmarks.traffic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=DRAWN_FOLDER, help="folder to write (%(default)s)")
-    parser.add_argument("--count", type=int, default=DRAWN, help="photos to draw (%(default)s)")
+    parser.add_argument("--each", type=int, default=2, help="photos of every product type (%(default)s)")
     args = parser.parse_args()
-    draw_photos(args.out, args.count)
+    draw_photos(args.out, each=args.each)
 
 
 if __name__ == "__main__":

@@ -42,11 +42,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from benchmarks.judge import bootstrap
 from benchmarks.machine import machine
-from benchmarks.retrieval import draw_scenes
+from benchmarks.photos import load_samples
 from benchmarks.runs import OK, Request
 from benchmarks.slo import Slo, parse_all, percentile
-from benchmarks.target import find_photos
 from serving.errors import ServerError, SetupError
 from serving.paths import REPOSITORIES, ROOT
 from serving.repository.folders import find_home
@@ -252,8 +252,8 @@ class Verdict:
 def judge(before: Sequence[Result], after: Sequence[Result], slo: Slo) -> Verdict:
     """Whether the results after, each taken beside one before, are better by more than chance."""
     old, new = (pooled(results).latency(slo) for results in (before, after))
-    low, high = interval([b.rate / a.rate for a, b in zip(before, after, strict=True)])
-    faster_low, _ = interval([a.latency(slo) / b.latency(slo) for a, b in zip(before, after, strict=True)])
+    low, high = bootstrap([b.rate / a.rate for a, b in zip(before, after, strict=True)], np.median)
+    faster_low, _ = bootstrap([a.latency(slo) / b.latency(slo) for a, b in zip(before, after, strict=True)], np.median)
     rates = (
         f"{median_rate(after):.1f} photos a second against {median_rate(before):.1f} ({low:.3f} to {high:.3f} times)"
     )
@@ -265,13 +265,6 @@ def judge(before: Sequence[Result], after: Sequence[Result], slo: Slo) -> Verdic
     if low > 1:
         return Verdict(True, f"{rates}; {latencies}")
     return Verdict(False, f"it is not better beyond the noise: {rates}; {latencies}")
-
-
-def interval(ratios: Sequence[float]) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the median."""
-    drawn = np.random.default_rng(SEED).choice(ratios, (4000, len(ratios)))
-    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def pooled(results: Sequence[Result]) -> Result:
@@ -353,10 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = Console()
     slo: Slo = args.slo
-    if args.photos:
-        photos = [path.read_bytes() for path, _ in find_photos(args.photos, "")]
-    else:
-        photos = [photo.jpeg for photo in draw_scenes(32, 5, TRAINED_TYPES)]
+    photos = [file for file, _ in load_samples(args.photos, "", 32, 5)]
     bench = Bench([args.model_repository, args.ensembles], photos, slo, args.concurrency, args.seconds, args.turns)
     home = find_home(bench.repositories)
     manifest = read_served(home) if home else None

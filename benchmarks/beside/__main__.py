@@ -37,15 +37,14 @@ from rich.table import Table
 
 from benchmarks.beside.load import Turn, take_turn
 from benchmarks.beside.services import Ask, FastApi, Here, LitServe, Served, Service, running
-from benchmarks.figures import percentiles
 from benchmarks.in_process import CORES, REPOSITORY, InProcess
+from benchmarks.judge import percentiles
 from benchmarks.machine import machine, versions
-from benchmarks.retrieval import draw_scenes
-from benchmarks.target import find_photos, keep, parser_of
+from benchmarks.photos import load_samples
+from benchmarks.target import keep, parser_of
 from serving.paths import REPOSITORIES
 from serving.repository.profiles import EMBEDDED_CPU, PROFILES
 from serving.server.server import Server
-from training.catalogue.items import TRAINED_TYPES
 
 BESIDE = "benchmarks.beside"
 FILE = Path("build/bench/side_by_side.json")
@@ -232,10 +231,7 @@ def main() -> int:
     add("--fastapi-threads", type=int, default=0, help="of its graphs (default: ONNX Runtime's own, which spin)")
     add("--litserve-workers", type=int, default=1, help="which share the cores (%(default)s)")
     args = parser.parse_args()
-    if args.photos:
-        asks = [(file.read_bytes(), prompt) for file, prompt in find_photos(args.photos, args.type)[:256]]
-    else:
-        asks = [(photo.jpeg, photo.items[0].product_type) for photo in draw_scenes(64, 7, TRAINED_TYPES)]
+    asks = load_samples(args.photos, args.type, 64, 7)
     plan = measures(args.clients, args.batch, args.in_flight, args.photos_per_turn)
     if args.only:
         plan = {args.only: plan[args.only]}

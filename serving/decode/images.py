@@ -27,8 +27,10 @@ REDUCED_AT_ONCE = {
 }
 """OpenCV's flags for a JPEG of a half, a quarter, an eighth; with IMREAD_COLOR_RGB they are not grey."""
 SPARE = 2.0
-"""How many times the canvas a JPEG stays at least that is reduced while it is decoded. With 1.5, embeddings of fine
-detail changed by more than a cosine of 0.9995: see `python -m benchmarks.decoders`."""
+"""A JPEG that is reduced while it is decoded stays at least this many times as large as the canvas.
+
+With 2, embeddings keep a cosine of at least 0.9999 with those of full decoding. With 1.5, fine patterns fell to 0.9994,
+and with 1.3, mosaics of photos fell to 0.984."""
 EXIF_ORIENTATION = 0x0112
 JPEG_END = b"\xff\xd9"
 LARGE_PIXELS = 16_000_000

@@ -21,14 +21,12 @@ from benchmarks.canary import (
     CanaryError,
     Figure,
     Limits,
-    box_iou,
     compare,
     main,
     nearest,
     neighbours,
     overlaps,
     read_photos,
-    recall,
 )
 from export.__main__ import main as export
 from export.install import main as install
@@ -128,7 +126,6 @@ def test_another_encoder_must_find_drawn_photos_by_their_texts(answers: Answers)
     for text, failed in ((found.text, []), (lost, ["own photo found first"])):
         new = in_another_space(found, text=turned(text))
         assert failures(compare(found, new, same_encoder=False, limits=Limits())) == failed
-    assert recall(lost, found.embedding) == 1 - 30 / N
 
 
 def test_photos_that_nobody_can_decode_pass_no_judgement(answers: Answers) -> None:
@@ -153,13 +150,6 @@ def test_neighbours_leave_the_photo_itself_out() -> None:
     assert nearest(line[:1], line).tolist() == [[0, 1, 2]]
     assert overlaps(np.array([[1, 2]]), np.array([[2, 3]])) == 0.5
     assert np.isnan(overlaps(np.zeros((0, 0)), np.zeros((0, 0))))
-
-
-def test_box_iou() -> None:
-    box = np.array([[0.0, 0, 2, 2]])
-    assert box_iou(box, np.array([[1.0, 0, 3, 2]])).tolist() == pytest.approx([1 / 3])
-    assert box_iou(box, np.array([[2.0, 2, 3, 3]])).tolist() == [0]
-    assert box_iou(np.zeros((1, 4)), np.zeros((1, 4))).tolist() == [0]
 
 
 def permute_channels(graph: onnx.ModelProto) -> None:
@@ -207,7 +197,7 @@ def test_what_cannot_be_compared_is_said(repository: Path, capsys: pytest.Captur
     assert "version 1 is the one that is served: choose another" in refusal("--version=1")
     assert "holds no complete version 9, only 1, 2, 3, 4" in refusal("--version=9")
     assert "different encoders: say with --min-overlap" in refusal("--version=4")
-    assert "0 photos in" in refusal("--version=3", f"--photos={repository.parent / 'no'}", "--type=mug")
+    assert "no photos in" in refusal("--version=3", f"--photos={repository.parent / 'no'}", "--type=mug")
     assert main(["--version=2", f"--model-repository={repository.parent}"]) == 2
     assert "serves no version to compare with: run `make models`" in capsys.readouterr().err
 

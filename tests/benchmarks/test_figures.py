@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import figures
 from benchmarks.figures import Part
+from benchmarks.judge import percentiles
 from benchmarks.runs import MISSED, OK, Request, Run
 
 START = 1000.0
@@ -41,7 +42,7 @@ def part(offered: float, p99: float, achieved: float | None = None) -> Part:
     ],
 )
 def test_percentiles_are_latencies_that_occurred(seconds: Sequence[float], expected_ms: Sequence[float]) -> None:
-    assert figures.percentiles(seconds) == pytest.approx(expected_ms, nan_ok=True)
+    assert percentiles(seconds) == pytest.approx(expected_ms, nan_ok=True)
 
 
 def test_nothing_asked_has_parts_without_figures():

@@ -12,10 +12,10 @@ from typing import Any
 
 import grpc
 import pytest
-from tritonclient.grpc import service_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from benchmarks.loadgen import PAIRS, SCENARIOS, Photo, Result, System, broken, compare_repeats, main, settings_of
-from benchmarks.overhead import Instant
+from benchmarks.loadgen import PAIRS, SCENARIOS, Result, System, broken, compare_repeats, main, settings_of
+from benchmarks.photos import Sample
 from serving.server.server import Server
 from tests.client.faults import TcpProxy
 from tests.pictures import encode, picture
@@ -30,12 +30,12 @@ def server(toy_repositories: list[Path]) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def photos() -> list[Photo]:
+def photos() -> list[Sample]:
     return [(encode(picture(seed=seed), "JPEG"), "mug") for seed in range(16 * PAIRS)]
 
 
 def test_the_figures_are_what_loadgen_says(
-    server: Server, photos: list[Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, photos: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "photos").mkdir()
     for number, (file, _) in enumerate(photos):
@@ -64,7 +64,7 @@ def test_the_figures_are_what_loadgen_says(
 
 @pytest.mark.parametrize(("delay", "valid"), [(0, True), (0.4, False)], ids=["as it is", "made slow"])
 def test_a_slow_server_is_invalid(
-    server: Server, photos: list[Photo], tmp_path: Path, delay: float, valid: bool
+    server: Server, photos: list[Sample], tmp_path: Path, delay: float, valid: bool
 ) -> None:
     settings = settings_of("Server", 0, 50, 0)
     settings.server_target_qps, settings.server_target_latency_ns = 25, 300_000_000
@@ -80,7 +80,7 @@ def test_a_slow_server_is_invalid(
     assert bool(result.reasons) != valid
 
 
-def test_failed_requests_make_it_invalid(photos: list[Photo], tmp_path: Path) -> None:
+def test_failed_requests_make_it_invalid(photos: list[Sample], tmp_path: Path) -> None:
     with Client("127.0.0.1:9", retry=None, timeout=1) as client:
         system = System(client, 4)
         log = system.run(photos, settings_of("SingleStream", 0, 64, 0), tmp_path)
@@ -88,6 +88,25 @@ def test_failed_requests_make_it_invalid(photos: list[Photo], tmp_path: Path) ->
     assert log["result_validity"] == "VALID"
     assert not result.valid
     assert "64 requests failed, the first with UnavailableError" in result.reasons[0]
+
+
+class Instant(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """Answers any batch at once, with zeros."""
+
+    def ModelConfig(self, request: Any, context: Any) -> Any:
+        response = service_pb2.ModelConfigResponse()
+        response.config.max_batch_size = 64
+        return response
+
+    def ModelInfer(self, request: Any, context: Any) -> Any:
+        response = service_pb2.ModelInferResponse(model_name=request.model_name)
+        n = request.inputs[0].shape[0]
+        for output in request.outputs:
+            width = {"EMBEDDING": 512, "BOX": 4}.get(output.name, 1)
+            datatype = "INT32" if output.name == "STATUS" else "FP32"
+            response.outputs.add(name=output.name, datatype=datatype, shape=[n, width])
+            response.raw_output_contents.append(bytes(4 * n * width))
+        return response
 
 
 class Forgetful(Instant):
@@ -123,7 +142,7 @@ def stand_in(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
     server.stop(None)
 
 
-def test_repeats_that_are_faster_are_found(stand_in: tuple[str, bool], photos: list[Photo], tmp_path: Path) -> None:
+def test_repeats_that_are_faster_are_found(stand_in: tuple[str, bool], photos: list[Sample], tmp_path: Path) -> None:
     url, caches = stand_in
     with Client(url, retry=None) as client:
         check = compare_repeats(System(client, 2), photos, tmp_path)

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.ablation import ranks
 from benchmarks.retrieval import Answers, measure
 from training.catalogue.items import draw_item
-
-
-def test_ranks_count_ties_against_the_right_one():
-    texts = np.eye(3)
-    images = np.array([[1.0, 0, 0], [1.0, 0.5, 0], [0, 0, 1]])
-    assert ranks(texts, images).tolist() == [2, 1, 1]
 
 
 def test_measure_a_fallback_is_no_box_however_large_it_is():

@@ -105,8 +105,8 @@ def test_what_is_no_batch_is_refused(text):
 
 
 def test_drawn_photos_are_of_the_types_of_their_folders_and_the_same_again(tmp_path):
-    draw_photos(tmp_path / "a", count=6)
-    draw_photos(tmp_path / "b", count=6)
+    draw_photos(tmp_path / "a", TRAINED_TYPES[:6], each=1)
+    draw_photos(tmp_path / "b", TRAINED_TYPES[:6], each=1)
     drawn = read_photos(tmp_path / "a")
     assert drawn == read_photos(tmp_path / "b")
     assert sorted(drawn) == sorted(TRAINED_TYPES[:6])

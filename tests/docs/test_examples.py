@@ -19,7 +19,7 @@ import pytest
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from benchmarks import retrieval
+from benchmarks.photos import draw_scenes
 from serving.paths import ROOT
 from serving.server.server import Server
 from vlclip import Client
@@ -37,7 +37,7 @@ def block(language: str, sign: str) -> str:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the examples speak of."""
-    scenes = retrieval.draw_scenes(2, 5, ("coffee mug", "desk lamp"))
+    scenes = draw_scenes(2, 5, ("coffee mug", "desk lamp"))
     (tmp_path / "photos").mkdir()
     for name, scene in zip(("mug.jpg", "lamp.jpg"), scenes, strict=True):
         (tmp_path / name).write_bytes(scene.jpeg)

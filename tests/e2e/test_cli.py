@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import retrieval
-from benchmarks.canary import box_iou
+from benchmarks.judge import box_iou
+from benchmarks.photos import draw_scenes
 from serving.server.server import Server
 from tests.pictures import TURNED_RIGHT, exif
-from training.catalogue.items import TRAINED_TYPES
 from training.catalogue.scenes import Photo
 from vlclip import cli
 from vlclip.cli.photos import COLOUR
@@ -22,7 +21,7 @@ from vlclip.cli.photos import COLOUR
 
 @pytest.fixture(scope="module")
 def photos() -> list[Photo]:
-    return retrieval.draw_scenes(6, 31, TRAINED_TYPES)
+    return draw_scenes(6, 31)
 
 
 @pytest.mark.parametrize("turned", [False, True], ids=["upright", "turned by EXIF"])

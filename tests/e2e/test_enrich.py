@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import ablation, retrieval
+from benchmarks import ablation
+from benchmarks.photos import draw_scenes
 from serving.enrich.product import Outcome
 from serving.server.server import Server
 from tests.asking import ask_grpc, ask_http
 from tests.pictures import encode, picture
-from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client
 
 PRODUCTS: list[dict[str, Any]] = [
@@ -79,7 +79,7 @@ def test_what_is_no_product_costs_its_own_row_only(server: Server):
 
 
 def test_grounding_and_enriching_each_add_to_retrieval(client: Client, tmp_path: Path):
-    report = ablation.run(client, retrieval.draw_scenes(60, 31, TRAINED_TYPES)) | {"scenes": 60, "seed": 31}
+    report = ablation.run(client, draw_scenes(60, 31)) | {"scenes": 60, "seed": 31}
     assert ablation.is_ordered(report), ablation.steps(report)
     figures = report["figures"]
     assert report["statuses"] == {str(int(Outcome.COMPOSED)): 60}

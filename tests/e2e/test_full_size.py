@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.retrieval import draw_scenes
+from benchmarks.photos import draw_scenes
 from export.examples import canvases
 from export.images import Detect, YoloWorld
 from export.reference import Reference, open_image
@@ -22,7 +22,6 @@ from serving.paths import REPOSITORIES, ROOT
 from serving.server.server import Server
 from serving.server.stubs import find_stubs
 from tests.export.conftest import write_detector
-from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client, Status
 
 pytestmark = pytest.mark.slow
@@ -34,7 +33,7 @@ MIB = 1 << 20
 
 def photos() -> tuple[list[bytes], list[str]]:
     """Files and what to look for in them: drawn scenes, and real photos where VLCLIP_PHOTOS names some."""
-    scenes = draw_scenes(DRAWN, 5, TRAINED_TYPES)
+    scenes = draw_scenes(DRAWN, 5)
     files = [scene.jpeg for scene in scenes]
     if "VLCLIP_PHOTOS" in os.environ:
         files += [file.read_bytes() for file in sorted(Path(os.environ["VLCLIP_PHOTOS"]).rglob("*.jpg"))[:REAL]]

@@ -13,11 +13,10 @@ import tritonclient.http
 from PIL import Image
 
 from benchmarks import demo, parity, retrieval
-from benchmarks.canary import box_iou
-from benchmarks.target import find_photos
+from benchmarks.judge import box_iou
+from benchmarks.photos import draw_scenes, find_photos
 from export.reference import Reference, open_image
 from serving.server.server import Server
-from training.catalogue.items import TRAINED_TYPES
 from training.catalogue.scenes import Photo
 from vlclip import Client, Status
 
@@ -26,7 +25,7 @@ SCENES = 33
 
 @pytest.fixture(scope="module")
 def photos() -> list[Photo]:
-    return retrieval.draw_scenes(SCENES, 99, TRAINED_TYPES)
+    return draw_scenes(SCENES, 99)
 
 
 @pytest.fixture(scope="module")

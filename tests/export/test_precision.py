@@ -14,7 +14,7 @@ import tensorrt_rtx as trt
 import torch
 from onnx import TensorProto, parser
 
-from benchmarks import retrieval
+from benchmarks.photos import draw_scenes
 from export import examples, gate
 from export.__main__ import main
 from export.build import build, make_request
@@ -28,7 +28,6 @@ from serving.repository import manifest as repository
 from serving.repository.specs import LEAVES
 from serving.server.server import Server
 from tests.export.hf_folders import write_tokenizer
-from training.catalogue.items import TRAINED_TYPES
 from vlclip import Client
 
 HALF = ["encode_prompt", "detect", "encode_image", "encode_text"]
@@ -77,7 +76,7 @@ def test_tensorrt_takes_the_types_as_they_are(half, leaf, tmp_path):
 
 def test_served_embeddings_and_boxes_are_near_those_in_full(half, server):
     """ONNX Runtime computes FP16 in FP32 on a CPU: this is about the graphs loading and fitting together."""
-    photos = retrieval.draw_scenes(24, 5, TRAINED_TYPES)
+    photos = draw_scenes(24, 5)
     files, prompts = [photo.jpeg for photo in photos], [photo.items[0].product_type for photo in photos]
     with Client(server.grpc_url, timeout=60) as client:
         wanted = client.embed_images(files, prompts)
@@ -104,7 +103,7 @@ def both(half: Path, leaf: str, inputs: dict[str, np.ndarray], batch: int = 4) -
 @pytest.mark.parametrize("source", ["drawn", "photos"])
 def test_pictures_rounded_to_fp16(half, source):
     if source == "drawn":
-        photos = retrieval.draw_scenes(32, 6, TRAINED_TYPES)
+        photos = draw_scenes(32, 6)
         images = [open_image(photo.jpeg) for photo in photos]
         prompts = [photo.items[0].product_type for photo in photos]
     else:
@@ -129,7 +128,7 @@ def test_pictures_rounded_to_fp16(half, source):
 
 
 def test_texts_rounded_to_fp16(half):
-    items = [photo.items[0] for photo in retrieval.draw_scenes(60, 7, TRAINED_TYPES)]
+    items = [photo.items[0] for photo in draw_scenes(60, 7)]
     texts = examples.TEXTS + [text for item in items for text in (item.caption, item.title)]
     came, wanted = both(half, "encode_text", {"TOKENS": np.asarray(Reference("mini").encoder.tokenizer(texts))}, 32)
     cosines = gate.cosines(came["EMBEDDING"], wanted["EMBEDDING"])
