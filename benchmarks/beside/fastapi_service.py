@@ -28,7 +28,7 @@ def make_app(repository: Path, threads: int) -> FastAPI:
     def embed(
         image: Annotated[bytes, Body(media_type="application/octet-stream")], product_type: Annotated[str, Query()]
     ) -> dict[str, Any]:
-        answer, _ = model.embed([image], [product_type])
+        answer = model.embed([image], [product_type])
         return {name.lower(): values[0].tolist() for name, values in answer.items()}
 
     return app

@@ -34,7 +34,7 @@ class Embed(litserve.LitAPI):
         return inputs
 
     def predict(self, inputs: list[tuple[bytes, str]]) -> list[dict[str, Any]]:
-        answer, _ = self.model.embed([image for image, _ in inputs], [product_type for _, product_type in inputs])
+        answer = self.model.embed([image for image, _ in inputs], [product_type for _, product_type in inputs])
         return [{name.lower(): values[i].tolist() for name, values in answer.items()} for i in range(len(inputs))]
 
     def unbatch(self, output: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -71,8 +71,8 @@ class Here:
 
     def _ask(self, message: tuple[list[bytes], list[str]]) -> list[dict[str, np.ndarray]]:
         if not self._one_by_one:
-            return [self._model.embed(*message)[0]]
-        return [self._model.embed([photo], [product_type])[0] for photo, product_type in zip(*message, strict=True)]
+            return [self._model.embed(*message)]
+        return [self._model.embed([photo], [product_type]) for photo, product_type in zip(*message, strict=True)]
 
     def embeddings(self, answer: list[dict[str, np.ndarray]]) -> np.ndarray:
         return np.concatenate([part["EMBEDDING"] for part in answer])
