@@ -25,13 +25,12 @@ from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.judge import TOP, hits, mrr, ranks
-from benchmarks.photos import draw_blocks, find_photos
+from benchmarks.photos import draw_each, find_photos
 from benchmarks.target import parser_of, served
-from training.catalogue.items import TRAINED_TYPES, Item
+from training.catalogue.items import Item, draw_item
 from vlclip import Client, ImageEmbeddings, Status
 
 CATALOGUE_SEED = 2026
-BLOCK = 50
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,13 @@ class Query:
 
 
 def draw_catalogue(folder: Path, count: int) -> list[Entry]:
-    """Draw ``count`` scenes as JPEG files. The scenes of a block share their other items."""
-    blocks = [(min(BLOCK, count - start), CATALOGUE_SEED + start, TRAINED_TYPES) for start in range(0, count, BLOCK)]
-    entries = []
-    for index, photo in enumerate(draw_blocks(blocks)):
-        path = folder / f"{index:04d}.jpg"
+    """Draw scenes of ``count`` items as JPEG files. Each shows its item among others of the same catalogue."""
+    rng = np.random.default_rng(CATALOGUE_SEED)
+    items = [draw_item(rng) for _ in range(count)]
+    paths = [folder / f"{index:04d}.jpg" for index in range(count)]
+    for path, photo in zip(paths, draw_each(items, CATALOGUE_SEED), strict=True):
         path.write_bytes(photo.jpeg)
-        entries.append(Entry(path, photo.items[0].product_type, photo.items[0]))
-    return entries
+    return [Entry(path, item.product_type, item) for path, item in zip(paths, items, strict=True)]
 
 
 def copy_photos(folder: Path, source: Path, product_type: str) -> list[Entry]:

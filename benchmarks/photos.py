@@ -12,14 +12,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training.catalogue.items import TRAINED_TYPES, draw_item
+from training.catalogue.items import TRAINED_TYPES, Item, draw_item
 from training.catalogue.scenes import Photo, scene
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 Sample = tuple[bytes, str]
 """An encoded photo, and the product type to look for in it."""
-Block = tuple[int, int, Sequence[str]]
-"""The arguments of ``draw_scenes``: count, seed, product types."""
+BLOCK = 25
+"""Scenes that a process draws from the same items: drawing an item for the first time takes as long as half a scene."""
 
 
 def draw_scenes(count: int, seed: int, types: Sequence[str] = TRAINED_TYPES) -> list[Photo]:
@@ -30,14 +30,18 @@ def draw_scenes(count: int, seed: int, types: Sequence[str] = TRAINED_TYPES) -> 
     return [scene(rng, item, others) for item in items]
 
 
-def draw_blocks(blocks: Sequence[Block]) -> list[Photo]:
-    """Draw blocks of scenes on all cores. Each block has its own seed and its own other items."""
+def draw_each(items: Sequence[Item], seed: int) -> list[Photo]:
+    """Draw one scene of each item, on all cores. The other items of a scene are near it in ``items``."""
+    blocks = [items[start : start + BLOCK] for start in range(0, len(items), BLOCK)]
+    seeds = range(seed, seed + len(blocks))
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), initializer=cv2.setNumThreads, initargs=(1,)) as workers:
-        return [photo for photos in workers.map(_draw_block, blocks) for photo in photos]
+        return [photo for photos in workers.map(_draw_block, blocks, seeds) for photo in photos]
 
 
-def _draw_block(block: Block) -> list[Photo]:
-    return draw_scenes(*block)
+def _draw_block(items: Sequence[Item], seed: int) -> list[Photo]:
+    rng = np.random.default_rng(seed)
+    others = [*items, *(draw_item(rng) for _ in range(BLOCK - len(items)))]
+    return [scene(rng, item, others) for item in items]
 
 
 def find_photos(folder: Path, product_type: str) -> list[tuple[Path, str]]:

@@ -24,7 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.photos import draw_blocks, find_photos
+from benchmarks.photos import draw_each, find_photos
 from training.catalogue.items import TRAINED_TYPES, Item, draw_item
 
 PIPELINES = ("product_image", "whole_image", "ground", "product_text", "enriched_text")
@@ -183,10 +183,10 @@ def draw_photos(folder: Path, types: Sequence[str] = TRAINED_TYPES, each: int = 
     folder.parent.mkdir(parents=True, exist_ok=True)
     begun = Path(tempfile.mkdtemp(prefix=".photos-", dir=folder.parent))
     try:
-        scenes = draw_blocks([(each, seed + number, (name,)) for number, name in enumerate(types)])
-        for number, photo in enumerate(scenes):
-            rng = random.Random(seed + number)
-            factor = rng.choices(list(ENLARGED), list(ENLARGED.values()))[0]
+        rng, chance = np.random.default_rng(seed), random.Random(seed)
+        items = [draw_item(rng, (name,)) for _ in range(each) for name in types]
+        for number, photo in enumerate(draw_each(items, seed)):
+            factor = chance.choices(list(ENLARGED), list(ENLARGED.values()))[0]
             kind = begun / photo.items[0].product_type
             kind.mkdir(exist_ok=True)
             (kind / f"{number:05d}.jpg").write_bytes(_enlarge(photo.jpeg, factor))
