@@ -32,9 +32,10 @@ import numpy as np
 
 from benchmarks.judge import TOP, box_iou, hits, ranks
 from benchmarks.photos import draw_scenes, load_samples
+from export.place import serve_version
 from serving.errors import ServingError
 from serving.paths import REPOSITORIES
-from serving.repository.manifest import SERVED, Manifest, manifest_path, read_served, require_version, serve_version
+from serving.repository.manifest import SERVED, Manifest, manifest_path, read_served, require_version
 from serving.server.server import Server
 from vlclip import Client, ImageEmbeddings, Status, VlclipError
 
@@ -251,7 +252,7 @@ def serving(repository: Path, version: int, ensembles: Path, profile: str | None
 
 def have_same_encoder(old: Manifest, new: Manifest) -> bool:
     """Whether the embeddings of two versions lie in one space."""
-    return bool(old.get("request", {}).get("encoder") == new.get("request", {}).get("encoder"))
+    return old.request.encoder == new.request.encoder
 
 
 def find_versions(arguments: argparse.Namespace) -> tuple[Manifest, Manifest]:
@@ -259,7 +260,7 @@ def find_versions(arguments: argparse.Namespace) -> tuple[Manifest, Manifest]:
     served = read_served(arguments.model_repository)
     if served is None:
         raise CanaryError(f"{arguments.model_repository} serves no version to compare with: run `make models`")
-    if arguments.version == served["version"]:
+    if arguments.version == served.version:
         raise CanaryError(f"version {arguments.version} is the one that is served: choose another with --version")
     return served, require_version(arguments.model_repository, arguments.version)
 
@@ -269,22 +270,22 @@ def run(arguments: argparse.Namespace) -> int:
     same_encoder = have_same_encoder(served, candidate)
     if not same_encoder and arguments.min_overlap is None:
         raise CanaryError(
-            f"versions {served['version']} and {candidate['version']} have different encoders: say with --min-overlap "
+            f"versions {served.version} and {candidate.version} have different encoders: say with --min-overlap "
             f"which part of a photo's {TOP} nearest must be the same (docs/operations.md)"
         )
     photos = read_photos(arguments.photos, arguments.type) if arguments.photos else draw_photos(arguments.count)
-    new = serving(arguments.model_repository, candidate["version"], arguments.ensembles, arguments.profile)
+    new = serving(arguments.model_repository, candidate.version, arguments.ensembles, arguments.profile)
     if arguments.url:
         with new as new_url:
             answers = ask_both((arguments.url, new_url), photos)
     else:
-        old = serving(arguments.model_repository, served["version"], arguments.ensembles, arguments.profile)
+        old = serving(arguments.model_repository, served.version, arguments.ensembles, arguments.profile)
         with old as old_url, new as new_url:
             answers = ask_both((old_url, new_url), photos)
     limits = Limits(**{name: getattr(arguments, name) for name in Limits.__dataclass_fields__})
     figures = compare(answers[0], answers[1], same_encoder, limits)
 
-    print(f"version {candidate['version']} against version {served['version']}, {len(photos.files)} photos")
+    print(f"version {candidate.version} against version {served.version}, {len(photos.files)} photos")
     if not same_encoder:
         print("The encoders differ, so their embeddings cannot be compared: embed the catalogue anew after the switch.")
     for figure in figures:
@@ -292,12 +293,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{verdict:<5}{figure.name:<28}{figure.text:<58}{figure.limit}".rstrip())
     if failed := [figure for figure in figures if not figure.keeps]:
         why = ", ".join(f"{figure.name} is {figure.value:.3g}, not {figure.limit}" for figure in failed)
-        print(f"Version {candidate['version']} should not be served: {why}")
+        print(f"Version {candidate.version} should not be served: {why}")
         return 1
-    print(f"Nothing speaks against version {candidate['version']}.")
+    print(f"Nothing speaks against version {candidate.version}.")
     if arguments.promote:
-        serve_version(arguments.model_repository, candidate["version"])
-        print(f"{arguments.model_repository} now serves version {candidate['version']}.")
+        serve_version(arguments.model_repository, candidate.version)
+        print(f"{arguments.model_repository} now serves version {candidate.version}.")
     return 0
 
 

@@ -31,7 +31,7 @@ class InProcess:
 
     def __init__(self, repository: Path = REPOSITORY, options: ort.SessionOptions | None = None) -> None:
         served = read_served(repository)
-        version = str(served["version"]) if served else "1"
+        version = str(served.version) if served else "1"
         parameters = read_config(repository / "decode").parameters
         self._limits = Limits.parse({name: value.string_value for name, value in parameters.items()})
         self._tokenizer = Tokenizer.from_file(str(repository / "tokenize_prompt" / version / "tokenizer.json"))

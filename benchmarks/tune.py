@@ -50,7 +50,7 @@ from benchmarks.slo import Slo, parse_all, percentile
 from serving.errors import ServerError, SetupError
 from serving.paths import REPOSITORIES, ROOT
 from serving.repository.folders import find_home
-from serving.repository.manifest import ARTEFACTS, models_of, read_served
+from serving.repository.manifest import ARTEFACTS, read_served
 from serving.repository.profiles import EMBEDDED_CPU, PROFILES, Profile, fragments_of, parse, read_config
 from serving.server.server import Server
 from training.catalogue.items import TRAINED_TYPES
@@ -354,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Trials beside another base would say nothing: that base is a study of its own.
         base = hashlib.sha256(b"".join(file.read_bytes() for file in fragments_of(args.base).values())).hexdigest()[:8]
         name = (
-            f"{models_of(manifest) if manifest else args.model_repository}, {len(os.sched_getaffinity(0))} cores, "
+            f"{manifest.models if manifest else args.model_repository}, {len(os.sched_getaffinity(0))} cores, "
             f"from {args.base} ({base}), {args.photos or 'drawn photos'}, {args.concurrency} at a time, {slo.text}"
         )
         study = open_study(args.study, name)

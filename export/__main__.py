@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.errors import ExportError
+from export.place import serve_version
 from export.progress import Progress
 from serving.errors import RepositoryError
-from serving.repository import manifest as repository
+from serving.repository.manifest import read_manifests, read_served
 
 TEACHING = """\
 Weights to verified ONNX graphs, or TensorRT plans, in a Triton model repository.
@@ -129,16 +130,14 @@ def parser() -> argparse.ArgumentParser:
 def show(out: Path) -> str:
     """The manifests of a repository as a table."""
     lines = []
-    for manifest in repository.read_manifests(out):
-        settings = manifest["request"]["settings"]
-        served = " (served)" if manifest == repository.read_served(out) else ""
-        form = settings.get("format", "onnx")
+    for manifest in read_manifests(out):
+        settings = manifest.request.settings
+        served = " (served)" if manifest == read_served(out) else ""
         lines.append(
-            f"version {manifest['version']}{served}: {repository.models_of(manifest)}, "
-            f"{settings.get('precision', 'fp32')}, {form}, "
-            f"detector at {manifest['detector_side']} px, threshold {settings['threshold']}"
+            f"version {manifest.version}{served}: {manifest.models}, {settings.precision}, {settings.format}, "
+            f"detector at {manifest.detector_side} px, threshold {settings.threshold}"
         )
-        lines.extend(f"  {repository.describe_leaf(leaf, entry)}" for leaf, entry in manifest["leaves"].items())
+        lines.extend(f"  {leaf.describe(name)}" for name, leaf in manifest.leaves.items())
     return "\n".join(lines) or f"{out} holds no export"
 
 
@@ -148,8 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "show":
             print(show(arguments.out))
         elif arguments.command == "use":
-            manifest = repository.serve_version(arguments.out, arguments.version)
-            print(f"{arguments.out} now serves version {arguments.version}: {repository.models_of(manifest)}")
+            manifest = serve_version(arguments.out, arguments.version)
+            print(f"{arguments.out} now serves version {arguments.version}: {manifest.models}")
         elif arguments.command == "pack-mini":
             pack_mini(arguments)
         else:

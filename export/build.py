@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
 from export import examples, gate
 from export.errors import UsageError
-from export.plan import LeafExport, PromptEncoder, Settings, plan, truth_of
+from export.place import copy_handwritten, put_in_place, require_another_served, serve_version, staging
+from export.plan import LeafExport, PromptEncoder, plan, truth_of
 from export.precision import with_policy
 from export.quiet import quiet_ultralytics
 from export.sources import (
@@ -36,7 +37,7 @@ from export.tensorrt import (
     find_compiler,
     limits_of,
 )
-from serving.repository import manifest as repository
+from serving.repository.manifest import Leaf, Manifest, Plan, Request, Settings, manifest_path, read_served
 from serving.repository.specs import LEAVES, ModelSpec
 
 Say = Callable[[str], None]
@@ -44,7 +45,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """Everything that decides what the artefacts are."""
 
     detector: DetectorSource
@@ -53,14 +54,14 @@ class Request:
     """``None`` where the detector brings its own."""
     settings: Settings
 
-    def describe(self) -> dict[str, Any]:
-        return {
-            "detector": self.detector.describe(),
-            "encoder": self.encoder.describe(),
-            "prompt_encoder": self.prompt_encoder.describe() if self.prompt_encoder else None,
-            "settings": asdict(self.settings),
-            "code": code_sha256(),
-        }
+    def describe(self) -> Request:
+        return Request(
+            detector=self.detector.describe(),
+            encoder=self.encoder.describe(),
+            prompt_encoder=self.prompt_encoder.describe() if self.prompt_encoder else None,
+            settings=self.settings,
+            code=code_sha256(),
+        )
 
 
 def make_request(
@@ -78,7 +79,7 @@ def make_request(
     format: str = "onnx",
     tokenizer: str | None = None,
     precision: str = "fp32",
-) -> Request:
+) -> ExportRequest:
     """Refuses what cannot work before anything is loaded."""
     if not 0.0 <= threshold <= 1.0:
         raise UsageError(f"the threshold must be between 0 and 1, came {threshold}")
@@ -99,18 +100,18 @@ def make_request(
         name, tag = YOLO_WORLD_TEXT
         prompt_source = resolve_encoder(name, tag, random=random_weights)
     settings = Settings(threshold, canvas, detector_side, precision, format)
-    return Request(detector_source, encoder_source, prompt_source, settings)
+    return ExportRequest(detector_source, encoder_source, prompt_source, settings)
 
 
 def build(
-    request: Request,
+    request: ExportRequest,
     out: Path,
     version: int = 1,
     force: bool = False,
     say: Say = print,
     compiler: Compiler | None = None,
     stage: bool = False,
-) -> repository.Manifest:
+) -> Manifest:
     """Exports, verifies and places every artefact; the repository changes only if all of them pass.
 
     Args:
@@ -121,35 +122,35 @@ def build(
         ExportError: in one sentence; the repository is as it was.
     """
     if stage:
-        repository.require_another_served(out, version)
+        require_another_served(out, version)
     described = request.describe()
-    present = repository.read_manifest(repository.manifest_path(out, version))
-    if present and not force and present.get("request") == described and repository.is_complete(out, present):
-        if stage or repository.read_served(out) == present:
+    present = Manifest.read(manifest_path(out, version))
+    if present and not force and present.request == described and present.is_complete(out):
+        if stage or read_served(out) == present:
             say(f"{out} already holds this export as version {version}; nothing to do (--force exports again)")
         else:
-            repository.serve_version(out, version)
+            serve_version(out, version)
             say(f"{out} already holds this export as version {version}, which is now the one that is served")
         return present
 
     if request.settings.format == "tensorrt":
         compiler = compiler or find_compiler()
     quiet_ultralytics()
-    with repository.staging(out) as staged:
+    with staging(out) as staged:
         say(f"loading the detector {request.detector.name} …")
         detector = load_detector(request.detector, request.settings.detector_side)
         say(f"loading the encoder {request.encoder.label} …")
         encoder = load_encoder(request.encoder)
         say("loading the prompt encoder …")
         prompts = load_prompt_encoder(request, detector, encoder)
-        leaves: dict[str, Any] = {}
+        leaves: dict[str, Leaf] = {}
         symbols: dict[str, dict[str, int]] = {}
         begun = time.perf_counter()
 
-        def done(name: str, entry: dict[str, Any]) -> None:
+        def done(name: str, entry: Leaf) -> None:
             nonlocal begun
             leaves[name] = entry
-            say(f"{time.perf_counter() - begun:5.1f} s  {repository.describe_leaf(name, entry)}")
+            say(f"{time.perf_counter() - begun:5.1f} s  {entry.describe(name)}")
             begun = time.perf_counter()
 
         for name, tokenizer in (("tokenize", encoder.tokenizer), ("tokenize_prompt", prompts.tokenizer)):
@@ -160,24 +161,24 @@ def build(
             if compiler and request.settings.format == "tensorrt":
                 say(f"{leaf.name}: compiling …")
                 limits = limits_of(out, leaf.name, request.settings.canvas)
-                entry |= compile_leaf(leaf, staged / leaf.name, limits, compiler, say)
+                entry = compile_leaf(leaf, entry, staged / leaf.name, limits, compiler, say)
             done(leaf.name, entry)
-        manifest = {
-            "version": version,
-            "request": described,
-            "detector_side": detector.side,
-            "preprocessing": encoder.preprocessing.to_dict(),
-            "symbols": symbols,
-            "libraries": libraries(),
-            "leaves": leaves,
-        }
-        repository.furnish(staged, out)
-        repository.put_in_place(staged, out, version, leaves, repository.write_manifest(manifest), serve=not stage)
+        manifest = Manifest(
+            version=version,
+            request=described,
+            leaves=leaves,
+            detector_side=detector.side,
+            preprocessing=encoder.preprocessing.to_dict(),
+            symbols=symbols,
+            libraries=libraries(),
+        )
+        copy_handwritten(staged, out)
+        put_in_place(staged, out, manifest, serve=not stage)
     say(f"{out} now holds {'' if stage else 'and serves '}version {version}")
     return manifest
 
 
-def load_prompt_encoder(request: Request, detector: LoadedDetector, encoder: Encoder) -> PromptEncoder:
+def load_prompt_encoder(request: ExportRequest, detector: LoadedDetector, encoder: Encoder) -> PromptEncoder:
     """The detector's own, or the text tower of a CLIP, which may be the encoder's."""
     if request.prompt_encoder is None:
         from export.grounding_dino import EncodeDinoPrompt
@@ -206,9 +207,7 @@ def seldom(say: Say, what: str) -> Say:
     return news
 
 
-def export_leaf(
-    leaf: LeafExport, described: dict[str, Any], folder: Path, say: Say = print
-) -> tuple[dict[str, Any], dict[str, int]]:
+def export_leaf(leaf: LeafExport, request: Request, folder: Path, say: Say = print) -> tuple[Leaf, dict[str, int]]:
     """One graph, verified, written to ``folder/model.onnx``. Returns its manifest entry and its symbols' numbers."""
     from export.compact import compact
     from export.graph import OPSET, check_contract, drop_outputs, export_graph, set_metadata
@@ -227,9 +226,9 @@ def export_leaf(
     drop_outputs(model, [probe.name for probe in leaf.probes])
     metadata = {
         "leaf": leaf.name,
-        "detector": described["detector"],
-        "encoder": described["encoder"],
-        "settings": described["settings"],
+        "detector": request.detector,
+        "encoder": request.encoder,
+        "settings": asdict(request.settings),
         "opset": OPSET,
         "parity": figures,
         "libraries": libraries(),
@@ -238,37 +237,24 @@ def export_leaf(
     content = model.SerializeToString(deterministic=True)
     folder.mkdir()
     (folder / "model.onnx").write_bytes(content)
-    entry = {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
-        "nodes": len(model.graph.node),
-        "opset": OPSET,
-        "parity": figures,
-    }
-    return entry, check_contract(model, spec)
+    entry = describe_file("model.onnx", content, figures)
+    return replace(entry, nodes=len(model.graph.node), opset=OPSET), check_contract(model, spec)
 
 
-def compile_leaf(leaf: LeafExport, folder: Path, limits: Limits, compiler: Compiler, say: Say) -> dict[str, Any]:
-    """Turns the verified ``folder/model.onnx`` into ``folder/model.plan``. Returns what changes in its manifest entry.
+def describe_file(name: str, content: bytes, parity: Mapping[str, float]) -> Leaf:
+    return Leaf(name, hashlib.sha256(content).hexdigest(), len(content), parity)
 
-    The plan passes the same gate as the graph, unless it was built for a GPU that is not here: then ``plan.parity``
-    says that it was not run, and the figures are the graph's.
+
+def compile_leaf(leaf: LeafExport, entry: Leaf, folder: Path, limits: Limits, compiler: Compiler, say: Say) -> Leaf:
+    """Replace the verified ``folder/model.onnx`` by ``folder/model.plan``. Returns its manifest entry.
+
+    The plan passes the same gate as the graph, unless it was built for a GPU that this machine does not have: then
+    ``plan.parity`` says that it was not run, and the figures are the graph's.
     """
     spec, graph = LEAVES[leaf.name], folder / "model.onnx"
     content = graph.read_bytes()
     plan = compile_graph(content, leaf.name, spec, limits, compiler, say)
-    entry: dict[str, Any] = {
-        "file": PLAN,
-        "sha256": hashlib.sha256(plan.content).hexdigest(),
-        "bytes": len(plan.content),
-        "plan": {
-            "builder": compiler.label,
-            "onnx_sha256": hashlib.sha256(content).hexdigest(),
-            "tensors": plan.tensors,
-            "layers": plan.layers,
-            "parity": "not run" if compiler.capability else "verified",
-        },
-    }
+    figures = entry.parity
     if not compiler.capability:
         engine = Engine(compiler.trt, leaf.name, spec, plan)
         inputs = {name: value.numpy() for name, value in leaf.inputs.items()}
@@ -276,13 +262,24 @@ def compile_leaf(leaf: LeafExport, folder: Path, limits: Limits, compiler: Compi
         def run(rows: Sequence[int]) -> dict[str, Any]:
             return engine({name: value[list(rows)] for name, value in inputs.items()})
 
-        entry["parity"] = gate.compare(run, inputs, truth_of(leaf), leaf.judge)
+        figures = gate.compare(run, inputs, truth_of(leaf), leaf.judge)
     (folder / PLAN).write_bytes(plan.content)
     graph.unlink()
-    return entry
+    return replace(
+        describe_file(PLAN, plan.content, figures),
+        nodes=entry.nodes,
+        opset=entry.opset,
+        plan=Plan(
+            builder=compiler.label,
+            onnx_sha256=entry.sha256,
+            tensors=plan.tensors,
+            layers=plan.layers,
+            parity="not run" if compiler.capability else "verified",
+        ),
+    )
 
 
-def export_tokenizer(leaf: str, original: Any, folder: Path) -> dict[str, Any]:
+def export_tokenizer(leaf: str, original: Any, folder: Path) -> Leaf:
     """One tokenizer file, verified, written to ``folder/tokenizer.json``. Returns its manifest entry."""
     from tokenizers import Tokenizer
 
@@ -294,12 +291,7 @@ def export_tokenizer(leaf: str, original: Any, folder: Path) -> dict[str, Any]:
     figures = gate.check_tokenizer(leaf, Tokenizer.from_str(written), original, examples.TEXTS)
     folder.mkdir()
     (folder / "tokenizer.json").write_text(written, encoding="utf-8")
-    content = written.encode()
-    return {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
-        "parity": figures,
-    }
+    return describe_file("tokenizer.json", written.encode(), figures)
 
 
 def libraries() -> dict[str, str]:

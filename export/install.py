@@ -14,22 +14,16 @@ import os
 import sys
 import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from export.errors import ExportError, SourceError
+from export.place import copy_handwritten, put_in_place, staging
 from serving.errors import RepositoryError
 from serving.repository.manifest import (
-    ARTEFACTS,
     Manifest,
-    furnish,
-    is_complete,
     manifest_path,
-    models_of,
-    put_in_place,
-    read_manifest,
     read_served,
-    staging,
-    write_manifest,
 )
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "mini" / "graphs"
@@ -46,20 +40,20 @@ def pack(repository: Path, to: Path = SHIPPED) -> int:
     Returns:
         the archive's size in bytes
     """
-    manifest = read_manifest(manifest_path(repository, VERSION))
-    if manifest is None or not is_complete(repository, manifest):
+    manifest = Manifest.read(manifest_path(repository, VERSION))
+    if manifest is None or not manifest.is_complete(repository):
         raise SourceError(f"{repository} holds no complete export: run `python -m export` first")
     to.mkdir(parents=True, exist_ok=True)
     partial = to / f"{ARCHIVE}.partial"
     with tarfile.open(partial, "w:xz", preset=9) as archive:
-        for leaf in sorted(manifest["leaves"]):
-            source = repository / leaf / str(VERSION) / ARTEFACTS[leaf]
-            entry = tarfile.TarInfo(f"{leaf}/{ARTEFACTS[leaf]}")
+        for leaf in sorted(manifest.leaves):
+            source = manifest.file_in(repository, leaf)
+            entry = tarfile.TarInfo(f"{leaf}/{source.name}")
             entry.size = source.stat().st_size
             with source.open("rb") as stream:
                 archive.addfile(entry, stream)
     os.replace(partial, to / ARCHIVE)
-    (to / "manifest.json").write_bytes(write_manifest({**manifest, "shipped": True}))
+    (to / "manifest.json").write_bytes(replace(manifest, shipped=True).to_bytes())
     return (to / ARCHIVE).stat().st_size
 
 
@@ -77,19 +71,19 @@ def install(repository: Path, shipped: Path = SHIPPED, if_missing: bool = False)
         SourceError: there are no shipped graphs, or they are damaged; the repository is as it was.
     """
     present = read_served(repository)
-    complete = present is not None and is_complete(repository, present)
-    if if_missing and present and complete and not present.get("shipped"):
-        return f"{repository} holds your export of {models_of(present)}, left as it is"
-    manifest = read_manifest(shipped / "manifest.json")
+    complete = present is not None and present.is_complete(repository)
+    if if_missing and present and complete and not present.shipped:
+        return f"{repository} holds your export of {present.models}, left as it is"
+    manifest = Manifest.read(shipped / "manifest.json")
     if manifest is None or not (shipped / ARCHIVE).is_file():
         raise SourceError(f"no shipped graphs in {shipped}: run `make train-mini`, or `make models` for others")
     if if_missing and complete and present == manifest:
         return f"{repository} is up to date"
     with staging(repository) as staged:
         unpack(shipped / ARCHIVE, manifest, staged)
-        furnish(staged, repository)
-        put_in_place(staged, repository, VERSION, manifest["leaves"], write_manifest(manifest))
-    return f"{repository} now holds {models_of(manifest)}"
+        copy_handwritten(staged, repository)
+        put_in_place(staged, repository, manifest)
+    return f"{repository} now holds {manifest.models}"
 
 
 def unpack(archive_file: Path, manifest: Manifest, to: Path) -> None:
@@ -100,13 +94,13 @@ def unpack(archive_file: Path, manifest: Manifest, to: Path) -> None:
         raise SourceError("this Python was built without lzma: install liblzma-dev and build it again") from error
     try:
         with tarfile.open(archive_file, "r:xz") as archive:
-            for leaf, entry in manifest["leaves"].items():
-                member = archive.extractfile(f"{leaf}/{ARTEFACTS[leaf]}")
+            for leaf, entry in manifest.leaves.items():
+                member = archive.extractfile(f"{leaf}/{entry.file}")
                 content = member.read() if member else b""
-                if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+                if hashlib.sha256(content).hexdigest() != entry.sha256:
                     raise SourceError(f"{archive_file} is damaged: {leaf} is not what the manifest says")
                 (to / leaf).mkdir()
-                (to / leaf / ARTEFACTS[leaf]).write_bytes(content)
+                (to / leaf / entry.file).write_bytes(content)
     except (tarfile.TarError, LZMAError, KeyError, EOFError, OSError) as error:
         raise SourceError(f"{archive_file} cannot be unpacked: {error}") from error
 

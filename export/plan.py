@@ -11,22 +11,12 @@ from export import examples, gate
 from export.errors import UsageError
 from export.precision import GROUNDING_DINO, OPEN_CLIP, YOLO_WORLD, Policy
 from export.sources import Encoder, LoadedDetector
+from serving.repository.manifest import Settings
 from serving.repository.specs import LEAVES, Status, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What goes into the graphs beside the weights."""
-
-    threshold: float
-    canvas: int = 640
-    detector_side: int | None = None
-    precision: str = "fp32"
-    format: str = "onnx"
 
 
 @dataclass(frozen=True)

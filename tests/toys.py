@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import onnx
 from onnx import parser
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from serving.repository.manifest import ARTEFACTS, put_in_place, staging, write_manifest
+from export.place import put_in_place, staging
+from serving.repository.manifest import ARTEFACTS, Leaf, Manifest, Request, Settings
 
 GRAPHS = {
     # An empty text has no token but 0.
@@ -157,11 +158,11 @@ VERSIONED = {
 
 
 def place_version(repository: Path, version: int, broken: str | None = None, pretend: int | None = None) -> None:
-    """Put a version of toys into ``repository`` by the door that exports use.
+    """Put a version of toy models into ``repository`` as an export does.
 
-    The graph of ``broken`` is none. The answers are those of version ``pretend``, if that is given.
+    The graph of ``broken`` is invalid. The models answer like those of version ``pretend``, if it is given.
     """
-    leaves: dict[str, Any] = {}
+    leaves: dict[str, Leaf] = {}
     with staging(repository) as staged:
         for leaf, artefact in ARTEFACTS.items():
             (staged / leaf).mkdir()
@@ -171,8 +172,15 @@ def place_version(repository: Path, version: int, broken: str | None = None, pre
                 file.write_bytes(b"broken" if leaf == broken else to_onnx(leaf, text).SerializeToString())
             else:
                 toy_tokenizer().save(str(file))
-            leaves[leaf] = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        put_in_place(staged, repository, version, leaves, write_manifest({"version": version, "leaves": leaves}))
+            content = file.read_bytes()
+            leaves[leaf] = Leaf(artefact, hashlib.sha256(content).hexdigest(), len(content), parity={})
+        put_in_place(staged, repository, make_manifest(version, leaves))
+
+
+def make_manifest(version: int, leaves: Mapping[str, Leaf]) -> Manifest:
+    """A manifest of models that were made from nothing."""
+    request = Request({"model": "toy"}, {"model": "toy"}, None, Settings(threshold=0.2, canvas=448), code="")
+    return Manifest(version, request, leaves, detector_side=64)
 
 
 def build(source: Path, repository: Path) -> Path:

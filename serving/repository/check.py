@@ -25,7 +25,6 @@ from serving.repository.folders import find_home
 from serving.repository.manifest import read_served
 from serving.repository.profiles import EMBEDDED, Profile, find_unservable, fragments_of, profile_names, read_config
 from serving.repository.specs import LEAVES, PIPELINES, TensorSpec
-from serving.repository.view import file_of
 
 CONTRACTS = {**LEAVES, **PIPELINES}
 ONNX_DTYPES = {
@@ -131,8 +130,8 @@ def find_unlike_graphs(repositories: Sequence[Path] = REPOSITORIES) -> list[str]
     if not home or not manifest:
         return [f"{repositories[0]} holds no export: run `make models`, which exports the models"]
     problems = []
-    for leaf in manifest["leaves"]:
-        file = home / leaf / str(manifest["version"]) / file_of(leaf, manifest)
+    for leaf in manifest.leaves:
+        file = manifest.file_in(home, leaf)
         if not file.exists():
             problems.append(f"{leaf}: {file} is missing")
         elif file.suffix == ".onnx":

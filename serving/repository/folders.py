@@ -8,7 +8,6 @@ from pathlib import Path
 
 from serving.errors import SetupError
 from serving.repository.manifest import SERVED, read_served
-from serving.repository.view import file_of
 
 
 def require_artefacts(repositories: Sequence[Path | str]) -> None:
@@ -24,8 +23,8 @@ def require_artefacts(repositories: Sequence[Path | str]) -> None:
     for config in sorted(path for folder in folders for path in folder.glob("*/config.pbtxt")):
         leaf, version = config.parent.name, config.parent / "1"
         wanted = ["tokenizer.json"] if leaf.startswith("tokenize") else []
-        if served and leaf in served["leaves"]:
-            version, wanted = config.parent / str(served["version"]), [file_of(leaf, served)]
+        if served and leaf in served.leaves:
+            version, wanted = config.parent / str(served.version), [served.leaves[leaf].file]
         elif "ensemble" not in config.read_text() and not any(version.glob("model.*")):
             wanted = ["model.onnx"]
         for name in wanted:

@@ -1,4 +1,4 @@
-"""The model repository: what lies where, and how new artefacts come in without a moment of disorder.
+"""The manifests of a model repository: which versions it holds, what each was made from, and which one is served.
 
     model_repository/
     ├── manifest.json -> manifest-2.json     the version that is served
@@ -8,27 +8,20 @@
     ├── detect/2/model.onnx
     └── tokenize/1/tokenizer.json
 
-A running server follows ``manifest.json``: see ``serving.server``. Only the standard library is needed here, and in
-``export.install``.
+``export`` writes manifests, and a running server follows ``manifest.json``: see ``serving.server``. This module needs
+only the standard library.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-import shutil
-import signal
-import tempfile
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from serving.errors import RepositoryError
-from serving.paths import REPOSITORIES
 
 ARTEFACTS = {
     "encode_prompt": "model.onnx",
@@ -40,219 +33,221 @@ ARTEFACTS = {
     "tokenize": "tokenizer.json",
     "tokenize_prompt": "tokenizer.json",
 }
+"""The exported leaves, and the file of each where ``--format tensorrt`` does not make it a plan."""
 GRAPHS = {"model.onnx", "model.plan"}
-OURS, _ = REPOSITORIES
-BY_HAND = ("*/config.pbtxt", "*/1/model.py")
-"""What of ``OURS`` is written by hand, and what any other repository needs to be served."""
+FILES = {*ARTEFACTS.values(), *GRAPHS}
 SERVED = "manifest.json"
-STAGING = ".export-"
 
-Manifest = dict[str, Any]
+Source = Mapping[str, object]
+"""What identifies weights: ``model``, and the hashes of its ``files`` or the name of the ``pretrained`` weights."""
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a TensorRT plan was built from the verified graph."""
+
+    builder: str
+    onnx_sha256: str
+    tensors: Mapping[str, Mapping[str, Any]]
+    """Dtype and shapes (minimum, optimum, maximum) of each input and output."""
+    layers: Mapping[str, int]
+    """How many outputs of layers have each dtype."""
+    parity: str
+    """"verified", or "not run" if the plan was built for a GPU that the exporting machine does not have."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """The exported file of one model, and how close its results are to PyTorch's."""
+
+    file: str
+    sha256: str
+    bytes: int
+    parity: Mapping[str, float]
+    nodes: int | None = None
+    opset: int | None = None
+    plan: Plan | None = None
+
+    def describe(self, name: str) -> str:
+        """ "detect  7.54 MB  score_difference_max 1.8e-07" """
+        figures = "  ".join(f"{figure} {value:.7g}" for figure, value in self.parity.items())
+        return f"{name:<16}{self.bytes / 1e6:7.2f} MB  {figures}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What goes into the graphs in addition to the weights."""
+
+    threshold: float
+    canvas: int
+    detector_side: int | None = None
+    precision: str = "fp32"
+    format: str = "onnx"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides what the artefacts are. Equal requests give equal artefacts."""
+
+    detector: Source
+    encoder: Source
+    prompt_encoder: Source | None
+    """``None`` if the detector brings its own."""
+    settings: Settings
+    code: str
+    """SHA-256 of the export code."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One version of the exported models."""
+
+    version: int
+    request: Request
+    leaves: Mapping[str, Leaf]
+    detector_side: int
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    symbols: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    shipped: bool = False
+    """Whether the models come from ``weights/mini/graphs``."""
+
+    @classmethod
+    def parse(cls, content: str | bytes) -> Manifest:
+        """Read a manifest. Keys that this code does not know are ignored, so that newer exports can be served.
+
+        Raises:
+            ValueError: the content is not JSON, or a key is missing or has another type.
+        """
+        data = json.loads(content)
+        request, leaves = take(data, "request", dict), take(data, "leaves", dict)
+        settings = take(request, "settings", dict)
+        if not leaves:
+            raise ValueError("leaves must not be empty")
+        return cls(
+            version=take(data, "version", int),
+            request=Request(
+                detector=take(request, "detector", dict),
+                encoder=take(request, "encoder", dict),
+                prompt_encoder=take_or(request, "prompt_encoder", dict, None),
+                settings=Settings(
+                    threshold=take(settings, "threshold", float),
+                    canvas=take(settings, "canvas", int),
+                    detector_side=take_or(settings, "detector_side", int, None),
+                    precision=take_or(settings, "precision", str, "fp32"),
+                    format=take_or(settings, "format", str, "onnx"),
+                ),
+                code=take(request, "code", str),
+            ),
+            leaves={name: parse_leaf(name, entry) for name, entry in leaves.items()},
+            detector_side=take(data, "detector_side", int),
+            preprocessing=take_or(data, "preprocessing", dict, {}),
+            symbols=take_or(data, "symbols", dict, {}),
+            libraries=take_or(data, "libraries", dict, {}),
+            shipped=take_or(data, "shipped", bool, False),
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest | None:
+        """The manifest in a file, or ``None`` if there is no such file or it is not a manifest."""
+        try:
+            return cls.parse(path.read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def to_bytes(self) -> bytes:
+        """JSON without the keys that are ``None``."""
+        data = asdict(self, dict_factory=lambda pairs: {name: value for name, value in pairs if value is not None})
+        return (json.dumps(data, indent=2, sort_keys=True) + "\n").encode()
+
+    @property
+    def models(self) -> str:
+        """ "mini + ViT-B-32" """
+        return f"{self.request.detector.get('model', '?')} + {self.request.encoder.get('model', '?')}"
+
+    def file_in(self, repository: Path, leaf: str) -> Path:
+        return repository / leaf / str(self.version) / self.leaves[leaf].file
+
+    def is_complete(self, repository: Path) -> bool:
+        """Whether every file of the manifest is in its place with the expected bytes."""
+        for name, leaf in self.leaves.items():
+            file = self.file_in(repository, name)
+            if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != leaf.sha256:
+                return False
+        return True
+
+
+def take(data: object, name: str, kind: type[T]) -> T:
+    """The value of a key, which must be there. Raises ValueError if it is absent or has another type."""
+    if not isinstance(data, dict):
+        raise ValueError(f"expected an object with the key {name!r}, got {data!r}")
+    value = data.get(name)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{name!r} must be of type {kind.__name__}, got {value!r}")
+    return value
+
+
+def take_or(data: object, name: str, kind: type[T], default: D) -> T | D:
+    """The value of a key, or ``default`` if it is absent or null."""
+    return default if isinstance(data, dict) and data.get(name) is None else take(data, name, kind)
+
+
+def parse_leaf(name: str, entry: object) -> Leaf:
+    file = take_or(entry, "file", str, ARTEFACTS.get(name))
+    if file not in FILES:
+        raise ValueError(f"{name}: the file must be one of {', '.join(sorted(FILES))}, got {file!r}")
+    return Leaf(
+        file=file,
+        sha256=take(entry, "sha256", str),
+        bytes=take(entry, "bytes", int),
+        parity=take(entry, "parity", dict),
+        nodes=take_or(entry, "nodes", int, None),
+        opset=take_or(entry, "opset", int, None),
+        plan=parse_plan(plan) if (plan := take_or(entry, "plan", dict, None)) else None,
+    )
+
+
+def parse_plan(plan: object) -> Plan:
+    return Plan(
+        builder=take(plan, "builder", str),
+        onnx_sha256=take(plan, "onnx_sha256", str),
+        tensors=take(plan, "tensors", dict),
+        layers=take(plan, "layers", dict),
+        parity=take(plan, "parity", str),
+    )
 
 
 def manifest_path(repository: Path, version: int) -> Path:
     return repository / f"manifest-{version}.json"
 
 
-def read_manifest(path: Path) -> Manifest | None:
-    """``None`` where there is none, or one that cannot be read."""
-    try:
-        manifest = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) else None
-
-
 def read_manifests(repository: Path) -> list[Manifest]:
-    """Of all versions, the lowest first."""
-    found = [read_manifest(path) for path in repository.glob("manifest-*.json")]
-    return sorted(filter(None, found), key=lambda manifest: int(manifest["version"]))
+    """The manifests of all versions, the lowest version first."""
+    found = [Manifest.read(path) for path in repository.glob("manifest-*.json")]
+    return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest.version)
 
 
 def read_served(repository: Path) -> Manifest | None:
-    """The manifest of the version that is served; ``None`` where nothing was exported, or not to its end."""
-    return read_manifest(repository / SERVED)
+    """The manifest of the version that is served; ``None`` if nothing was exported, or an export was interrupted."""
+    return Manifest.read(repository / SERVED)
 
 
 def require_version(repository: Path, version: int) -> Manifest:
     """The manifest of a version.
 
     Raises:
-        RepositoryError: the repository does not hold all of it.
+        RepositoryError: the repository does not hold every file of it.
     """
-    manifest = read_manifest(manifest_path(repository, version))
-    if manifest is None or not is_complete(repository, manifest):
-        whole = [str(one["version"]) for one in read_manifests(repository) if is_complete(repository, one)]
+    manifest = Manifest.read(manifest_path(repository, version))
+    if manifest is None or not manifest.is_complete(repository):
+        complete = [str(one.version) for one in read_manifests(repository) if one.is_complete(repository)]
         raise RepositoryError(
-            f"{repository} holds no complete version {version}, " + (f"only {', '.join(whole)}" if whole else "nor any")
+            f"{repository} holds no complete version {version}, only {', '.join(complete)}"
+            if complete
+            else f"{repository} holds no complete version {version}, nor any other"
         )
     return manifest
-
-
-def require_another_served(repository: Path, version: int) -> None:
-    """Before a version is staged: there must be one beside it, and it must not be that one.
-
-    Raises:
-        RepositoryError: says what to do instead.
-    """
-    served = read_served(repository)
-    if served is None:
-        raise RepositoryError(f"{repository} serves no version to stage another beside: leave out --stage")
-    if served["version"] == version:
-        raise RepositoryError(f"{repository} serves version {version}: stage another, with --version")
-
-
-def serve_version(repository: Path, version: int) -> Manifest:
-    """Makes a version the one that is served, here and by running servers, in one step.
-
-    Raises:
-        RepositoryError: the repository does not hold all of it.
-    """
-    manifest = require_version(repository, version)
-    with staging(repository) as staged:
-        point_to(repository, version, staged)
-    return manifest
-
-
-def point_to(repository: Path, version: int, staged: Path) -> None:
-    (staged / SERVED).symlink_to(manifest_path(repository, version).name)
-    os.replace(staged / SERVED, repository / SERVED)
-
-
-def write_manifest(manifest: Manifest) -> bytes:
-    return (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()
-
-
-def models_of(manifest: Manifest) -> str:
-    """ "mini + ViT-B-32" """
-    request = manifest.get("request", {})
-    return " + ".join(request.get(part, {}).get("model", "?") for part in ("detector", "encoder"))
-
-
-def describe_leaf(leaf: str, entry: Manifest) -> str:
-    """ "detect  7.54 MB  score_difference_max 1.8e-07" """
-    figures = "  ".join(f"{name} {value:.7g}" for name, value in entry["parity"].items())
-    return f"{leaf:<16}{entry['bytes'] / 1e6:7.2f} MB  {figures}"
-
-
-def is_complete(repository: Path, manifest: Manifest) -> bool:
-    """Whether every artefact of the manifest lies in its place, bit for bit."""
-    leaves, version = manifest.get("leaves", {}), str(manifest.get("version"))
-    for leaf, entry in leaves.items():
-        file = repository / leaf / version / entry.get("file", ARTEFACTS.get(leaf, "?"))
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != entry["sha256"]:
-            return False
-    return bool(leaves)
-
-
-@contextmanager
-def staging(repository: Path) -> Iterator[Path]:
-    """A hidden folder in the repository, on the same file system; gone afterwards, whatever happens.
-
-    What exports left behind that were killed goes too: nobody else is at work, for the repository is locked.
-
-    Raises:
-        RepositoryError: another export is at work.
-    """
-    is_new = not repository.exists()
-    repository.mkdir(parents=True, exist_ok=True)
-    with locked(repository):
-        for left_over in repository.glob(f"{STAGING}*"):
-            shutil.rmtree(left_over, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=STAGING, dir=repository))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            if is_new:
-                with suppress(OSError):  # something was put into place
-                    repository.rmdir()
-
-
-@contextmanager
-def locked(repository: Path) -> Iterator[None]:
-    """The repository to ourselves; the kernel gives it back even if we are killed."""
-    folder = os.open(repository, os.O_RDONLY)
-    try:
-        # Some network file systems cannot lock a folder. There two exports at once remain the user's care.
-        with suppress(OSError):
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RepositoryError(f"another export is writing to {repository}: wait until it is done") from None
-        yield
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM come to nothing in the few milliseconds of the renames."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def furnish(staged: Path, repository: Path) -> None:
-    """Gives a repository the configs that it lacks, and the Python models as they are now."""
-    for file in (file for pattern in BY_HAND for file in OURS.glob(pattern)):
-        target = repository / file.relative_to(OURS)
-        is_code = file.suffix == ".py"
-        if not target.exists() or (is_code and target.read_bytes() != file.read_bytes()):
-            shutil.copy2(file, staged / "by-hand")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(staged / "by-hand", target)
-
-
-def put_in_place(
-    staged: Path,
-    repository: Path,
-    version: int,
-    leaves: Mapping[str, Any],
-    manifest: bytes,
-    serve: bool = True,
-) -> None:
-    """Moves ``staged/LEAF`` (its files) to ``repository/LEAF/VERSION`` by renames, and makes it the version served.
-
-    The manifest comes last. A version that is replaced loses its own first: killed in between, the repository is seen
-    to be incomplete, and no server starts with a part of each. A graph replaces one of the other format:
-    the file decides which of Triton's backends runs it, so there must be only one.
-
-    Args:
-        serve: whether to make it the version served; without, the one that is served stays as it is.
-    """
-    (staged / manifest_path(repository, version).name).write_bytes(manifest)
-    for leaf in leaves:
-        if (code := OURS / leaf / "1" / "model.py").is_file():
-            shutil.copy2(code, staged / leaf)
-    with uninterrupted():
-        try:
-            manifest_path(repository, version).unlink(missing_ok=True)
-            for leaf in leaves:
-                move(staged / leaf, repository / leaf / str(version))
-            os.replace(staged / manifest_path(repository, version).name, manifest_path(repository, version))
-            if serve:
-                point_to(repository, version, staged)
-        except OSError as error:
-            raise RepositoryError(
-                f"version {version} of {repository} is incomplete now, export again: {error}"
-            ) from error
-
-
-def move(new: Path, target: Path) -> None:
-    """A whole folder where there is none, else file by file."""
-    target.parent.mkdir(exist_ok=True)
-    if not target.is_dir():
-        os.replace(new, target)
-        return
-    names = {file.name for file in new.iterdir()}
-    for name in names:
-        os.replace(new / name, target / name)
-    for name in GRAPHS - names if names & GRAPHS else ():
-        (target / name).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from serving.repository.manifest import ARTEFACTS, Manifest
+from serving.repository.manifest import Manifest
 from serving.repository.profiles import Profile, read_config
 
 
@@ -49,8 +49,8 @@ class View:
         source, target = self._sources[model].resolve(), self.folder / model
         target.mkdir(parents=True, exist_ok=True)
         versions = {path.name for path in source.iterdir() if path.name.isdigit()}
-        if manifest and model in manifest["leaves"]:
-            versions = {str(version) for version in (*beside, manifest["version"])}
+        if manifest and model in manifest.leaves:
+            versions = {str(version) for version in (*beside, manifest.version)}
         for link in target.iterdir():
             if link.name.isdigit() and link.name not in versions:
                 link.unlink()
@@ -66,16 +66,10 @@ def at_version(config: ModelConfig, manifest: Manifest | None, beside: Sequence[
     """The config for the version of ``manifest``; a leaf keeps the versions ``beside`` loaded too."""
     result = ModelConfig()
     result.CopyFrom(config)
-    leaves = manifest["leaves"] if manifest else {}
+    leaves = manifest.leaves if manifest else {}
     if manifest and config.name in leaves:
-        result.version_policy.specific.versions[:] = [*beside, manifest["version"]]
+        result.version_policy.specific.versions[:] = [*beside, manifest.version]
     for step in result.ensemble_scheduling.step if config.platform == "ensemble" else ():
         if manifest and step.model_name in leaves:
-            step.model_version = manifest["version"]
+            step.model_version = manifest.version
     return result
-
-
-def file_of(leaf: str, manifest: Manifest) -> str:
-    """What a version serves a leaf from: model.onnx, model.plan or tokenizer.json."""
-    name: str = manifest["leaves"][leaf].get("file", ARTEFACTS.get(leaf, ""))
-    return name

@@ -22,7 +22,7 @@ from serving.repository.check import find_problems
 from serving.repository.folders import find_home, require_artefacts
 from serving.repository.manifest import read_served
 from serving.repository.profiles import Profile, profile_names
-from serving.repository.view import View, file_of
+from serving.repository.view import View
 
 FILES = {"tensorrt": "model.plan", "onnxruntime": "model.onnx"}
 """What Triton's backends run."""
@@ -39,10 +39,10 @@ def write_repository(repositories: Sequence[Path], profile: Profile, out: Path) 
     manifest = read_served(home) if home else None
     with tempfile.TemporaryDirectory(prefix="vlclip-") as folder:
         view = View(Path(folder), repositories, profile)
-        for leaf in manifest["leaves"] if manifest else ():
-            there, wanted = file_of(leaf, manifest or {}), FILES.get(view.configs[leaf].backend)
-            if wanted and there != wanted:
-                raise SetupError(f"{profile} serves {leaf} from {wanted}, and {home} has {there}: export it anew")
+        for name, leaf in manifest.leaves.items() if manifest else ():
+            wanted = FILES.get(view.configs[name].backend)
+            if wanted and leaf.file != wanted:
+                raise SetupError(f"{profile} serves {name} from {wanted}, and {home} has {leaf.file}: export it anew")
         for model in view.models:
             view.write(model, manifest)
         shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))

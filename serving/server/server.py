@@ -32,9 +32,9 @@ from pathlib import Path
 from serving.errors import ServerError, SetupError
 from serving.paths import REPOSITORIES
 from serving.repository.folders import find_home, require_artefacts
-from serving.repository.manifest import Manifest, manifest_path, read_manifest, read_served
+from serving.repository.manifest import Manifest, manifest_path, read_served
 from serving.repository.profiles import EMBEDDED_CPU, Profile, find_unservable, fragments_of
-from serving.repository.view import View, file_of
+from serving.repository.view import View
 from serving.server.api import FAILURES, LOAD_SECONDS, Api
 from serving.server.embedded import assemble, find_tritonserver, is_embedded
 from serving.server.gpu import gpu_options
@@ -349,7 +349,7 @@ class Server:
         renewed = {(stub.model, stub.version) for stub in new.values()}
 
         def is_done(stub: Stub) -> bool:
-            return manifest is not None and stub.model in manifest["leaves"] and stub.version != manifest["version"]
+            return manifest is not None and stub.model in manifest.leaves and stub.version != manifest.version
 
         gone = {pid for pid, stub in before.items() if (stub.model, stub.version) in renewed}
         gone |= {pid for pid, stub in (before | new).items() if is_done(stub)}
@@ -382,7 +382,7 @@ class Server:
         if self._manifest is None or told == self._manifest:
             return
         if why := find_hindrance(self._manifest, told, self._find_replacement()):
-            report(f"version {told['version']} of the repository is served after a restart only: {why}")
+            report(f"version {told.version} of the repository is served after a restart only: {why}")
         else:
             self._switch(self._manifest, told)
 
@@ -392,10 +392,10 @@ class Server:
         A pipeline holds on to the models that a request began with, so each answer is of one version alone.
         """
         begin, are_loaded = time.monotonic(), False
-        report(f"loading version {new['version']} beside version {old['version']}")
+        report(f"loading version {new.version} beside version {old.version}")
         try:
-            for leaf in new["leaves"]:
-                self._load(leaf, new, beside=[old["version"]])
+            for leaf in new.leaves:
+                self._load(leaf, new, beside=[old.version])
             are_loaded = True
             for pipeline in self._view.pipelines:
                 self._load(pipeline, new)
@@ -406,7 +406,7 @@ class Server:
         try:
             for pipeline in self._view.pipelines if problem and are_loaded else ():
                 self._load(pipeline, old)
-            for leaf in new["leaves"]:
+            for leaf in new.leaves:
                 self._load(leaf, self._manifest)
             self._take_stock()
         except FAILURES as error:
@@ -415,15 +415,15 @@ class Server:
             report(f"Triton does not change over, {one_line(error)}; starting it anew")
             self._restart()
         if problem:
-            report(f"version {old['version']} goes on; version {new['version']} is not served: {problem}")
+            report(f"version {old.version} goes on; version {new.version} is not served: {problem}")
         else:
-            report(f"version {new['version']} is served, after {time.monotonic() - begin:.1f} s")
+            report(f"version {new.version} is served, after {time.monotonic() - begin:.1f} s")
 
     def _find_replacement(self) -> Manifest | None:
         """What was exported into the place of the version that is loaded, if anything was."""
         if self._home is None or self._manifest is None:
             return None
-        there = read_manifest(manifest_path(self._home, self._manifest["version"]))
+        there = Manifest.read(manifest_path(self._home, self._manifest.version))
         return there if there != self._manifest else None
 
     def _mend(self) -> None:
@@ -512,11 +512,11 @@ class Server:
 
 def find_hindrance(old: Manifest, new: Manifest, replacement: Manifest | None) -> str | None:
     """Why ``new`` cannot be loaded beside ``old``; None where it can."""
-    if new.get("leaves", {}).keys() != old["leaves"].keys():
+    if new.leaves.keys() != old.leaves.keys():
         return "it was exported by code that has other models than this"
     if replacement:
-        return f"version {old['version']}, which is loaded, was exported anew (another --version would stand beside it)"
-    if any(file_of(leaf, old) != file_of(leaf, new) for leaf in new["leaves"]):
+        return f"version {old.version}, which is loaded, was exported anew (another --version would stand beside it)"
+    if any(old.leaves[leaf].file != new.leaves[leaf].file for leaf in new.leaves):
         return "a model runs in one format at a time, and this version has another"
     return None
 

@@ -30,16 +30,9 @@ from benchmarks.canary import (
 )
 from export.__main__ import main as export
 from export.install import main as install
+from export.place import put_in_place, staging
 from serving.paths import REPOSITORIES
-from serving.repository.manifest import (
-    ARTEFACTS,
-    Manifest,
-    put_in_place,
-    read_served,
-    require_version,
-    staging,
-    write_manifest,
-)
+from serving.repository.manifest import ARTEFACTS, read_served, require_version
 from serving.server.server import Server
 from serving.server.stubs import find_stubs
 from tests.pictures import encode, picture
@@ -163,19 +156,21 @@ def permute_channels(graph: onnx.ModelProto) -> None:
 
 def stage(repository: Path, version: int, broken: bool = False, **request: Any) -> None:
     """The mini models once more, as an export would stage them; broken, the image encoder confuses red and blue."""
-    manifest: Manifest = require_version(repository, 1) | {"version": version}
-    manifest["request"] = manifest["request"] | request
+    old = require_version(repository, 1)
+    leaves = dict(old.leaves)
     with staging(repository) as staged:
-        for leaf in manifest["leaves"]:
+        for leaf in leaves:
             (staged / leaf).mkdir()
-            shutil.copy2(repository / leaf / "1" / ARTEFACTS[leaf], staged / leaf)
+            shutil.copy2(old.file_in(repository, leaf), staged / leaf)
         if broken:
             file = staged / "encode_image" / "model.onnx"
             graph = onnx.load(file)
             permute_channels(graph)
             onnx.save(graph, file)
-            manifest["leaves"]["encode_image"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-        put_in_place(staged, repository, version, manifest["leaves"], write_manifest(manifest), serve=False)
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            leaves["encode_image"] = replace(leaves["encode_image"], sha256=digest)
+        manifest = replace(old, version=version, leaves=leaves, request=replace(old.request, **request))
+        put_in_place(staged, repository, manifest, serve=False)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +213,7 @@ def test_a_broken_version_is_flagged_and_a_good_one_promoted_and_taken_back(
         assert ended.returncode == 1, ended.stderr
         assert "version 3 against version 1, 12 photos" in ended.stdout
         assert "Version 3 should not be served: cosine product_image is " in ended.stdout
-        assert (read_served(repository) or {})["version"] == 1
+        assert read_served(repository) == require_version(repository, 1)
 
         assert main(["--version=2", "--promote", *options]) == 0
         told = capsys.readouterr().out

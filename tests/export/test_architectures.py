@@ -20,10 +20,10 @@ from export.__main__ import main
 from export.build import export_leaf, export_tokenizer
 from export.encoders import FP32_BYTES, LARGEST_GRAPH, image_weights, require_one_file, text_weights
 from export.errors import SourceError, UnsupportedModel, UsageError
-from export.plan import Settings, example_photos, plan_encoders, plan_pixels
+from export.plan import example_photos, plan_encoders, plan_pixels
 from export.sources import load_encoder, resolve_encoder
 from export.tensorrt import Compiler, Limits, compile_graph
-from serving.repository import manifest as repository
+from serving.repository.manifest import Leaf, Manifest, Request, Settings
 from serving.repository.specs import LEAVES
 from tests.export.hf_folders import VOCABULARY, write_tokenizer
 
@@ -112,17 +112,18 @@ def write_model(folder: Path, model: dict[str, Any], preprocessing: dict[str, An
     return folder
 
 
-def export_all(encoder: Any, out: Path, pixels: bool = True) -> dict[str, dict[str, Any]]:
-    """Every leaf that depends on the encoder, through the gate; by name, what the manifest would say."""
+def export_all(encoder: Any, out: Path, pixels: bool = True) -> tuple[dict[str, Leaf], dict[str, dict[str, int]]]:
+    """Export every leaf that depends on the encoder: the entries of the manifest by leaf, and the symbols."""
     photos = example_photos(256)
-    described: dict[str, Any] = {"detector": {}, "encoder": {}, "settings": {}}
+    request = Request({}, {}, None, Settings(0.2, 256), code="")
     leaves = plan_encoders(encoder, photos)
     if pixels:
-        leaves += plan_pixels(Settings(0.2, 256), encoder, photos)
+        leaves += plan_pixels(request.settings, encoder, photos)
     entries = {"tokenize": export_tokenizer("tokenize", encoder.tokenizer, out / "tokenize")}
+    symbols = {}
     for leaf in leaves:
-        entries[leaf.name], entries[leaf.name]["symbols"] = export_leaf(leaf, described, out / leaf.name)
-    return entries
+        entries[leaf.name], symbols[leaf.name] = export_leaf(leaf, request, out / leaf.name)
+    return entries, symbols
 
 
 def compile_all(entries: Mapping[str, Any], out: Path, limits: Limits, compiler: Compiler) -> None:
@@ -144,12 +145,12 @@ SELDOM = ("vit with attention pooling", "siglip", "resnet", "convnext", "coca")
 def test_small_models_of_every_family(tmp_path, ahead, model, preprocessing, tokenizer):
     encoder = load_encoder(resolve_encoder(str(write_model(tmp_path / "model", model, preprocessing, tokenizer))))
     assert encoder.preprocessing.resize_mode == preprocessing.get("resize_mode", "shortest")
-    entries = export_all(encoder, tmp_path, pixels=bool(preprocessing))
+    entries, symbols = export_all(encoder, tmp_path, pixels=bool(preprocessing))
     compile_all(entries, tmp_path, Limits(batch=(1, 4, 16), canvas=(64, 256, 448)), ahead)
     for leaf in ("encode_image", "encode_text"):
-        assert entries[leaf]["parity"]["cosine_min"] > 0.999999
-    assert entries["encode_image"]["symbols"]["R"] == SIDE
-    assert entries["encode_text"]["symbols"]["T"] == CONTEXT
+        assert entries[leaf].parity["cosine_min"] > 0.999999
+    assert symbols["encode_image"]["R"] == SIDE
+    assert symbols["encode_text"]["T"] == CONTEXT
 
 
 FULL = {
@@ -165,9 +166,9 @@ FULL = {
 def test_full_size(tmp_path, ahead, name, tokenizer):
     folder = str(write_tokenizer(tokenizer, tmp_path / "tokenizer")) if tokenizer else None
     encoder = load_encoder(resolve_encoder(name, random=True, tokenizer=folder))
-    entries = export_all(encoder, tmp_path)
-    assert entries["encode_image"]["parity"]["cosine_min"] >= 0.99999
-    assert entries["encode_text"]["parity"]["cosine_min"] >= 0.99999
+    entries, _ = export_all(encoder, tmp_path)
+    assert entries["encode_image"].parity["cosine_min"] >= 0.99999
+    assert entries["encode_text"].parity["cosine_min"] >= 0.99999
     onnx.checker.check_model(str(tmp_path / "encode_image" / "model.onnx"), full_check=True)
     if name != "ViT-L-14":  # TensorRT takes it too, but needs 10 GB of memory
         compile_all(entries, tmp_path, Limits(), ahead)
@@ -308,4 +309,4 @@ def test_without_network_the_wanted_file_is_named(tmp_path, arguments, wanted):
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1, ended.stderr
     assert all(words in ended.stderr for words in wanted), ended.stderr
-    assert repository.read_manifest(tmp_path / "out" / "manifest-1.json") is None
+    assert Manifest.read(tmp_path / "out" / "manifest-1.json") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ from export.build import build, make_request
 from export.errors import ExportError, ParityError, SourceError, UnsupportedModel, UsageError
 from export.examples import SIZES_WH, TEXTS, canvases, pictures
 from export.graph import check_contract
+from export.place import put_in_place, staging
 from export.plan import example_photos, plan_detect
 from export.reference import Reference, crop_outwards
 from export.sources import load_detector, load_encoder, resolve_detector, resolve_encoder
-from serving.repository import manifest as repository
+from serving.repository.manifest import ARTEFACTS, SERVED, Manifest, read_served, require_version
 from serving.repository.specs import LEAVES
 
 GRAPHS = ["encode_prompt", "detect", "crop", "fit", "encode_image", "encode_text"]
@@ -66,14 +68,14 @@ def test_graphs_keep_the_contract_and_say_where_they_come_from(exported, leaf):
 
 
 def test_manifest(exported, encoder_folder):
-    manifest = repository.read_manifest(exported / "manifest-1.json")
+    manifest = Manifest.read(exported / "manifest-1.json")
     assert manifest is not None
-    assert repository.is_complete(exported, manifest)
-    assert set(manifest["leaves"]) == set(repository.ARTEFACTS)
-    assert manifest["leaves"]["encode_image"]["parity"]["cosine_min"] > 0.999999
-    assert manifest["leaves"]["detect"]["parity"]["score_difference_max"] < 1e-5
-    assert manifest["symbols"]["encode_image"] == {"R": 64, "D": 512}
-    assert "open_clip_model.safetensors" in manifest["request"]["encoder"]["files"]
+    assert manifest.is_complete(exported)
+    assert set(manifest.leaves) == set(ARTEFACTS)
+    assert manifest.leaves["encode_image"].parity["cosine_min"] > 0.999999
+    assert manifest.leaves["detect"].parity["score_difference_max"] < 1e-5
+    assert manifest.symbols["encode_image"] == {"R": 64, "D": 512}
+    assert "open_clip_model.safetensors" in manifest.request.encoder["files"]
 
 
 def test_the_chain_equals_the_reference(served, encoder_folder):
@@ -125,28 +127,27 @@ def test_a_second_run_does_nothing(exported, request_arguments):
 
 def test_what_is_there_but_not_served_is_served_again(exported, request_arguments):
     lines: list[str] = []
-    (exported / repository.SERVED).unlink()
+    (exported / SERVED).unlink()
     build(make_request(**request_arguments), exported, say=lines.append)
     assert len(lines) == 1
     assert "now the one that is served" in lines[0]
-    assert repository.read_served(exported)["version"] == 1
+    assert read_served(exported).version == 1
 
 
 def test_what_is_staged_is_served_once_it_is_exported_without(exported, request_arguments, tmp_path):
     out, lines = shutil.copytree(exported, tmp_path / "model_repository", symlinks=True), []
-    manifest = {**repository.require_version(out, 1), "version": 2}
-    with repository.staging(out) as staged:
-        for leaf in manifest["leaves"]:
+    manifest = replace(require_version(out, 1), version=2)
+    with staging(out) as staged:
+        for leaf in manifest.leaves:
             shutil.copytree(out / leaf / "1", staged / leaf, ignore=shutil.ignore_patterns("*.py"))
-        content = repository.write_manifest(manifest)
-        repository.put_in_place(staged, out, 2, manifest["leaves"], content, serve=False)
+        put_in_place(staged, out, manifest, serve=False)
     request = make_request(**request_arguments)
     build(request, out, version=2, say=lines.append, stage=True)
     assert "nothing to do" in lines[-1]
-    assert repository.read_served(out)["version"] == 1
+    assert read_served(out).version == 1
     build(request, out, version=2, say=lines.append)
     assert "now the one that is served" in lines[-1]
-    assert repository.read_served(out)["version"] == 2
+    assert read_served(out).version == 2
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
@@ -247,7 +248,7 @@ def test_show(exported, capsys):
     assert main(["show", "--out", str(exported)]) == 0
     shown = capsys.readouterr().out
     assert "320 px" in shown
-    assert all(leaf in shown for leaf in repository.ARTEFACTS)
+    assert all(leaf in shown for leaf in ARTEFACTS)
     assert main(["show", "--out", str(exported / "nothing")]) == 0
 
 

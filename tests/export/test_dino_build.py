@@ -19,10 +19,10 @@ from export.examples import pictures
 from export.graph import check_contract
 from export.grounding_dino import EncodeDinoPrompt
 from export.phrases import LONGEST, PhraseTokenizer, character_tokenizer
-from export.plan import Settings, example_photos, plan, plan_detect_phrase, truth_of
+from export.plan import example_photos, plan, plan_detect_phrase, truth_of
 from export.sources import load_detector, load_encoder, resolve_detector
 from export.tensorrt import Compiler, Limits, compile_graph
-from serving.repository import manifest as repository
+from serving.repository.manifest import Manifest, Settings
 from serving.repository.specs import LEAVES
 from tests.export.dino import SIDE, Upstream, compare_with_upstream, make_model
 
@@ -80,7 +80,7 @@ def test_both_graphs_pass_the_gate(exported):
     folder, entries = exported
     entry, symbols = entries["detect"]
     assert symbols == {"L": LONGEST, "C": 64}
-    assert entry["parity"]["logits_relative_max"] < 1e-4
+    assert entry.parity["logits_relative_max"] < 1e-4
     for leaf in entries:
         graph = onnx.load(folder / leaf / "model.onnx")
         onnx.checker.check_model(graph, full_check=True)
@@ -98,7 +98,7 @@ def test_fp16_backbone(folder, encoder_folder, tmp_path):
     encode_prompt, detect, *_ = plan(Settings(0.2, canvas=128, precision="fp16"), detector, encoder, prompts)
     assert encode_prompt.half is None
     entry, _ = export_leaf(detect, request.describe(), tmp_path / "detect")
-    assert 1e-4 < entry["parity"]["logits_relative_max"] < gate.FP16.score
+    assert 1e-4 < entry.parity["logits_relative_max"] < gate.FP16.score
     graph = (tmp_path / "detect" / "model.onnx").read_bytes()
     layers = compile_graph(graph, "detect", LEAVES["detect"], Limits(), Compiler(trt, "SM89", tmp_path)).layers
     assert layers["HALF"] > 100
@@ -170,11 +170,11 @@ def true_size(request, tmp_path_factory) -> tuple[str, Path]:
 def test_the_true_size(true_size):
     """Mixed prompts in batches equal PyTorch's answers row by row: that is what the gate compares."""
     _, out = true_size
-    manifest = repository.read_manifest(out / "manifest-1.json")
+    manifest = Manifest.read(out / "manifest-1.json")
     assert manifest is not None
-    assert repository.is_complete(out, manifest)
-    assert manifest["symbols"]["detect"] == {"L": LONGEST, "C": 256}
-    parity = manifest["leaves"]["detect"]["parity"]
+    assert manifest.is_complete(out)
+    assert manifest.symbols["detect"] == {"L": LONGEST, "C": 256}
+    parity = manifest.leaves["detect"].parity
     assert parity["foreground_relative_max"] < 1e-3
     assert parity["logits_relative_max"] < 1e-3
 

@@ -16,9 +16,9 @@ import torch
 
 from export.__main__ import main
 from export.install import install
+from export.place import STAGING, staging
 from serving.errors import RepositoryError, SetupError
 from serving.repository.folders import require_artefacts
-from serving.repository.manifest import STAGING, staging
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -186,16 +186,16 @@ def test_a_version_that_is_not_there(repository, capsys):
 def test_what_cannot_be_staged(repository, models, capsys):
     before = snapshot(repository)
     arguments = [*arguments_for(models, repository), "--stage"]
-    assert "serves version 1: stage another, with --version" in fail(arguments, capsys)
+    assert "serves version 1: choose another with --version" in fail(arguments, capsys)
     assert snapshot(repository) == before
     nowhere = repository.parent / "nowhere"
-    assert "serves no version to stage another beside" in fail([*arguments, "--out", str(nowhere)], capsys)
+    assert "serves no version yet: export without --stage" in fail([*arguments, "--out", str(nowhere)], capsys)
     assert not nowhere.exists()
 
 
 def test_a_replacement_that_breaks_off_says_so_and_is_not_served(repository, monkeypatch):
     """As when a file of another user's cannot be replaced."""
-    from serving.repository import manifest as module
+    from export import place as module
 
     real = module.move
 

@@ -7,16 +7,16 @@ import pytest
 from export.build import build, make_request
 from export.install import SHIPPED
 from export.sources import MINI, resolve_detector, resolve_encoder
-from serving.repository.manifest import read_manifest
+from serving.repository.manifest import Manifest
 
 
 def test_shipped_graphs_come_from_the_shipped_weights():
-    manifest = read_manifest(SHIPPED / "manifest.json")
+    manifest = Manifest.read(SHIPPED / "manifest.json")
     assert manifest is not None
-    assert manifest["request"]["detector"] == resolve_detector("mini").describe()
-    assert manifest["request"]["encoder"] == resolve_encoder("mini").describe()
+    assert manifest.request.detector == resolve_detector("mini").describe()
+    assert manifest.request.encoder == resolve_encoder("mini").describe()
     for leaf in ("encode_image", "encode_text", "encode_prompt"):
-        assert manifest["leaves"][leaf]["parity"]["cosine_min"] > 0.999999
+        assert manifest.leaves[leaf].parity["cosine_min"] > 0.999999
 
 
 def test_shipped_files_are_small_enough_for_git():
@@ -27,4 +27,4 @@ def test_shipped_files_are_small_enough_for_git():
 @pytest.mark.slow
 def test_mini_exports(tmp_path):
     manifest = build(make_request("mini", "mini", threshold=0.1), tmp_path, say=lambda line: None)
-    assert manifest["leaves"]["detect"]["parity"]["score_difference_max"] < 1e-5
+    assert manifest.leaves["detect"].parity["score_difference_max"] < 1e-5

@@ -24,7 +24,7 @@ from export.precision import Policy, is_half, rounded, with_policy
 from export.reference import Reference, open_image
 from export.tensorrt import Compiler, Limits, compile_graph
 from serving.paths import REPOSITORIES
-from serving.repository import manifest as repository
+from serving.repository.manifest import Manifest
 from serving.repository.specs import LEAVES
 from serving.server.server import Server
 from tests.export.hf_folders import write_tokenizer
@@ -61,9 +61,9 @@ def test_inputs_and_outputs_keep_the_contract_and_weights_are_half(half, leaf):
 @pytest.mark.parametrize("leaf", FULL)
 def test_pixels_are_resampled_in_full(half, leaf):
     assert not is_half(graph_of(half, leaf))
-    manifest = repository.read_manifest(half / "manifest-1.json")
+    manifest = Manifest.read(half / "manifest-1.json")
     assert manifest is not None
-    assert manifest["leaves"][leaf]["parity"]["grey_max"] <= 1.01
+    assert manifest.leaves[leaf].parity["grey_max"] <= 1.01
 
 
 @pytest.mark.parametrize("leaf", HALF)
@@ -223,9 +223,9 @@ def test_full_size(tmp_path, encoder):
         arguments.append(f"--tokenizer={write_tokenizer('unigram', tmp_path / 'tokenizer')}")
     tmp_path = tmp_path / "model_repository"
     assert main([*arguments, f"--out={tmp_path}"]) == 0
-    manifest = repository.read_manifest(tmp_path / "manifest-1.json")
+    manifest = Manifest.read(tmp_path / "manifest-1.json")
     assert manifest is not None
     for leaf in ("encode_image", "encode_text"):
-        assert manifest["leaves"][leaf]["parity"]["cosine_mean"] >= 0.9995
-        assert manifest["leaves"][leaf]["parity"]["cosine_min"] >= 0.995
+        assert manifest.leaves[leaf].parity["cosine_mean"] >= 0.9995
+        assert manifest.leaves[leaf].parity["cosine_min"] >= 0.995
         assert is_half(graph_of(tmp_path, leaf))

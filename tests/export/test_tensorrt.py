@@ -31,8 +31,7 @@ from export.tensorrt import (
     limits_of,
     require_gpu,
 )
-from serving.repository import manifest as repository
-from serving.repository.manifest import put_in_place, staging
+from serving.repository.manifest import read_served, require_version
 from serving.repository.specs import CANVAS, EMBEDDING, LEAVES, TOKENS, ModelSpec
 
 trt = pytest.importorskip("tensorrt_rtx")
@@ -282,32 +281,19 @@ def test_export_to_plans(tmp_path, exported, request_arguments, ahead):
     request = make_request(**request_arguments, format="tensorrt")
     manifest = build(request, out, 2, say=lines.append, compiler=ahead, stage=True)
     assert lines[-1] == f"{out} now holds version 2"
-    assert repository.read_served(out) == repository.require_version(out, 1)
+    assert read_served(out) == require_version(out, 1)
     for leaf in TENSORS:
         assert [file.name for file in (out / leaf / "2").iterdir()] == ["model.plan"]
-        entry = manifest["leaves"][leaf]
-        assert entry["plan"]["builder"] == f"tensorrt_rtx {trt.__version__} for SM89"
-        assert entry["plan"]["parity"] == "not run"
-        assert entry["parity"]
-    assert manifest["leaves"]["detect"]["plan"]["tensors"]["CANVAS"]["shapes"][0] == [1, 256, 256, 3]
-    assert repository.is_complete(out, manifest)
+        entry = manifest.leaves[leaf]
+        assert entry.plan.builder == f"tensorrt_rtx {trt.__version__} for SM89"
+        assert entry.plan.parity == "not run"
+        assert entry.parity
+    assert manifest.leaves["detect"].plan.tensors["CANVAS"]["shapes"][0] == [1, 256, 256, 3]
+    assert manifest.is_complete(out)
     build(request, out, 2, say=lines.append, stage=True)
     assert "nothing to do" in lines[-1]
     (out / "detect" / "2" / "model.plan").write_bytes(b"damaged")
-    assert not repository.is_complete(out, manifest)
-
-
-def test_a_graph_replaces_a_plan_and_leaves_the_code(tmp_path):
-    for before, after in (("model.plan", "model.onnx"), ("model.onnx", "model.plan")):
-        home = tmp_path / before / "detect" / "1"
-        home.mkdir(parents=True)
-        (home / before).write_text("old")
-        (home / "notes.txt").write_text("kept")
-        with staging(tmp_path / before) as staged:
-            (staged / "detect").mkdir()
-            (staged / "detect" / after).write_text("new")
-            put_in_place(staged, tmp_path / before, 1, {"detect": {}}, b"{}")
-        assert {file.name: file.read_text() for file in home.iterdir()} == {after: "new", "notes.txt": "kept"}
+    assert not manifest.is_complete(out)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from export.__main__ import main
 from serving.errors import SetupError
 from serving.paths import REPOSITORIES
-from serving.repository.manifest import ARTEFACTS, read_manifests, read_served
+from serving.repository.manifest import ARTEFACTS, Leaf, read_manifests, read_served
 from serving.repository.profiles import read_config
 from serving.repository.view import View, at_version
 from serving.server.server import Server, find_hindrance
@@ -218,16 +219,16 @@ def test_an_export_that_was_cut_off_is_not_started(repository: Path) -> None:
 
 
 def test_formats_cannot_stand_side_by_side() -> None:
-    onnx = {"version": 1, "leaves": {"detect": {}}}
-    plan = {"version": 2, "leaves": {"detect": {"file": "model.plan"}}}
+    onnx = toys.make_manifest(1, {"detect": Leaf("model.onnx", "", 0, {})})
+    plan = toys.make_manifest(2, {"detect": Leaf("model.plan", "", 0, {})})
     assert "format" in (find_hindrance(onnx, plan, None) or "")
-    assert "anew" in (find_hindrance(onnx, {**onnx, "version": 2}, onnx) or "")
-    assert find_hindrance(onnx, {**onnx, "version": 2}, None) is None
+    assert "anew" in (find_hindrance(onnx, replace(onnx, version=2), onnx) or "")
+    assert find_hindrance(onnx, replace(onnx, version=2), None) is None
 
 
 def test_versions_are_written_into_the_configs_of_what_was_exported(tmp_path: Path) -> None:
     (tmp_path / "detect.pbtxt").write_text("default_model_filename: 'other'")
-    manifest = {"version": 7, "leaves": {"detect": {"file": "model.plan"}}}
+    manifest = toys.make_manifest(7, {"detect": Leaf("model.plan", "", 0, {})})
     config = read_config(MODELS / "detect", profile=tmp_path)
     assert config.default_model_filename == "other"
     assert at_version(config, None) == config
