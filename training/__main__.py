@@ -1,4 +1,4 @@
-"""``python -m training``: draw the catalogue and train the mini models on it."""
+"""Draw the synthetic catalogue and train the mini models on it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from training import data, detector, encoder
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("weights/mini"), help="where the models go (%(default)s)")
-    parser.add_argument("--work", type=Path, default=Path("build/training"), help="the training set (%(default)s)")
-    parser.add_argument("--scenes", type=int, default=9000, help="photos to draw (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the catalogue (%(default)s)")
-    parser.add_argument(
-        "--encoder-steps", type=int, default=1500, help="of 317 crops each; 0 keeps the encoder (%(default)s)"
+    parser = argparse.ArgumentParser(
+        prog="python -m training", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument(
-        "--detector-steps", type=int, default=3000, help="of 16 photos each; 0 keeps the detector (%(default)s)"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on from the models in --out instead of from scratch")
+    parser.add_argument("--out", type=Path, default=Path("weights/mini"), help="folder for the trained models")
+    parser.add_argument("--work", type=Path, default=Path("build/training"), help="folder for the training set")
+    parser.add_argument("--scenes", type=int, default=9000, help="number of scenes to draw")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the catalogue")
+    parser.add_argument("--encoder-steps", type=int, default=1500, help="steps of 317 crops; 0 skips the encoder")
+    parser.add_argument("--detector-steps", type=int, default=3000, help="steps of 16 photos; 0 skips the detector")
+    parser.add_argument("--resume", action="store_true", help="continue from the models in --out")
     args = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

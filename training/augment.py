@@ -1,4 +1,4 @@
-"""Augmentation of whole batches: geometry by one sampling grid an image, then light and colour."""
+"""Augmentation of whole batches: geometry with one sampling grid per image, then light and colour."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch.nn import functional
 
 
 def uniform(count: int, low: float, high: float, device: torch.device) -> Tensor:
-    """(count,) numbers from the range."""
+    """Numbers (count,) drawn uniformly from the range."""
     return torch.rand(count, device=device) * (high - low) + low
 
 
 def resample(images: Tensor, centre: Tensor, extent: Tensor, side: int, fill: float) -> Tensor:
-    """Look at each image through a window and scale it to ``side`` pixels.
+    """Crop each image to a window and scale the window to ``side`` pixels: float (B, 3, side, side).
 
-    ``images``: float (B, 3, H, W); ``centre``, ``extent``: (B, 2), x and y in units of the image's half side from its
-    middle, a negative extent mirrors; outside of the image is ``fill``.
+    ``images``: float (B, 3, H, W); ``centre`` and ``extent`` of the windows: (B, 2), x and y, measured from the middle
+    of the image in units of its half side. A negative extent mirrors. Pixels outside the image are ``fill``.
     """
     theta = torch.zeros(len(images), 2, 3, device=images.device)
     theta[:, 0, 0], theta[:, 1, 1] = extent.unbind(1)
@@ -26,7 +26,7 @@ def resample(images: Tensor, centre: Tensor, extent: Tensor, side: int, fill: fl
 
 
 def relight(images: Tensor) -> Tensor:
-    """Vary brightness, contrast, tint and noise of images (B, 3, H, W) in 0 to 1."""
+    """Vary the brightness, contrast, tint and noise of images (B, 3, H, W) with values of 0 to 1."""
     b, device = len(images), images.device
     gain = uniform(b, 0.75, 1.25, device)[:, None] * (1 + 0.06 * torch.randn(b, 3, device=device))
     offset = uniform(b, -0.06, 0.06, device)[:, None]

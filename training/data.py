@@ -1,4 +1,4 @@
-"""The training set: catalogue photos as arrays on disk, made once and mapped into memory."""
+"""The training set: catalogue photos as arrays on disk, drawn once and mapped into memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.catalogue.scenes import Photo, packshot, scene
 PHOTO_SIDE = 320
 CROP_SIDE = 144
 CROP_MARGIN = 0.12
-"""What a stored crop shows around its box, as a part of the box's side: room to jitter the box in training."""
+"""Margin around the box in a stored crop, as a fraction of the box's side. Training jitters the box within it."""
 
 _CHUNK = 250
 _PACKSHOTS = 25
@@ -30,9 +30,9 @@ _PACKSHOTS = 25
 class Dataset:
     """Photos and the products in them.
 
-    ``photos``: uint8 [N, 320, 320, 3], RGB, letterboxed; ``crops``: uint8 [M, 144, 144, 3], RGB, one a product,
-    squashed to a square with ``CROP_MARGIN`` around it; ``boxes_xyxy``: float32 [M, 4], pixels of the photo;
-    ``photo_of``: int [M]; ``items``: the M products.
+    ``photos``: uint8 [N, 320, 320, 3], RGB, letterboxed; ``crops``: uint8 [M, 144, 144, 3], RGB, one for each product,
+    with ``CROP_MARGIN`` around it, squashed to a square; ``boxes_xyxy``: float32 [M, 4], in pixels of the letterboxed
+    photo; ``photo_of``: int [M], the photo of each product; ``items``: the M products.
     """
 
     photos: np.ndarray
@@ -43,7 +43,7 @@ class Dataset:
 
 
 def make(folder: Path, *, scenes: int, seed: int) -> Dataset:
-    """Draw the training set into ``folder`` (or load it, where it is already there) with all processor cores."""
+    """Load the training set from ``folder``. If it is not there yet, draw it on all processor cores first."""
     name = f"{scenes}-{seed}"
     if not (folder / f"items-{name}.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def make(folder: Path, *, scenes: int, seed: int) -> Dataset:
 
 
 def letterbox(image: np.ndarray, side: int) -> tuple[np.ndarray, float, int, int]:
-    """Scale an image into a square and centre it on grey: the square, the scale, the left and the top margin."""
+    """Fit an image into a grey square. Returns the square, the scale, the left margin and the top margin."""
     h, w = image.shape[:2]
     scale = side / max(h, w)
     new_w, new_h = round(w * scale), round(h * scale)
@@ -87,7 +87,7 @@ def _write(folder: Path, name: str, scenes: int, seed: int) -> None:
 
 
 def _chunk(key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
-    """Photos, crops and labels of one chunk; the same for a key on any machine."""
+    """The photos, crops and labels of one chunk. They depend only on the key, not on the machine."""
     cv2.setNumThreads(1)
     photos, crops, labels = [], [], []
     for index, photo in enumerate(_photos(np.random.default_rng(key))):
@@ -110,7 +110,7 @@ def _photos(rng: np.random.Generator) -> Iterator[Photo]:
 
 
 def _crop(image: np.ndarray, box_xyxy: np.ndarray) -> np.ndarray:
-    """The box and its margin, repeating the border outside of the photo: uint8 [144, 144, 3]."""
+    """The box with its margin: uint8 [144, 144, 3]. Outside the photo, its border is repeated."""
     x0, y0, x1, y1 = box_xyxy
     size = np.array([x1 - x0, y1 - y0]) * (1 + 2 * CROP_MARGIN)
     scale = CROP_SIDE / size

@@ -1,4 +1,4 @@
-"""Train the mini detector: YOLO-World at nano scale, prompted with one product type at run time, as it is served."""
+"""Train the mini detector: YOLO-World at nano scale, prompted with one product type at run time."""
 
 from __future__ import annotations
 
@@ -20,40 +20,42 @@ from training.catalogue.products import REGISTRY
 from training.data import PHOTO_SIDE, Dataset
 
 PROMPTS = 2
-"""Prompts asked of each photo in a step: the backbone, which does not see the prompt, runs once for all of them."""
+"""Prompts for each photo in a step. The backbone does not see the prompt, so it runs once for all of them."""
 
-_NECK = 10  # the first of YOLO-World's layers that sees the prompt
+_NECK = 10  # index of the first layer of YOLO-World that sees the prompt
 
 
-def encode_prompts(prompts: Sequence[str], encoder: nn.Module, tokenizer: object) -> Tensor:
-    """Unit-length text embeddings (N, 512) of prompts by the mini encoder's text tower."""
+def encode_prompts(prompts: Sequence[str], encoder: Any, tokenizer: Any) -> Tensor:
+    """Unit-length embeddings (N, 512) of prompts, from the mini encoder's text tower."""
     device = next(encoder.parameters()).device
     with torch.no_grad():
-        return encoder.encode_text(tokenizer(list(prompts)).to(device), normalize=True)  # type: ignore[operator]
+        encoded: Tensor = encoder.encode_text(tokenizer(list(prompts)).to(device), normalize=True)
+        return encoded
 
 
 def train(
     path: Path,
     data: Dataset,
-    encoder: nn.Module,
-    tokenizer: object,
+    encoder: Any,
+    tokenizer: Any,
     *,
     steps: int,
     batch: int,
     device: torch.device,
     resume: bool = False,
 ) -> None:
-    """Train with ultralytics' detection loss and a region-text loss; write an ultralytics checkpoint, stored in FP16.
+    """Train with ultralytics' detection loss and a region-text loss, and write an ultralytics checkpoint in FP16.
 
-    The detection loss asks for one product at a time, as the model is served. Most of what there is to learn is which
-    product a region shows, so the second loss asks every product's centre for its name among all names.
+    The detection loss prompts for one product at a time, as the served model does. The hard part is to tell which
+    product a region shows, so the second loss classifies the centre of every product among all names.
     """
     from ultralytics.nn.tasks import WorldModel
     from ultralytics.utils.loss import v8DetectionLoss
 
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    model: Any = WorldModel("yolov8n-worldv2.yaml", nc=1, verbose=False)
+    make_model: Any = WorldModel
+    model = make_model("yolov8n-worldv2.yaml", nc=1, verbose=False)
     if resume:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=False)["model"].float().state_dict())
     model.to(device)
@@ -79,12 +81,14 @@ def train(
         targets: list[list[float]] = []
         regions: list[list[float]] = []
         for index, photo in enumerate(photos):
-            seen = {row: _look(torch.from_numpy(data.boxes_xyxy[row]), window[index].cpu()) for row in rows_of[photo]}
+            seen = {
+                row: _visible_box(torch.from_numpy(data.boxes_xyxy[row]), window[index].cpu()) for row in rows_of[photo]
+            }
             for row, box in seen.items():
                 if box is not None:
                     number = number_of[data.items[row].product_type]
                     regions.append([len(prompts) + int(rng.integers(PROMPTS)), number, *box[:2].tolist()])
-            for answer, kind in _ask(data, rows_of[photo], rng):
+            for answer, kind in _draw_prompts(data, rows_of[photo], rng):
                 box = None if answer is None else seen[answer]
                 if box is not None:
                     targets.append([len(prompts), 0, *box.tolist()])
@@ -95,7 +99,7 @@ def train(
         losses, _ = loss_of(found, {"batch_idx": labels[:, 0], "cls": labels[:, 1], "bboxes": labels[:, 2:]})
         vocabulary = torch.stack([embeddings[name] for name in called.values()])
         named = _name_regions(words, torch.tensor(regions, device=device).view(-1, 4), vocabulary)
-        loss = losses.sum() / len(prompts) + named
+        loss: Any = losses.sum() / len(prompts) + named
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
@@ -109,7 +113,7 @@ def train(
 
 
 def _save(model: Any, path: Path) -> None:
-    """Write what ``ultralytics.YOLOWorld(path)`` reads: the module itself, with nothing of the training in it."""
+    """Write a checkpoint for ``ultralytics.YOLOWorld(path)``: the pickled module, without the training state."""
     model = copy.deepcopy(model).cpu().half()
     model.args = {"imgsz": PHOTO_SIDE, "task": "detect", "model": "yolov8n-worldv2.yaml"}
     model.names = {0: "product"}
@@ -119,10 +123,10 @@ def _save(model: Any, path: Path) -> None:
 
 
 def _forward(model: Any, images: Tensor, text: Tensor) -> tuple[dict[str, Any], list[Tensor]]:
-    """``WorldModel.predict`` for images (B, 3, S, S) and PROMPTS texts of each, (B * PROMPTS, 1, 512).
+    """``WorldModel.predict`` for images (B, 3, S, S) and PROMPTS texts for each image, (B * PROMPTS, 1, 512).
 
-    Returns what the detection loss wants, and of each level what its cells say in the texts' space, (B * PROMPTS, 512,
-    height, width), before it is compared with the prompt.
+    Returns the input of the detection loss, and for each level the embeddings of its cells, (B * PROMPTS, 512, height,
+    width), in the space of the texts.
     """
     from ultralytics.nn.modules import C2fAttn
 
@@ -148,10 +152,10 @@ def _forward(model: Any, images: Tensor, text: Tensor) -> tuple[dict[str, Any], 
 
 
 def _name_regions(words: list[Tensor], regions: Tensor, vocabulary: Tensor) -> Tensor:
-    """Cross entropy of every region's name among all names.
+    """The cross entropy of the regions' names among all names.
 
-    ``words``: of each level (N, 512, H, W); ``regions``: (K, 4) with the row of ``words``, the number of the name and
-    the centre's x and y as parts of the picture; ``vocabulary``: (names, 512).
+    ``words``: (N, 512, H, W) for each level; ``regions``: (K, 4), with the row in ``words``, the number of the name,
+    and the x and y of the centre as fractions of the picture; ``vocabulary``: (names, 512).
     """
     row, number = regions[:, 0].long(), regions[:, 1].long()
     said = []
@@ -167,8 +171,8 @@ def _rows_by_photo(data: Dataset) -> list[np.ndarray]:
     return np.split(order, np.searchsorted(data.photo_of[order], np.arange(1, len(data.photos))))
 
 
-def _ask(data: Dataset, rows: np.ndarray, rng: np.random.Generator) -> list[tuple[int | None, str]]:
-    """PROMPTS product types to ask of a photo and the row that answers each; one in seven is not there."""
+def _draw_prompts(data: Dataset, rows: np.ndarray, rng: np.random.Generator) -> list[tuple[int | None, str]]:
+    """PROMPTS product types to prompt a photo with, each with its row in the data; one in seven is not in the photo."""
     present = [data.items[row].product_type for row in rows]
     asked: list[tuple[int | None, str]] = []
     for row in rng.permutation(rows)[:PROMPTS]:
@@ -184,7 +188,7 @@ def _ask(data: Dataset, rows: np.ndarray, rng: np.random.Generator) -> list[tupl
 def _augment(photos: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Zoom, shift, mirror and relight photos, uint8 (B, S, S, 3).
 
-    Returns floats (B, 3, side, side) and the windows (B, 4) that were looked through: centre and extent.
+    Returns floats (B, 3, side, side) and the windows (B, 4) that ``resample`` took from the photos: centre and extent.
     """
     b, device = len(photos), photos.device
     extent = uniform(b, 0.7, 1.35, device)[:, None] * uniform(2 * b, 0.92, 1.08, device).view(b, 2)
@@ -195,8 +199,8 @@ def _augment(photos: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return relight(images), torch.cat([centre, extent], 1)
 
 
-def _look(box_xyxy: Tensor, window: Tensor) -> Tensor | None:
-    """A photo's box through a window: its centre and size as parts of the picture, None if less than 40 % is left."""
+def _visible_box(box_xyxy: Tensor, window: Tensor) -> Tensor | None:
+    """A box seen through a window: centre and size as fractions of the picture, or None if under 40 % is visible."""
     centre, extent = window[:2], window[2:]
     corners = (box_xyxy.view(2, 2) / PHOTO_SIDE * 2 - 1 - centre) / extent  # (2, 2) in -1 to 1
     low, high = corners.min(0).values, corners.max(0).values
@@ -208,7 +212,7 @@ def _look(box_xyxy: Tensor, window: Tensor) -> Tensor | None:
 
 
 def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move the averaged weights (EMA) towards the model's."""
+    """Move the averaged weights (exponential moving average) towards the model's."""
     with torch.no_grad():
         for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
             if mean.is_floating_point():

@@ -1,4 +1,4 @@
-"""Train the mini encoder: a small open_clip model on crops of products and what a shop says about them."""
+"""Train the mini encoder: a small open_clip model, on crops of products and the shop's texts about them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MEAN = _STD = (0.5, 0.5, 0.5)
 
 
 def config(vocab_size: int) -> dict[str, Any]:
-    """The model in open_clip's own words."""
+    """The model's configuration in open_clip's format."""
     return {
         "model_cfg": {
             "embed_dim": 512,
@@ -53,17 +53,17 @@ def config(vocab_size: int) -> dict[str, Any]:
 
 
 def load(folder: Path, device: torch.device) -> tuple[torch.nn.Module, open_clip.SimpleTokenizer]:
-    """The trained model, in evaluation mode, and its tokenizer."""
+    """The trained model in evaluation mode, and its tokenizer."""
     model = open_clip.create_model(f"local-dir:{folder}", device=device)
     return model.eval(), _tokenizer(folder)
 
 
 def train(folder: Path, data: Dataset, *, steps: int, batch: int, device: torch.device, resume: bool = False) -> None:
-    """Train with open_clip's loss and write an open_clip ``local-dir:`` folder, stored in FP16.
+    """Train with open_clip's loss and write an open_clip ``local-dir:`` folder with weights in FP16.
 
-    A step has two batches: crops with any of their texts, and one crop of every product type with the name alone.
-    Where a type occurs more than once, its name alone would be called wrong for the others of its kind, and names
-    would not be learned well enough to prompt a detector with.
+    A step has two batches: crops with one of their texts, and one crop of every product type with the type's name.
+    The second batch teaches the names well enough to prompt a detector. In the first batch a type can occur more than
+    once, so the loss would count its bare name as wrong for the other crops of the type.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(steps)
@@ -112,7 +112,7 @@ def train(folder: Path, data: Dataset, *, steps: int, batch: int, device: torch.
 
 
 def _text(item: Item, rng: np.random.Generator) -> str:
-    """One of the texts that belong to an item: its caption, a part of it, a query, or what the shop wrote."""
+    """A random text about an item: its caption, a shopper's query, the shop's title or the shop's description."""
     name = _name(item.product_type, rng)
     choice = rng.random()
     if choice < 0.55:
@@ -125,13 +125,13 @@ def _text(item: Item, rng: np.random.Generator) -> str:
 
 
 def _name(product_type: str, rng: np.random.Generator) -> str:
-    """What a shopper calls a product type: mostly its name, else a synonym."""
+    """A shopper's word for a product type: usually its name, otherwise a synonym."""
     synonyms = REGISTRY[product_type].synonyms
     return product_type if rng.random() < 0.75 or not synonyms else str(rng.choice(synonyms))
 
 
 def _augment(crops: Tensor) -> Tensor:
-    """Jitter the boxes, mirror and relight crops, uint8 (B, 144, 144, 3): normalised floats (B, 3, 96, 96)."""
+    """Jitter the boxes of crops, uint8 (B, 144, 144, 3), mirror and relight them: normalised float (B, 3, 96, 96)."""
     b, device = len(crops), crops.device
     box = 1 / (1 + 2 * CROP_MARGIN)  # the box's half side in the crop's units
     low, high = -box - uniform(2 * b, -0.1, 0.16, device), box + uniform(2 * b, -0.1, 0.16, device)
@@ -148,9 +148,9 @@ def _tokenizer(folder: Path) -> open_clip.SimpleTokenizer:
 
 
 def _write_tokenizer(path: Path, items: list[Item]) -> int:
-    """Learn byte-pair merges from the catalogue's texts, write them as open_clip reads them, return how many tokens.
+    """Learn byte-pair merges from the catalogue's texts and write open_clip's merges file. Returns the vocabulary size.
 
-    The names of the held-out types are known to any shop, so they are in the text that the merges are learned from.
+    The texts include the names of the held-out types: no photo of them is in the training set, but any shop knows them.
     """
     texts = [text for item in items for text in (item.caption, item.title, item.description)]
     texts += [REGISTRY[name].name for name in HELD_OUT_TYPES for _ in range(200)]

@@ -1,4 +1,4 @@
-"""The synthetic catalogue: what it promises to whoever trains or measures on it."""
+"""The promises that the synthetic catalogue makes to training and to benchmarks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _pixels(photo: Photo) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(photo.jpeg)).convert("RGB"))
 
 
-def test_the_catalogue_is_as_wide_as_promised():
+def test_the_catalogue_has_the_promised_variety() -> None:
     assert len(REGISTRY) >= 40
     assert len(COLOURS) == 10
     assert len(PATTERNS) == 5
@@ -34,35 +34,35 @@ def test_the_catalogue_is_as_wide_as_promised():
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
-def test_every_type_fills_its_square_and_stays_inside(name: str):
+def test_every_drawing_fills_its_square_and_stays_inside(name: str) -> None:
     for seed, pattern in enumerate(PATTERNS):
         art = Art(np.random.default_rng(seed), "red", pattern)
         REGISTRY[name].draw(art)
-        alpha = render(art.svg(), 150)[..., 3]  # 2 units a pixel, the square of -150 to 150
+        alpha = render(art.svg(), 150, 150)[..., 3]  # 2 units a pixel, the square of -150 to 150
         ys, xs = np.nonzero(alpha > 8)
         assert max(ys.max() - ys.min(), xs.max() - xs.min()) > 60  # 120 units or more
         assert min(xs.min(), ys.min()) >= 18  # never beyond -114
         assert max(xs.max(), ys.max()) <= 131
 
 
-def test_two_items_of_a_type_differ_in_shape():
+def test_two_items_of_a_type_differ_in_shape() -> None:
     for name in REGISTRY:
         drawings = []
         for seed in range(3):
             art = Art(np.random.default_rng(seed), "blue", "plain")
             REGISTRY[name].draw(art)
-            drawings.append(render(art.svg(), 100).astype(int))
+            drawings.append(render(art.svg(), 100, 100).astype(int))
         assert max(np.abs(drawings[0] - other).max() for other in drawings[1:]) > 100, name
 
 
-def test_the_same_seed_draws_the_same_photos():
+def test_the_same_seed_draws_the_same_photos() -> None:
     first, second = _scenes(3, 3), _scenes(3, 3)
     assert [photo.jpeg for photo in first] == [photo.jpeg for photo in second]
     assert [photo.items for photo in first] == [photo.items for photo in second]
     assert _scenes(4, 1)[0].jpeg != first[0].jpeg
 
 
-def test_a_scene_has_four_different_products_or_more_and_a_box_of_each():
+def test_a_scene_has_at_least_four_different_products_and_a_box_for_each() -> None:
     for photo in _scenes(5, 12):
         assert len(photo.items) >= 4
         assert len({item.product_type for item in photo.items}) == len(photo.items)
@@ -77,7 +77,7 @@ def test_a_scene_has_four_different_products_or_more_and_a_box_of_each():
         assert ((x1 - x0) * (y1 - y0) > 200).all()
 
 
-def test_the_box_of_a_packshot_is_where_the_paint_is():
+def test_the_box_of_a_packshot_encloses_its_pixels() -> None:
     rng = np.random.default_rng(0)
     for _ in range(8):
         item = draw_item(rng)
@@ -92,7 +92,7 @@ def test_the_box_of_a_packshot_is_where_the_paint_is():
         assert ys.max() < y1 + 3
 
 
-def test_training_never_sees_a_held_out_combination():
+def test_training_never_sees_a_held_out_combination() -> None:
     rng = np.random.default_rng(0)
     trained = [draw_item(rng, training=True) for _ in range(2000)]
     assert not any(is_held_out(item.product_type, item.colour, item.pattern) for item in trained)
@@ -101,7 +101,7 @@ def test_training_never_sees_a_held_out_combination():
     assert 0.08 < part < 0.18
 
 
-def test_texts_a_clean_caption_and_a_noisy_title_that_still_tell_the_item():
+def test_caption_title_and_description_name_the_item() -> None:
     rng = np.random.default_rng(1)
     for _ in range(50):
         item = draw_item(rng)
@@ -112,7 +112,7 @@ def test_texts_a_clean_caption_and_a_noisy_title_that_still_tell_the_item():
         assert item.title != draw_item(rng).title
 
 
-def test_a_pool_without_enough_types_is_refused():
+def test_a_pool_with_too_few_types_is_rejected() -> None:
     item = draw_item(np.random.default_rng(0))
     with pytest.raises(ValueError, match="too few product types"):
         scene(np.random.default_rng(0), item, [item])

@@ -1,4 +1,4 @@
-"""Draw contact sheets of the catalogue: every product type in several colours and patterns, and some scenes.
+"""Draw two overview pictures of the catalogue: a packshot of every product type, and some scenes with their boxes.
 
 python -m training.catalogue --out build/catalogue --seed 7
 """
@@ -18,7 +18,7 @@ from training.catalogue.scenes import packshot, scene
 
 
 def types_sheet(seed: int, side: int = 120, columns: int = 12) -> np.ndarray:
-    """One packshot of every type: RGB uint8 [rows * side, columns * side, 3]."""
+    """A packshot of every type: RGB uint8 [rows * side, columns * side, 3]."""
     rng = np.random.default_rng(seed)
     shots = []
     for index, (name, kind) in enumerate(sorted(REGISTRY.items())):
@@ -29,7 +29,7 @@ def types_sheet(seed: int, side: int = 120, columns: int = 12) -> np.ndarray:
 
 
 def scenes_sheet(seed: int, count: int = 20, columns: int = 5) -> np.ndarray:
-    """Scenes with the box of the item in pink and of its neighbours in white: RGB uint8."""
+    """Scenes with a pink box around the subject and white boxes around the other items: RGB uint8."""
     rng = np.random.default_rng(seed)
     pool = [draw_item(rng) for _ in range(60)]
     tiles = []
@@ -55,8 +55,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.catalogue", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("build/catalogue"), help="where to (%(default)s)")
-    parser.add_argument("--seed", type=int, default=7, help="another seed, other items (%(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/catalogue"),
+        help="folder for types.jpg and scenes.jpg (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=7, help="seed of the random items (default: %(default)s)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for name, sheet in (("types", types_sheet(args.seed)), ("scenes", scenes_sheet(args.seed))):

@@ -1,7 +1,7 @@
-"""The pencil: what a product drawing is made of.
+"""Tools for drawing a product as SVG.
 
-A product is drawn as SVG in a square of -100 to 100 units (x to the right, y down, light from the upper left)
-and rendered with resvg. Its drawing function gets an :class:`Art` and calls its verbs from back to front.
+A drawing covers a square of -100 to 100 units: x points right, y points down, and the light comes from the upper left.
+A product's drawing function receives an :class:`Art` and calls its methods from back to front. resvg renders the SVG.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 }
 PATTERNS = ("plain", "striped", "checked", "dotted", "floral")
 
-# What a surface other than the coloured one is made of: hue, saturation, lightness.
+# Surfaces that do not take the product's colour: hue, saturation, lightness.
 MATERIALS: dict[str, tuple[float, float, float]] = {
     "white": (45, 10, 95),
     "black": (230, 5, 13),
@@ -55,7 +55,7 @@ MATERIALS: dict[str, tuple[float, float, float]] = {
 
 
 def hsl(hue: float, saturation: float, lightness: float) -> str:
-    """A colour as ``#rrggbb`` from degrees and per cents, each clipped to its range."""
+    """A colour as ``#rrggbb``. ``hue`` is in degrees; saturation and lightness are clipped to 0 to 100 per cent."""
     s, lightness = (min(max(v, 0), 100) / 100 for v in (saturation, lightness))
     rgb = colorsys.hls_to_rgb(hue % 360 / 360, lightness, s)
     return "#" + "".join(f"{round(255 * v):02x}" for v in rgb)
@@ -77,7 +77,7 @@ def rect(x: float, y: float, w: float, h: float, r: float = 0) -> str:
 
 
 def ellipse(cx: float, cy: float, rx: float, ry: float | None = None) -> str:
-    """An ellipse around a centre; a circle when ``ry`` is left out."""
+    """An ellipse around a centre. Without ``ry`` it is a circle."""
     ry = rx if ry is None else ry
     arc = f"a{rx:.2f} {ry:.2f} 0 1 0 "
     return f"M{cx - rx:.2f} {cy:.2f}{arc}{2 * rx:.2f} 0{arc}{-2 * rx:.2f} 0z"
@@ -89,7 +89,7 @@ def poly(*points: Point, closed: bool = True) -> str:
 
 
 def smooth(*points: Point, closed: bool = True) -> str:
-    """A soft curve through the points (Catmull-Rom). A point given twice in a row makes a sharp corner."""
+    """A smooth curve through the points (Catmull-Rom). A point that is given twice in a row makes a sharp corner."""
     p = list(points)
     ring = [p[-1], *p, p[0], p[1]] if closed else [p[0], *p, p[-1]]
     d = f"M{ring[1][0]:.2f} {ring[1][1]:.2f}"
@@ -104,70 +104,68 @@ def smooth(*points: Point, closed: bool = True) -> str:
 
 
 def symmetric(*right: Point) -> Sequence[Point]:
-    """The points of the right half, top to bottom, and their mirror images: a whole outline, clockwise.
+    """A whole outline, clockwise, from the points of its right half, top to bottom.
 
     Use it as ``poly(*symmetric(...))`` or ``smooth(*symmetric(...))``.
     """
     return (*right, *((-x, y) for x, y in reversed(right) if x != 0))
 
 
+def joined(*runs: Sequence[Point]) -> str:
+    """An outline of soft curves that meet in sharp corners."""
+    return "M" + "L".join(smooth(*run, closed=False)[1:] for run in runs) + "z"
+
+
+def turned(*right: Point) -> str:
+    """A symmetric outline from its right side, top to bottom, with flat ends: what a lathe or a potter's wheel makes."""
+    return joined(right, [(-x, y) for x, y in reversed(right)])
+
+
+def drum(top: float, bottom: float, rt: float, rb: float, ry: float = 7) -> str:
+    """The wall of an upright round vessel: straight sides, and edges that bulge towards the viewer."""
+    bow = ry * rt / max(rb, 1)
+    return (
+        f"M{-rt:.1f} {top:.1f}L{-rb:.1f} {bottom:.1f}A{rb:.1f} {ry:.1f} 0 0 0 {rb:.1f} {bottom:.1f}"
+        f"L{rt:.1f} {top:.1f}A{rt:.1f} {bow:.1f} 0 0 1 {-rt:.1f} {top:.1f}z"
+    )
+
+
 # ---------------------------------------------------------------- shading: gradients over the shape's own box
 
 _SHADINGS = {
-    # (x1 y1 x2 y2, then offset, white or black, opacity)
-    "flat": ("0 0 1 1", ((0, "#fff", 0.16), (0.5, "#fff", 0.0), (0.5, "#000", 0.0), (1, "#000", 0.16))),
-    "soft": ("0.1 0 0.9 1", ((0, "#fff", 0.28), (0.45, "#fff", 0.0), (0.45, "#000", 0.0), (1, "#000", 0.30))),
+    # an SVG gradient and its stops: offset, white or black, opacity
+    "flat": ('linearGradient x1="0" y1="0" x2="1" y2="1"', "0 #fff 0.16, 0.5 #fff 0, 0.5 #000 0, 1 #000 0.16"),
+    "soft": ('linearGradient x1="0.1" y1="0" x2="0.9" y2="1"', "0 #fff 0.28, 0.45 #fff 0, 0.45 #000 0, 1 #000 0.30"),
     "tube": (
-        "0 0 1 0",
-        (
-            (0, "#000", 0.28),
-            (0.16, "#000", 0.0),
-            (0.16, "#fff", 0.0),
-            (0.3, "#fff", 0.38),
-            (0.46, "#fff", 0.0),
-            (0.46, "#000", 0.0),
-            (1, "#000", 0.42),
-        ),
+        'linearGradient x1="0" y1="0" x2="1" y2="0"',
+        "0 #000 0.28, 0.16 #000 0, 0.16 #fff 0, 0.3 #fff 0.38, 0.46 #fff 0, 0.46 #000 0, 1 #000 0.42",
     ),
     "bar": (
-        "0 0 0 1",
-        (
-            (0, "#000", 0.12),
-            (0.22, "#fff", 0.36),
-            (0.45, "#fff", 0.0),
-            (0.45, "#000", 0.0),
-            (1, "#000", 0.4),
-        ),
+        'linearGradient x1="0" y1="0" x2="0" y2="1"',
+        "0 #000 0.12, 0.22 #fff 0.36, 0.45 #fff 0, 0.45 #000 0, 1 #000 0.4",
     ),
+    "ball": ('radialGradient cx="0.36" cy="0.3" r="0.78"', "0 #fff 0.5, 0.35 #fff 0, 0.35 #000 0, 1 #000 0.5"),
 }
 
 
-def _defs() -> str:
-    """The shadings as SVG gradients, ``#shade-<name>`` each."""
-    gradients = ""
-    for name, (line, stops) in _SHADINGS.items():
-        x1, y1, x2, y2 = line.split()
-        gradients += f'<linearGradient id="shade-{name}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}">'
-        gradients += "".join(f'<stop offset="{o}" stop-color="{c}" stop-opacity="{a}"/>' for o, c, a in stops)
-        gradients += "</linearGradient>"
-    gradients += (
-        '<radialGradient id="shade-ball" cx="0.36" cy="0.3" r="0.78"><stop offset="0" stop-color="#fff" '
-        'stop-opacity="0.5"/><stop offset="0.35" stop-color="#fff" stop-opacity="0"/><stop offset="0.35" '
-        'stop-color="#000" stop-opacity="0"/><stop offset="1" stop-color="#000" stop-opacity="0.5"/>'
-        "</radialGradient>"
-    )
-    return gradients
+def _gradient(name: str, element: str, stops: str) -> str:
+    """A shading as an SVG gradient with the id ``shade-<name>``."""
+    coloured = ""
+    for stop in stops.split(", "):
+        offset, colour, opacity = stop.split()
+        coloured += f'<stop offset="{offset}" stop-color="{colour}" stop-opacity="{opacity}"/>'
+    return f'<{element} id="shade-{name}">{coloured}</{element.split()[0]}>'
 
 
-_DEFS = _defs()
+_DEFS = "".join(_gradient(name, *shading) for name, shading in _SHADINGS.items())
 
 
 class Art:
-    """One drawing in the making.
+    """A drawing that grows layer by layer.
 
-    ``rng`` decides the shape's variation; ``colour`` and ``pattern`` (names of ``COLOURS`` and ``PATTERNS``) paint
-    the surfaces of tone ``main``. Tones: ``main`` (colour and pattern), ``plain`` (the colour alone), ``light`` and
-    ``dark`` (shades of it), ``accent`` (the pattern's second colour), and every name of ``MATERIALS``.
+    ``rng`` varies the shape. ``colour`` and ``pattern`` are names of ``COLOURS`` and ``PATTERNS``. Tones are ``main``
+    (colour and pattern), ``plain`` (the colour alone), ``light`` and ``dark`` (shades of the colour), ``accent`` (the
+    pattern's second colour) and every name of ``MATERIALS``.
     """
 
     def __init__(self, rng: np.random.Generator, colour: str, pattern: str) -> None:
@@ -182,24 +180,24 @@ class Art:
         self._tiles = self._pattern(pattern)
         self._layers: list[str] = []
 
-    # -- chance
+    # -- random choices
 
     def vary(self, low: float, high: float) -> float:
-        """A number from the range, uniformly."""
+        """A number drawn uniformly from the range."""
         return float(self.rng.uniform(low, high))
 
     def pick(self, *options: T) -> T:
-        """One of the options."""
+        """One of the options, drawn uniformly."""
         return options[int(self.rng.integers(len(options)))]
 
-    def coin(self, chance: float = 0.5) -> bool:
-        """True with this chance."""
-        return bool(self.rng.random() < chance)
+    def coin(self, probability: float = 0.5) -> bool:
+        """True with this probability."""
+        return bool(self.rng.random() < probability)
 
-    # -- verbs
+    # -- layers
 
     def body(self, d: str, shading: str = "soft", tone: str = "main", opacity: float = 1) -> None:
-        """A shaded surface: ``flat``, ``soft`` (cloth, boxes), ``tube`` (upright round), ``bar`` (lying), ``ball``."""
+        """A shaded surface: ``flat``, ``soft`` (cloth, boxes), ``tube`` (upright cylinder), ``bar`` (lying one), ``ball``."""
         edge = self._edge(tone)
         coats = "".join(f'<path d="{d}" fill="{paint}"/>' for paint in self._coats(tone))
         self._layers.append(
@@ -208,12 +206,12 @@ class Art:
         )
 
     def fill(self, d: str, tone: str, opacity: float = 1) -> None:
-        """A surface of even light and no outline: openings, prints, labels."""
+        """A surface without shading or outline, such as a print or a label."""
         for paint in self._coats(tone):
             self._layers.append(f'<path d="{d}" fill="{paint}" fill-opacity="{opacity:.2f}"/>')
 
     def line(self, d: str, width: float, tone: str, opacity: float = 1, dash: str = "") -> None:
-        """A stroke with round ends; ``dash`` as in SVG (``"3 2"`` makes a seam)."""
+        """A stroke with round ends. ``dash`` has SVG's syntax: ``"3 2"`` looks like a seam."""
         dashes = f' stroke-dasharray="{dash}"' if dash else ""
         for paint in self._coats(tone):
             self._layers.append(
@@ -222,15 +220,20 @@ class Art:
             )
 
     def tube(self, d: str, width: float, tone: str) -> None:
-        """A round bent rod along the path, such as a handle or a frame: edge, core and highlight."""
+        """A round rod along the path, such as a handle or a frame: edge, core and highlight."""
         self.line(d, width + 1.6, "black", 0.32)
         self.line(d, width, tone)
         with self.group(at=(-width * 0.14, -width * 0.16)):
             self.line(d, width * 0.3, "white", 0.4)
 
     def shadow(self, d: str, opacity: float = 0.25) -> None:
-        """A dark translucent surface: folds, hollows, contact shadows inside the product."""
+        """A dark translucent surface: a fold, or a shadow that one part of the product casts on another."""
         self.fill(d, "black", opacity)
+
+    def hollow(self, d: str, depth: float) -> None:
+        """A dark opening, such as the top of a boot. ``depth`` is 0 to 1; a deeper opening is darker."""
+        self.fill(d, "dark")
+        self.shadow(d, depth)
 
     def gloss(self, d: str, opacity: float = 0.45) -> None:
         """A white translucent surface: a reflection."""
@@ -240,7 +243,7 @@ class Art:
     def group(
         self, at: Point = (0, 0), rotate: float = 0, scale: float | Point = 1, clip: str | None = None
     ) -> Iterator[None]:
-        """What is drawn inside is scaled, then turned (degrees, clockwise), then moved; and cut to the path ``clip``."""
+        """Scale, rotate (degrees, clockwise) and move the layers drawn inside, in this order; clip them to a path."""
         sx, sy = scale if isinstance(scale, tuple) else (scale, scale)
         transform = f"translate({at[0]:.2f} {at[1]:.2f}) rotate({rotate:.2f}) scale({sx:.3f} {sy:.3f})"
         attribute = ""
@@ -255,7 +258,7 @@ class Art:
     # -- paints
 
     def _coats(self, tone: str) -> tuple[str, ...]:
-        """The SVG paints of a tone, one over the other: the pattern's tiles are drawn onto an unbroken ground."""
+        """The SVG paints of a tone, bottom to top. A pattern's tiles lie on an unbroken ground, so that no seams show."""
         return (self._colour(tone), *(["url(#main)"] if tone == "main" and self._tiles else []))
 
     def _colour(self, tone: str) -> str:
@@ -270,11 +273,11 @@ class Art:
             return self._accent
         return hsl(*MATERIALS[tone])
 
-    def svg(self, turn: float = 0) -> str:
-        """The drawing, turned by so many degrees clockwise, as a document of 300 by 300 units, transparent behind."""
+    def svg(self) -> str:
+        """The drawing as an SVG document of 300 by 300 units with a transparent background."""
         return (
             '<svg xmlns="http://www.w3.org/2000/svg" viewBox="-150 -150 300 300">'
-            f'<defs>{_DEFS}{self._tiles}</defs><g transform="rotate({turn:.2f})">{"".join(self._layers)}</g></svg>'
+            f"<defs>{_DEFS}{self._tiles}</defs>{''.join(self._layers)}</svg>"
         )
 
     def _edge(self, tone: str) -> str:
@@ -289,7 +292,7 @@ class Art:
         return self.pick(hsl(0, 0, 98), hsl(48, 70, 86))
 
     def _pattern(self, pattern: str) -> str:
-        """The definition ``#main`` of the pattern's tiles, empty for a plain product."""
+        """The SVG definition ``#main`` of the pattern's tiles. A plain product has none."""
         if pattern == "plain":
             return ""
         second, size = self._accent, self.vary(17, 25)
@@ -330,24 +333,15 @@ class Art:
         return petals + f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{r * 0.5:.1f}" fill="#e9a13b"/>'
 
 
-def render(svg: str, side: int) -> np.ndarray:
-    """Rasterise a drawing: RGBA uint8 [side, side, 4], straight alpha."""
-    return cv2.cvtColor(_rasterise(svg, side, side), cv2.COLOR_BGRA2RGBA)
-
-
-def render_rgb(svg: str, width: int, height: int) -> np.ndarray:
-    """Rasterise an opaque picture: RGB uint8 [height, width, 3]."""
-    return cv2.cvtColor(_rasterise(svg, width, height), cv2.COLOR_BGRA2RGB)
-
-
-def _rasterise(svg: str, width: int, height: int) -> np.ndarray:
+def render(svg: str, width: int, height: int) -> np.ndarray:
+    """Render SVG: RGBA uint8 [height, width, 4], with straight alpha."""
     png = resvg_py.svg_to_bytes(svg_string=svg, width=width, height=height, skip_system_fonts=True)
-    return decode(bytes(png), cv2.IMREAD_UNCHANGED)
+    return cv2.cvtColor(decode(bytes(png), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
 
 
 def decode(file: bytes, mode: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
-    """The pixels of an encoded picture, by default RGB uint8 [height, width, 3]. Raises ValueError for anything else."""
+    """Decode a picture, by default to RGB uint8 [height, width, 3]. Raises ValueError if OpenCV cannot decode it."""
     pixels = cv2.imdecode(np.frombuffer(file, np.uint8), mode)
     if pixels is None:
-        raise ValueError("not a picture that OpenCV can decode")
+        raise ValueError(f"OpenCV cannot decode these {len(file)} bytes as a picture")
     return np.asarray(pixels)

@@ -1,4 +1,4 @@
-"""What stands behind the products: walls, floors, tables, shelves and gardens, drawn as SVG."""
+"""Backgrounds of scenes: walls, floors, tables, shelves and gardens, drawn as SVG."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ from collections.abc import Callable
 
 import numpy as np
 
-from training.catalogue.art import hsl, render_rgb
+from training.catalogue.art import hsl, render
 
 Painter = Callable[[np.random.Generator, int, int], str]
 
 
 def _soft(rng: np.random.Generator, low: float = 62, high: float = 92) -> tuple[float, float, float]:
-    """A muted colour: hue, saturation, lightness."""
+    """A random muted colour: hue, saturation, lightness. ``low`` and ``high`` bound the lightness."""
     return float(rng.uniform(0, 360)), float(rng.uniform(5, 32)), float(rng.uniform(low, high))
 
 
-def _gradient(name: str, start: str, end: str, direction: str = 'x2="0" y2="1"') -> str:
+def _gradient(name: str, start: str, end: str) -> str:
+    """A vertical gradient between two colours."""
     return (
-        f'<linearGradient id="{name}" x1="0" y1="0" {direction}><stop offset="0" stop-color="{start}"/>'
+        f'<linearGradient id="{name}" x1="0" y1="0" x2="0" y2="1"><stop offset="0" stop-color="{start}"/>'
         f'<stop offset="1" stop-color="{end}"/></linearGradient>'
     )
 
 
 def studio(rng: np.random.Generator, w: int, h: int) -> str:
-    """A seamless sweep of paper."""
+    """The seamless paper background of a photo studio."""
     hue, saturation, lightness = _soft(rng, 70, 94)
     light, dark = hsl(hue, saturation, lightness), hsl(hue, saturation, lightness - 16)
     return (
@@ -109,7 +110,7 @@ def tiles(rng: np.random.Generator, w: int, h: int) -> str:
 
 
 def garden(rng: np.random.Generator, w: int, h: int) -> str:
-    """Sky, hedges out of focus and a lawn."""
+    """Sky, blurred hedges and a lawn."""
     horizon = h * rng.uniform(0.35, 0.6)
     d = _gradient("sky", hsl(210, 60, 72), hsl(205, 50, 90))
     d += _gradient("lawn", hsl(105, 35, 34), hsl(95, 42, 48))
@@ -131,7 +132,7 @@ def garden(rng: np.random.Generator, w: int, h: int) -> str:
 
 
 def shelf(rng: np.random.Generator, w: int, h: int) -> str:
-    """The boards of a shop's shelf against a wall."""
+    """The boards of a shop's shelf in front of a wall."""
     hue, saturation, lightness = _soft(rng, 55, 90)
     wood = (rng.uniform(20, 38), rng.uniform(10, 50), rng.uniform(35, 85))
     d = f'<rect width="{w}" height="{h}" fill="{hsl(hue, saturation, lightness)}"/>'
@@ -144,7 +145,7 @@ def shelf(rng: np.random.Generator, w: int, h: int) -> str:
 
 
 def cloth(rng: np.random.Generator, w: int, h: int) -> str:
-    """A bedspread or tablecloth: folds, and often a pattern of its own."""
+    """A bedspread or tablecloth with folds, and often with a pattern."""
     hue, saturation, lightness = _soft(rng, 50, 90)
     d = f'<rect width="{w}" height="{h}" fill="{hsl(hue, saturation, lightness)}"/>'
     if rng.random() < 0.6:
@@ -189,9 +190,8 @@ PAINTERS: tuple[Painter, ...] = (studio, room, planks, tiles, garden, shelf, clo
 
 
 def paint_background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """A background of random kind: RGB uint8 [height, width, 3]."""
+    """A random background: RGB uint8 [height, width, 3]."""
     painter = PAINTERS[int(rng.integers(len(PAINTERS)))]
     body = painter(rng, width, height)
-    return render_rgb(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{body}</svg>', width, height
-    )
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{body}</svg>'
+    return render(svg, width, height)[..., :3]

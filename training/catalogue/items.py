@@ -1,20 +1,24 @@
-"""Items of the catalogue: attributes, a clean caption, and the text that a shop would write about them."""
+"""Items of the catalogue: their attributes, a clean caption, and the noisy texts that a shop would write."""
 
 from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
+from pkgutil import iter_modules
 
 import numpy as np
 
+from training.catalogue import products
 from training.catalogue.art import COLOURS, PATTERNS, Art
-from training.catalogue.products import REGISTRY, clothing, gear, home, kitchen, play
+from training.catalogue.products import REGISTRY
 
-_DEPARTMENTS = (clothing, gear, home, kitchen, play)  # importing them is what registers their types
+for _module in iter_modules(products.__path__):
+    import_module(f"{products.__name__}.{_module.name}")  # registers the product types of the module
 
 HELD_OUT_TYPES = ("table lamp", "rain boot", "alarm clock", "cooking pot", "toy boat")
-"""Types that no model is trained on. Each shares a word with trained ones, which is all a small model can go by."""
+"""Types that no model is trained on. Each shares a word with a trained type, so that a small model has a clue."""
 
 TRAINED_TYPES = tuple(sorted(set(REGISTRY) - set(HELD_OUT_TYPES)))
 
@@ -49,7 +53,7 @@ _PATTERN_WORDS = {
 
 @dataclass(frozen=True)
 class Item:
-    """One product: what it is, how it looks, and the seed of everything about it that has no name."""
+    """One product: its type, its attributes, and the seed of its remaining details, such as its exact shape."""
 
     product_type: str
     colour: str
@@ -60,13 +64,13 @@ class Item:
 
     @property
     def caption(self) -> str:
-        """What it is, in the fewest words: ``a red striped mug``; plain items have no pattern word."""
+        """The shortest description: ``a red striped mug``. A plain item has no word for its pattern."""
         words = [self.colour, *([self.pattern] if self.pattern != "plain" else []), self.product_type]
         return f"{'an' if words[0][0] in 'aeiou' else 'a'} {' '.join(words)}"
 
     @cached_property
     def title(self) -> str:
-        """A shop's title: the attributes in any order, synonyms, brand and marketing stuffed in."""
+        """A shop's title: attributes in random order, mixed with a synonym, a brand and marketing words."""
         rng = self._rng("title")
         kind = REGISTRY[self.product_type]
         words = [self.colour.title(), str(rng.choice(_PATTERN_WORDS[self.pattern])).title(), self.material.title(),
@@ -78,7 +82,7 @@ class Item:
 
     @cached_property
     def description(self) -> str:
-        """A shop's description: praise, facts nobody searches for, other colours on offer, and somewhere the item."""
+        """A shop's description: praise, irrelevant facts, other colours on offer, and a few words about the item."""
         rng = self._rng("description")
         others = rng.choice([c for c in COLOURS if c != self.colour], 3, replace=False)
         sentences = [
@@ -92,7 +96,7 @@ class Item:
         return " ".join(sentences).format(number=self.seed % 1_000_000)
 
     def art(self) -> Art:
-        """The finished drawing; the same for every photo of the item."""
+        """The drawing, which is the same for every photo of the item."""
         art = Art(self._rng("shape"), self.colour, self.pattern)
         REGISTRY[self.product_type].draw(art)
         return art
@@ -102,12 +106,12 @@ class Item:
 
 
 def is_held_out(product_type: str, colour: str, pattern: str) -> bool:
-    """Whether this combination of attributes is kept from training: one in eight, and every held-out type."""
+    """Whether training never sees this combination: one combination in eight, and every held-out type."""
     return product_type in HELD_OUT_TYPES or zlib.crc32(f"{product_type}/{colour}/{pattern}".encode()) % 8 == 0
 
 
 def draw_item(rng: np.random.Generator, types: tuple[str, ...] = TRAINED_TYPES, *, training: bool = False) -> Item:
-    """A random item of one of the types; for ``training``, none whose combination is held out."""
+    """A random item of one of the types. With ``training``, it is never a held-out combination."""
     while True:
         product_type, colour = str(rng.choice(types)), str(rng.choice(list(COLOURS)))
         pattern = str(rng.choice(PATTERNS, p=(0.4, 0.15, 0.15, 0.15, 0.15)))

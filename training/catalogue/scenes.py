@@ -1,4 +1,4 @@
-"""Photos of items: packshots on white, and scenes in which the item stands among others, with true boxes."""
+"""Photos of items with true boxes: packshots on white, and scenes of several items."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from training.catalogue.backgrounds import paint_background
 from training.catalogue.items import Item
 
 _SIZES = ((360, 360), (400, 320), (320, 400), (420, 300), (320, 320))
-_MASTER = 288  # pixels for the drawing's 300 units, from which photos of the item are scaled down
+_MASTER = 288  # side in pixels of the rendered drawing (300 units), which is scaled down for each photo
 
 
 @dataclass(frozen=True)
 class Photo:
-    """An encoded photo and what is in it.
+    """An encoded photo and its products.
 
-    ``jpeg``: the file; ``items``: the products, the one it was taken of first; ``boxes_xyxy``: float32 [N, 4],
-    what can be seen of each, in pixels; ``size_wh``: width and height in pixels.
+    ``jpeg``: the file; ``items``: the products, with the subject of the photo first; ``boxes_xyxy``: float32 [N, 4],
+    the box around the visible part of each product, in pixels; ``size_wh``: width and height in pixels.
     """
 
     jpeg: bytes
@@ -32,7 +32,7 @@ class Photo:
 
 
 def packshot(item: Item, rng: np.random.Generator, side: int = 320) -> Photo:
-    """The item alone on white, upright, lit from the upper left."""
+    """A photo of the item alone: upright, on white, lit from the upper left."""
     canvas = np.full((side, side, 3), 252, np.float32)
     sprite = _sprite(item, side * rng.uniform(0.82, 0.94) / (_MASTER * 200 / 300))
     h, w = sprite.shape[:2]
@@ -42,7 +42,7 @@ def packshot(item: Item, rng: np.random.Generator, side: int = 320) -> Photo:
 
 
 def scene(rng: np.random.Generator, target: Item, pool: Sequence[Item]) -> Photo:
-    """A photo of ``target`` among 3 to 5 products of other types out of ``pool``."""
+    """A photo of ``target`` among 3 to 5 products of other types from ``pool``. Raises ValueError if it has too few."""
     items = [target]
     for _ in range(int(rng.integers(3, 6))):
         taken = {item.product_type for item in items}
@@ -66,7 +66,7 @@ def _draw(rng: np.random.Generator, items: Sequence[Item]) -> Item:
 
 
 def _arrange(canvas: np.ndarray, owner: np.ndarray, items: list[Item], rng: np.random.Generator) -> list[float]:
-    """Put every item somewhere, in random depth order; returns the part of each that remains visible, 0 to 1."""
+    """Place the items in random depth order. Returns the visible fraction of each item, 0 to 1."""
     height, width = owner.shape
     columns = 3 if width >= height and len(items) > 4 else 2
     rows = -(-len(items) // columns)
@@ -89,14 +89,14 @@ def _arrange(canvas: np.ndarray, owner: np.ndarray, items: list[Item], rng: np.r
 
 @lru_cache(maxsize=8192)
 def _master(item: Item) -> np.ndarray:
-    """The drawing, upright, cut to what is painted: RGBA uint8."""
-    image = render(item.art().svg(), _MASTER)
+    """The upright drawing, cropped to its visible pixels: RGBA uint8."""
+    image = render(item.art().svg(), _MASTER, _MASTER)
     ys, xs = np.nonzero(image[..., 3] > 4)
     return image[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1].copy()
 
 
 def _sprite(item: Item, scale: float, turn: float = 0, flip: bool = False) -> np.ndarray:
-    """The drawing scaled, turned by degrees and mirrored: RGBA float32, premultiplied, alpha 0 to 1."""
+    """The drawing, scaled, rotated by ``turn`` degrees and mirrored: RGBA float32, premultiplied, alpha 0 to 1."""
     image: np.ndarray = _master(item).astype(np.float32)
     image[..., 3] /= 255
     image[..., :3] *= image[..., 3:]
@@ -116,7 +116,7 @@ def _sprite(item: Item, scale: float, turn: float = 0, flip: bool = False) -> np
 def _paste(
     canvas: np.ndarray, owner: np.ndarray, number: int, sprite: np.ndarray, x: int, y: int, shadow: float
 ) -> None:
-    """Lay a sprite and its shadow over the canvas, in place, and note whose pixels they are now."""
+    """Draw a sprite and its shadow onto the canvas in place, and mark the sprite's pixels in ``owner``."""
     reach = max(sprite.shape[:2]) // 8
     alpha = cv2.copyMakeBorder(sprite[..., 3], reach, reach, reach, reach, cv2.BORDER_CONSTANT)
     cast = cv2.blur(cv2.blur(alpha, (reach, reach)), (reach, reach))
@@ -129,7 +129,7 @@ def _paste(
 
 
 def _overlap(canvas: np.ndarray, layer: np.ndarray, x: int, y: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a layer with its corner at x, y meets the canvas: as slices of the canvas and of the layer."""
+    """The overlap of the canvas and a layer whose corner is at x, y: slices of the canvas and of the layer."""
     height, width = canvas.shape[:2]
     h, w = layer.shape[:2]
     x0, y0 = min(max(x, 0), width), min(max(y, 0), height)
@@ -138,7 +138,7 @@ def _overlap(canvas: np.ndarray, layer: np.ndarray, x: int, y: int) -> tuple[tup
 
 
 def _light(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Exposure, the colour and direction of the light, lens blur and sensor noise."""
+    """Add the effects of a camera: exposure, colour and direction of the light, lens blur and sensor noise."""
     height, width = canvas.shape[:2]
     angle = rng.uniform(0, 2 * np.pi)
     ramp = np.linspace(-1, 1, width)[None] * np.cos(angle) + np.linspace(-1, 1, height)[:, None] * np.sin(angle)
@@ -151,7 +151,7 @@ def _light(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _boxes(owner: np.ndarray, count: int) -> np.ndarray:
-    """The box around each product's visible pixels: float32 [count, 4], x0 y0 x1 y1."""
+    """The boxes around the products' visible pixels: float32 [count, 4], x0 y0 x1 y1."""
     boxes = np.zeros((count, 4), np.float32)
     for index in range(count):
         ys, xs = np.nonzero(owner == index + 1)

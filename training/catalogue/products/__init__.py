@@ -1,4 +1,4 @@
-"""The product types: one drawing function each, in one module a department."""
+"""The product types of the catalogue. Each one has a drawing function."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from training.catalogue.art import Art
 
 @dataclass(frozen=True)
 class ProductType:
-    """A kind of product: what a shop calls it, its department, and how it is drawn.
+    """A kind of product: its name in the shop, its department, and the function that draws it.
 
-    ``synonyms`` are other names that shoppers use; ``materials`` are words for a shop's text.
+    ``synonyms`` are other names that shoppers use. ``materials`` are words for the shop's texts.
     """
 
     name: str
@@ -28,11 +28,11 @@ REGISTRY: dict[str, ProductType] = {}
 def product(
     name: str, department: str, *, synonyms: tuple[str, ...] = (), materials: tuple[str, ...]
 ) -> Callable[[Callable[[Art], None]], Callable[[Art], None]]:
-    """Register the drawing function below as a product type."""
+    """Register the decorated drawing function as a product type. Raises ValueError for a name that is taken."""
 
     def register(draw: Callable[[Art], None]) -> Callable[[Art], None]:
         if name in REGISTRY:
-            raise ValueError(f"the product type {name!r} is drawn twice")
+            raise ValueError(f"the product type {name!r} is registered twice: give one of them another name")
         REGISTRY[name] = ProductType(name, department, draw, synonyms, materials)
         return draw
 
