@@ -43,7 +43,7 @@ MIN_QUERIES = {"SingleStream": 100, "Server": 662}
 """Of Server, MLPerf asks for 100 too, and its early stopping for 662 if one of them may be late."""
 RATES = ("result_completed_samples_per_sec", "result_samples_per_second", "result_qps_with_loadgen_overhead")
 """What the scenarios call their throughput."""
-PATIENT = Retry(tokens=1e6)
+PATIENT = Retry(max_tokens=1e6)
 """LoadGen knows no refusal: what is refused is sent again, and its latency counts from the first time."""
 TOLERANCE = 0.1
 """How much faster TEST04 lets repeats be."""

@@ -1,11 +1,11 @@
-"""The client of VL-CLIP: product photos and texts in, embeddings of one space out.
+"""The client of VL-CLIP: embeds product photos and texts in one space.
 
 import vlclip
 
 with vlclip.Client("localhost:8001") as client:
     photos = client.embed_images(["mug.jpg", "lamp.jpg"], ["coffee mug", "desk lamp"])
     texts = client.embed_texts(["a red mug with stripes"])
-    similarity = texts.embedding @ photos.embedding.T  # [1, 2], cosines
+    similarity = texts.embedding @ photos.embedding.T  # [1, 2], cosine similarities
 """
 
 from vlclip._connection import TLS

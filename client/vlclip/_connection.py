@@ -1,4 +1,4 @@
-"""Where the servers are and how to speak with them, without I/O but for names and key files: arguments of channels."""
+"""Addresses, TLS and headers: the arguments of gRPC channels. The only I/O is to resolve names and read PEM files."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
     ("grpc.service_config_disable_resolution", 1),
-    # Triton hangs up on a client that pings more often than every 300 s; and only with keepalive switched on
-    # does the kernel give up a connection whose peer acknowledges nothing (after keepalive_timeout).
+    # Triton disconnects a client that pings more often than every 300 s. Keepalive is needed all the same: without
+    # it the kernel does not close a connection whose peer acknowledges nothing (after keepalive_timeout).
     ("grpc.keepalive_time_ms", 330_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # Find a restarted server soon: gRPC's own waits grow from 1 to 120 s.
+    # Reconnect to a restarted server soon: gRPC's default backoff grows from 1 to 120 s.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # A name that serves more or fewer addresses than before is noticed when a connection ends, at most this late.
+    # gRPC resolves the name again when a connection ends, but not more often than this.
     ("grpc.dns_min_time_between_resolutions_ms", 2_000),
-    # Each client has its own connections: closing one never touches another's.
+    # Each client has its own connections, so that closing one client does not affect another.
     ("grpc.use_local_subchannel_pool", 1),
 )
 
 
 @dataclass(frozen=True)
 class TLS:
-    """PEM files, or their content.
+    """Certificates, as paths of PEM files or as their content in bytes.
 
-    TLS()                                      servers that the system's authorities vouch for
-    TLS(ca="ca.pem")                           that yours does
+    TLS()                                      trust the certificate authorities of the system
+    TLS(ca="ca.pem")                           trust this certificate authority
     TLS(ca="ca.pem", certificate="me.pem", key="me.key")   mutual TLS
-    TLS(ca="ca.pem", server_name="vlclip")     whose certificate is for another name than the address
+    TLS(ca="ca.pem", server_name="vlclip")     the server's certificate has another name than the address
     """
 
     ca: str | os.PathLike[str] | bytes | None = None
@@ -54,7 +54,7 @@ class TLS:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
-            raise InvalidInputError("tls: a certificate and its key go together, got only one of them")
+            raise InvalidInputError("tls: expected both a certificate and its key, got only one of them")
 
     def credentials(self) -> grpc.ChannelCredentials:
         ca, key, certificate = (_pem(value) for value in (self.ca, self.key, self.certificate))
@@ -67,7 +67,7 @@ def _pem(given: str | os.PathLike[str] | bytes | None) -> bytes | None:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What both kinds of channel are made of."""
+    """The arguments of a channel, synchronous or asynchronous."""
 
     label: str
     target: str
@@ -79,14 +79,14 @@ class Endpoint:
 
 
 def endpoint(address: str | Sequence[str], tls: bool | TLS, compression: bool, connect: float) -> Endpoint:
-    """One address is left to gRPC, which asks for its name again when connections end; several are looked up here."""
+    """The endpoint for one address, which gRPC resolves, or for several, which are resolved here, once."""
     tls = TLS() if tls is True else tls
     addresses = [address] if isinstance(address, str) else list(address)
     if not addresses:
-        raise InvalidInputError("address: expected one or more, got none")
+        raise InvalidInputError("address: expected one or more addresses, got none")
     for one in addresses:
         _check(one)
-    # gRPC gives up a host that stays silent after the larger of its two waits, by default 20 s.
+    # This is also gRPC's time-out for a connection attempt, by default 20 s.
     options: tuple[tuple[str, Any], ...] = (*OPTIONS, ("grpc.min_reconnect_backoff_ms", math.ceil(connect * 1e3)))
     target = addresses[0] if len(addresses) == 1 else _several(addresses)
     server_name = tls.server_name if tls else None
@@ -108,7 +108,7 @@ def endpoint(address: str | Sequence[str], tls: bool | TLS, compression: bool, c
 def _check(address: str) -> None:
     if "://" in address and address.split("://")[0] in ("http", "https", "grpc", "grpcs"):
         raise InvalidInputError(
-            f'address: expected "host:port" of the gRPC endpoint, got "{address}". Leave out the scheme, '
+            f'address: expected "host:port" of the gRPC endpoint, got "{address}". Remove the scheme, '
             "and pass tls=True for an encrypted connection"
         )
 
@@ -116,31 +116,31 @@ def _check(address: str) -> None:
 def _host_port(address: str) -> tuple[str, str]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise InvalidInputError(f'address: expected "host:port" where there are several, got "{address}"')
+        raise InvalidInputError(f'address: expected "host:port" for each of several servers, got "{address}"')
     return host.strip("[]"), port
 
 
 def _several(addresses: Sequence[str]) -> str:
-    """A target of gRPC's for fixed addresses; names are looked up once."""
+    """gRPC's target for a fixed list of addresses."""
     found: list[tuple[int, str]] = []
     for address in addresses:
         host, port = _host_port(address)
         try:
-            known = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+            resolved = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
         except OSError as exc:
-            raise UnavailableError(f'address: "{host}" has no IP address ({exc}). Correct the name') from exc
-        found += [(family, _spelled(family, place)) for family, _, _, _, place in known]
+            raise UnavailableError(f'address: "{host}" could not be resolved ({exc}). Correct the host name') from exc
+        found += [(family, _text(family, place)) for family, _, _, _, place in resolved]
     family = socket.AF_INET if any(kind == socket.AF_INET for kind, _ in found) else socket.AF_INET6
     scheme = "ipv4" if family == socket.AF_INET else "ipv6"
     return f"{scheme}:" + ",".join(dict.fromkeys(place for kind, place in found if kind == family))
 
 
-def _spelled(family: int, place: Any) -> str:
+def _text(family: int, place: Any) -> str:
     return f"{place[0]}:{place[1]}" if family == socket.AF_INET else f"[{place[0]}]:{place[1]}"
 
 
 def with_key(headers: Headers | None) -> Headers | None:
-    """With the key to shared memory that the environment tells, for a server that asks for one."""
+    """The headers, and the shared-memory key of the environment if it is set. A server may require it."""
     key = os.environ.get("VLCLIP_SHARED_MEMORY_KEY")
     if not key:
         return headers
@@ -149,6 +149,6 @@ def with_key(headers: Headers | None) -> Headers | None:
 
 
 def metadata(headers: Headers | None) -> list[tuple[str, str]]:
-    """gRPC's form of headers, whose names are lower case."""
+    """The headers as gRPC metadata, whose names are lower case."""
     given = headers() if callable(headers) else headers or {}
     return [(name.lower(), value) for name, value in given.items()]

@@ -1,223 +1,56 @@
-"""The client without I/O: what is sent, and what the answers mean. The two shells around it only send and wait."""
+"""A client's conversation with its servers, without I/O.
+
+Every operation is a generator. It yields each step that needs I/O and receives the step's result or error, as the
+auth flows of httpx do. `Client` performs the steps in a thread, `AsyncClient` in an event loop.
+"""
 
 from __future__ import annotations
 
-import math
-import struct
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import Any, Generic, TypeVar
+from collections.abc import Generator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
-import numpy as np
+import grpc
 from tritonclient.grpc import service_pb2
 
+from vlclip import _wire
 from vlclip._connection import Endpoint, Headers, metadata, with_key
-from vlclip._memory import Kind, SharedMemory, Slot
-from vlclip._retry import Budget, Call, Retry, Timeout
-from vlclip.errors import ClosedError, ContractError, InvalidInputError, ItemError, RequestError
-from vlclip.results import (
-    EnrichedTexts,
-    Grounding,
-    Health,
-    ImageEmbeddings,
-    Model,
-    Result,
-    Status,
-    TextEmbeddings,
-    WholeImageEmbeddings,
-)
+from vlclip._memory import Kind, SharedMemory
+from vlclip._retry import Budget, Call, Retry, Timeout, Tries
+from vlclip._tracing import Span
+from vlclip._wire import GROUND, PIPELINES, Pipeline, R, Row
+from vlclip.errors import ClosedError, DeadlineError, InvalidInputError, RequestError, UnavailableError, translated
+from vlclip.results import Health, Model
 
-Row = tuple[bytes, ...]
-"""One item: the bytes of each input of its pipeline."""
-R = TypeVar("R", bound=Result)
-
-MAX_REQUEST_BYTES = 64 << 20
-"""Batches are cut here too, so that memory stays bounded; an item that is larger travels alone."""
+Errors = Literal["status", "raise"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Pipeline(Generic[R]):
-    """A pipeline of the server: all inputs are BYTES [1]; the outputs are the fields of ``result``."""
+class Rpc:
+    """Send a request; the step's result is the response."""
 
-    name: str
-    inputs: tuple[str, ...]
-    result: type[R]
-
-    @cached_property
-    def outputs(self) -> dict[str, Output]:
-        """By the field of the result that they fill."""
-        return {field.name: OUTPUTS[field.name] for field in fields(self.result)}
+    method: str
+    request: Any
+    timeout: float
+    metadata: list[tuple[str, str]] = field(default_factory=list)
+    wait_for_ready: bool = False
 
 
 @dataclass(frozen=True)
-class Output:
-    """A tensor of an answer: ``wire`` is one row's shape in the contract (-1: any), ``shape`` the same in results."""
+class Sleep:
+    """Wait; the step has no result."""
 
-    name: str
-    datatype: str
-    dtype: type[np.generic] | type[object]
-    wire: tuple[int, ...]
-    shape: tuple[int, ...]
+    seconds: float
 
 
-PRODUCT_IMAGE = Pipeline("product_image", ("IMAGE", "PRODUCT_TYPE"), ImageEmbeddings)
-WHOLE_IMAGE = Pipeline("whole_image", ("IMAGE",), WholeImageEmbeddings)
-GROUND = Pipeline("ground", ("IMAGE", "PRODUCT_TYPE"), Grounding)
-PRODUCT_TEXT = Pipeline("product_text", ("TEXT",), TextEmbeddings)
-ENRICHED_TEXT = Pipeline("enriched_text", ("PRODUCT", "IMAGE"), EnrichedTexts)
-PIPELINES: tuple[Pipeline[Any], ...] = (PRODUCT_IMAGE, WHOLE_IMAGE, GROUND, PRODUCT_TEXT, ENRICHED_TEXT)
-
-OUTPUTS = {
-    "embedding": Output("EMBEDDING", "FP32", np.float32, (-1,), (-1,)),
-    "box_xyxy": Output("BOX", "FP32", np.float32, (4,), (4,)),
-    "score": Output("SCORE", "FP32", np.float32, (1,), ()),
-    "status": Output("STATUS", "INT32", np.int32, (1,), ()),
-    "text": Output("TEXT", "BYTES", object, (1,), ()),
-    "rounds": Output("ROUNDS", "INT32", np.int32, (1,), ()),
-    "prompts": Output("PROMPTS", "BYTES", object, (1,), ()),
-}
-"""The tensor behind each field of a result."""
-
-
-def max_batch_size(pipeline: Pipeline[Any], response: Any) -> int:
-    """The largest batch that the server takes, from its ModelConfigResponse."""
-    size = int(response.config.max_batch_size)
-    if size < 1:
-        raise ContractError(
-            f"{pipeline.name}: expected a pipeline that batches, but its max_batch_size is {size}. "
-            "Correct the server's config.pbtxt"
-        )
-    return size
-
-
-class Batches:
-    """Cuts rows into batches, in order; only the batch at hand is kept."""
-
-    def __init__(self, max_items: int, max_bytes: int = MAX_REQUEST_BYTES) -> None:
-        self._max_items, self._max_bytes = max_items, max_bytes
-        self._rows: list[Row] = []
-        self._held = 0
-
-    def add(self, row: Row) -> list[Row] | None:
-        """A batch, if it is full without ``row``."""
-        size = sum(map(len, row))
-        full = len(self._rows) == self._max_items or self._held + size > self._max_bytes
-        batch = self.rest() if self._rows and full else None
-        self._rows.append(row)
-        self._held += size
-        return batch
-
-    def rest(self) -> list[Row]:
-        batch, self._rows, self._held = self._rows, [], 0
-        return batch
-
-
-def infer_request(
-    pipeline: Pipeline[Any], batch: Sequence[Row], memory: SharedMemory | None = None
-) -> tuple[Any, Slot | None]:
-    """The ModelInferRequest of a batch, and where its items lie if they are in shared memory."""
-    request = service_pb2.ModelInferRequest(model_name=pipeline.name)
-    # KServe v2: the elements of BYTES one after the other, each behind its length (uint32, little-endian).
-    columns = [[part for x in column for part in (struct.pack("<I", len(x)), x)] for column in zip(*batch, strict=True)]
-    slot = memory.put([part for column in columns for part in column]) if memory else None
-    at = slot.offset if slot else 0
-    for name, column in zip(pipeline.inputs, columns, strict=True):
-        tensor = request.inputs.add(name=name, datatype="BYTES", shape=[len(batch), 1])
-        if memory and slot:
-            size = sum(map(len, column))
-            tensor.parameters["shared_memory_region"].string_param = memory.name
-            tensor.parameters["shared_memory_byte_size"].int64_param = size
-            tensor.parameters["shared_memory_offset"].int64_param = at
-            at += size
-        else:
-            request.raw_input_contents.append(b"".join(column))
-    for output in pipeline.outputs.values():
-        request.outputs.add(name=output.name)
-    return request, slot
-
-
-def drop_after(request: Any, seconds: float) -> None:
-    """Tells a Triton whose queues heed it when nobody waits any more; gRPC's deadline says so to every server."""
-    request.parameters["timeout"].int64_param = max(1, round(seconds * 1e6))
-
-
-def read_response(pipeline: Pipeline[R], n: int, response: Any) -> R:
-    """The result in the ModelInferResponse to a batch of ``n`` items."""
-    came = {
-        tensor.name: (tensor.datatype, tuple(tensor.shape), content)
-        for tensor, content in zip(response.outputs, response.raw_output_contents, strict=False)
-    }
-    arrays = {}
-    for field, output in pipeline.outputs.items():
-        datatype, shape, content = came.get(output.name, ("nothing", (), b""))
-        expected = (n, *(shape[1:2] if output.wire == (-1,) else output.wire))
-        array = _array(output, content) if datatype == output.datatype and shape == expected else None
-        if array is None or array.size != math.prod(shape):
-            wanted = [n, *("D" if d == -1 else d for d in output.wire)]
-            raise ContractError(
-                f"{pipeline.name}: expected {output.name} {output.datatype} {wanted}, "
-                f"got {datatype} {list(shape)} in {len(content)} bytes. Are the client and the server of one version?"
-            )
-        arrays[field] = array.reshape(n, *shape[1:][: len(output.shape)])
-    return pipeline.result(**arrays)
-
-
-def _array(output: Output, content: bytes) -> np.ndarray | None:
-    """The values in a tensor's content; ``None`` where it holds no whole number of them."""
-    if output.dtype is object:
-        texts = _texts(content)
-        return None if texts is None else np.array(texts, object)
-    return None if len(content) % np.dtype(output.dtype).itemsize else np.frombuffer(content, output.dtype)
-
-
-def _texts(content: bytes) -> list[str] | None:
-    texts, at = [], 0
-    while at < len(content):
-        if at + 4 > len(content):
-            return None
-        (size,) = struct.unpack_from("<I", content, at)
-        at += 4 + size
-        texts.append(content[at - size : at].decode("utf-8", "replace"))
-    return texts if at == len(content) else None
-
-
-def merged(pipeline: Pipeline[R], parts: Sequence[R], dim: int = 0) -> R:
-    """One result of the parts; with no parts, an empty one, whose embeddings are ``dim`` wide."""
-    arrays = {}
-    for field, output in pipeline.outputs.items():
-        if len(parts) == 1:
-            arrays[field] = getattr(parts[0], field).copy()  # which can be written to, as those of several parts can
-        elif parts:
-            arrays[field] = np.concatenate([getattr(part, field) for part in parts])
-        else:
-            arrays[field] = np.empty((0, *(dim if d == -1 else d for d in output.shape)), output.dtype)
-    return pipeline.result(**arrays)
-
-
-def check_items(pipeline: Pipeline[R], part: R, before: int) -> None:
-    """Raises for the first image of a batch that could not be decoded; ``before`` items came before the batch."""
-    if not hasattr(part, "status") or pipeline is ENRICHED_TEXT:
-        return
-    for row, status in enumerate(part.status):
-        if status >= Status.NOT_AN_IMAGE:
-            reason = Status(status).name.lower().replace("_", " ")
-            error = ItemError(f"{pipeline.name}: image {before + row} is {reason}", before + row, Status(status))
-            error.partial = part
-            raise error
-
-
-def read_health(live: Any, ready: Any, metadata: Any) -> Health:
-    return Health(live=live.live, ready=ready.ready, server=metadata.name, version=metadata.version)
-
-
-def read_model(pipeline: Pipeline[Any], metadata: Any, config: Any) -> Model:
-    return Model(pipeline.name, True, tuple(metadata.versions), max_batch_size(pipeline, config))
+Steps = Generator[Rpc | Sleep, Any, T]
 
 
 class Session:
-    """What a client knows and may do; its shell asks before everything that it sends."""
+    """The state of one client and the operations that both kinds of client share."""
 
     def __init__(
         self,
@@ -237,41 +70,156 @@ class Session:
         self.budget = Budget(retry)
         self.headers = with_key(headers) if shared_memory else headers
         self.max_in_flight = max_in_flight
-        self.max_batch_size: dict[str, int] = {}
-        self.dim: int | None = None
         self.closing = threading.Event()
-        self.memory = SharedMemory(shared_memory) if shared_memory else None
+        self._max_batch_size: dict[str, int] = {}
+        self._dim: int | None = None
+        self._memory = SharedMemory(shared_memory) if shared_memory else None
 
     @property
     def closed(self) -> bool:
         return self.closing.is_set()
 
-    @property
-    def label(self) -> str:
-        return self.endpoint.label
+    def check_open(self) -> None:
+        if self.closed:
+            raise ClosedError(f"this client of {self.endpoint.label} is closed: create a new one")
+
+    def closed_during_call(self) -> ClosedError:
+        return ClosedError(f"this client of {self.endpoint.label} was closed during the call")
 
     def call(self, timeout: float | Timeout | None) -> Call:
         self.check_open()
         return Call(Timeout.of(timeout, self.timeout), self.budget)
 
-    def single_call(self, seconds: float) -> Call:
-        """One whose requests are not tried again."""
+    def span(self, pipeline: Pipeline[Any]) -> Span:
+        return Span(pipeline.name, self.endpoint.label)
+
+    def health(self, seconds: float) -> Steps[Health]:
+        call = self._call_without_retry(seconds)
+        try:
+            live = yield from self._send("ServerLive", service_pb2.ServerLiveRequest(), "health", call)
+            ready = yield from self._send("ServerReady", service_pb2.ServerReadyRequest(), "health", call)
+            server = yield from self._send("ServerMetadata", service_pb2.ServerMetadataRequest(), "health", call)
+        except (UnavailableError, DeadlineError):
+            return Health(live=False, ready=False)
+        return Health(live=live.live, ready=ready.ready, server=server.name, version=server.version)
+
+    def models(self, seconds: float) -> Steps[tuple[Model, ...]]:
+        call = self._call_without_retry(seconds)
+        models = []
+        for pipeline in PIPELINES:
+            name = pipeline.name
+            ready = yield from self._send("ModelReady", service_pb2.ModelReadyRequest(name=name), name, call)
+            if not ready.ready:
+                models.append(Model(name, ready=False))
+                continue
+            described = yield from self._send("ModelMetadata", service_pb2.ModelMetadataRequest(name=name), name, call)
+            config = yield from self._send("ModelConfig", service_pb2.ModelConfigRequest(name=name), name, call)
+            models.append(Model(name, True, tuple(described.versions), _wire.max_batch_size(pipeline, config)))
+        return tuple(models)
+
+    def max_batch_size(self, pipeline: Pipeline[Any], call: Call) -> Steps[int]:
+        name = pipeline.name
+        if name not in self._max_batch_size:
+            config = yield from self._send("ModelConfig", service_pb2.ModelConfigRequest(name=name), name, call)
+            self._max_batch_size[name] = _wire.max_batch_size(pipeline, config)
+        return self._max_batch_size[name]
+
+    def embedding_dim(self, pipeline: Pipeline[Any], timeout: float | Timeout | None) -> Steps[int]:
+        """D of all pipelines. Only a response tells it, so an empty item is sent if there was no response yet."""
+        if self._dim is None and pipeline is not GROUND:
+            call = self.call(timeout)
+            yield from self.max_batch_size(pipeline, call)
+            yield from self.infer(pipeline, [(b"",) * len(pipeline.inputs)], call, self.span(pipeline))
+        return self._dim or 0
+
+    def infer(self, pipeline: Pipeline[R], batch: list[Row], call: Call, span: Span) -> Steps[R]:
+        """Sends a batch, with retries, and reads the response."""
+        memory = self._memory
+        if memory and not memory.registered:
+            yield from self._register(memory, call)
+        request, slot = _wire.infer_request(pipeline, batch, memory)
+        call.batches += 1
+        response = None
+        try:
+            try:
+                response = yield from self._send("ModelInfer", request, pipeline.name, call, span)
+            except RequestError as error:
+                # A server that was restarted no longer knows the region.
+                if not memory or "shared memory region" not in str(error):
+                    raise
+                yield from self._register(memory, call)
+                response = yield from self._send("ModelInfer", request, pipeline.name, call, span)
+        finally:
+            if memory and slot:
+                memory.release(slot, answered=response is not None)
+        part = _wire.read_response(pipeline, len(batch), response)
+        if hasattr(part, "embedding"):
+            self._dim = part.embedding.shape[1]
+        return part
+
+    def close(self) -> Steps[None]:
+        """Releases the shared memory, if there is any."""
+        self.closing.set()
+        memory = self._memory
+        if memory is None:
+            return
+        unregistered = not memory.registered
+        if memory.registered and memory.idle:
+            with suppress(grpc.RpcError, ClosedError):
+                yield Rpc(*memory.unregistration(), timeout=1, metadata=metadata(self.headers))
+                unregistered = True
+        memory.close(unregistered)
+
+    def _call_without_retry(self, seconds: float) -> Call:
         self.check_open()
         return Call(Timeout(seconds, seconds, seconds), Budget(None))
 
-    def check_open(self) -> None:
+    def _register(self, memory: SharedMemory, call: Call) -> Steps[None]:
+        memory.watch(self.endpoint, metadata(self.headers))
+        try:
+            yield from self._send(*memory.registration(), "shared memory", call)
+        except RequestError as error:
+            if error.code is not grpc.StatusCode.ALREADY_EXISTS:  # another thread or task was faster
+                raise
+        memory.registered = True
+
+    def _send(self, method: str, request: Any, what: str, call: Call, span: Span | None = None) -> Steps[Any]:
+        tries = call.request()
+        while True:
+            self.check_open()
+            tries.begin()
+            if method == "ModelInfer":
+                _wire.set_queue_timeout(request, tries.left)
+            headers = metadata(self.headers) + (span.headers if span else [])
+            try:
+                with translated(what, self.endpoint.label, tries.allowed, tries.count):
+                    response = yield Rpc(method, request, tries.left, headers)
+            except RequestError as error:
+                yield from self._prepare_retry(error, tries)
+                if span:
+                    span.retried(error)
+            else:
+                call.budget.succeeded()
+                return response
+
+    def _prepare_retry(self, error: RequestError, tries: Tries) -> Steps[None]:
+        """Waits until the request can be sent again. Raises ``error`` if there is no further try."""
         if self.closed:
-            raise ClosedError(f"this client of {self.label} is closed: make a new one")
-
-    def metadata(self) -> list[tuple[str, str]]:
-        return metadata(self.headers)
-
-    def lost_memory(self, error: RequestError) -> bool:
-        """Whether a server refused a request because it was started again and knows nothing of the region."""
-        return self.memory is not None and "shared memory region" in str(error)
-
-    def read(self, pipeline: Pipeline[R], n: int, response: Any) -> R:
-        part = read_response(pipeline, n, response)
-        if hasattr(part, "embedding"):
-            self.dim = part.embedding.shape[1]
-        return part
+            raise self.closed_during_call() from error
+        backoff = tries.backoff(error)
+        if backoff is None:
+            raise error
+        yield Sleep(backoff)
+        if self.closed:
+            raise self.closed_during_call() from error
+        seconds = tries.left_to_connect(error)
+        if seconds <= 0:
+            raise error
+        # Without a connection gRPC fails the next try at once, so wait for a connection first.
+        try:
+            with translated("connection", self.endpoint.label, seconds):
+                yield Rpc("ServerLive", service_pb2.ServerLiveRequest(), seconds, wait_for_ready=True)
+        except DeadlineError:
+            raise error from None
+        except RequestError:
+            pass  # there is a connection, or the next try finds the same error

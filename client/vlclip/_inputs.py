@@ -1,4 +1,4 @@
-"""What callers may give, as rows of bytes: read one by one, as they are needed."""
+"""The arguments of a call as rows of bytes, which are read lazily, one item at a time."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import json
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from itertools import count, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
 import numpy as np
 import numpy.typing as npt
 
-from vlclip._core import Row
+from vlclip._wire import Row
 from vlclip.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
 Image = Union[bytes, bytearray, memoryview, str, os.PathLike[str], BinaryIO, npt.NDArray[np.uint8], "PILImage"]
-"""An encoded file (JPEG, PNG, WebP…): its bytes, its path, or open for reading. Or pixels: of PIL, or [H, W, 3] or
-[H, W] of uint8, which travel as PNG."""
+"""An encoded file (JPEG, PNG, WebP…) as bytes, path or open file; or pixels, as a PIL image or as uint8 [H, W],
+[H, W, 3] or [H, W, 4], which are sent as PNG."""
 Images = Image | Iterable[Image]
 Texts = str | Iterable[str]
 Product = Mapping[str, Any]
-"""``product_type``, ``title``, ``description`` and further attributes: whatever JSON can hold."""
+"""``product_type``, ``title``, ``description`` and further attributes. The values must be JSON serializable."""
 Products = Product | Iterable[Product]
 ProductImages = Image | Iterable[Image | None]
 
@@ -40,11 +40,11 @@ _END: Any = object()
 
 @dataclass(frozen=True)
 class Items:
-    """The items of a call: one source for each input of the pipeline, and how an item becomes a row."""
+    """The items of a call: one source for each argument that is iterated, and a function from an item to its row."""
 
     sources: tuple[Any, ...]
     row: Callable[..., Row]
-    """(number of the item, one value of each source) → its row; reads files."""
+    """(number of the item, one value of each source) → its row. Reads files."""
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -53,20 +53,17 @@ class Items:
             raise InvalidInputError(self._mismatch(counts))
 
     @property
-    def known(self) -> int | None:
-        """How many there are, where that is known before they are read."""
+    def count(self) -> int | None:
+        """The number of items if the sources have a length, else ``None``."""
         return next((len(source) for source in self.sources if isinstance(source, Sized)), None)
 
     def rows(self) -> Iterator[Row]:
-        if len(self.sources) == 1:
-            yield from map(self.row, count(), self.sources[0])
-            return
         for number, values in enumerate(zip_longest(*self.sources, fillvalue=_END)):
-            self._check_none_ended(values, number)
+            self._check_same_length(values, number)
             yield self.row(number, *values)
 
     async def values(self) -> AsyncIterator[tuple[Any, ...]]:
-        """The arguments of ``row``, item by item: sources may be asynchronous."""
+        """The arguments of ``row`` for each item. The sources may be asynchronous."""
         sources = [source if isinstance(source, AsyncIterable) else _async(source) for source in self.sources]
         iterators = [aiter(source) for source in sources]
         number = 0
@@ -74,15 +71,15 @@ class Items:
             values = [await anext(iterator, _END) for iterator in iterators]
             if all(value is _END for value in values):
                 return
-            self._check_none_ended(values, number)
+            self._check_same_length(values, number)
             yield number, *values
             number += 1
 
     def blocks(self, values: tuple[Any, ...]) -> bool:
-        """Whether making a row of these takes long: a file is read, or pixels are encoded."""
+        """Whether ``row`` takes long for these arguments, because it reads a file or encodes pixels."""
         return self.names[0] == "images" and not isinstance(values[1], bytes)
 
-    def _check_none_ended(self, values: Sequence[Any], number: int) -> None:
+    def _check_same_length(self, values: Sequence[Any], number: int) -> None:
         if any(value is _END for value in values):
             counts = [number if value is _END else f"more than {number}" for value in values]
             raise InvalidInputError(self._mismatch(counts))
@@ -90,7 +87,7 @@ class Items:
     def _mismatch(self, counts: list[Any]) -> str:
         got = " and ".join(f"{count} {name}" for count, name in zip(counts, self.names, strict=True))
         return (
-            f"expected one {self.names[-1].removesuffix('s')} for all {self.names[0]}, or one for each; got {got}. "
+            f"expected one {self.names[-1].removesuffix('s')} for all {self.names[0]}, or one for each, got {got}. "
             f"Pass a single one, or as many {self.names[-1]} as {self.names[0]}"
         )
 
@@ -105,7 +102,7 @@ def image_items(images: Any) -> Items:
 
 
 def grounded_items(images: Any, product_type: Any) -> Items:
-    """A single product type serves all images."""
+    """Images with one product type for all, or one for each."""
     files = _many(images, _is_image, "images")
     if isinstance(product_type, str):
         prompt = _utf8(product_type, "the product type")
@@ -122,12 +119,12 @@ def text_items(texts: Any) -> Items:
 
 
 def product_items(products: Any, images: Any) -> Items:
-    """Without images, or with ``None`` for a product that has none."""
-    given = _many(products, lambda value: isinstance(value, Mapping), "products")
+    """Products with an image for each. An image of ``None`` is sent as empty bytes."""
+    mappings = _many(products, lambda value: isinstance(value, Mapping), "products")
     if images is None:
-        return Items((given,), lambda n, product: (_json(product, n), b""), ("products",))
+        return Items((mappings,), lambda n, product: (_json(product, n), b""), ("products",))
     return Items(
-        (given, _many(images, _is_image, "images")),
+        (mappings, _many(images, _is_image, "images")),
         lambda n, product, image: (_json(product, n), b"" if image is None else _file(image, n)),
         ("products", "images"),
     )
@@ -154,7 +151,7 @@ def _is_image(given: Any) -> bool:
 
 
 def _pil(given: Any) -> bool:
-    """Whether it is PIL's, without importing PIL for it."""
+    """Whether ``given`` is a PIL image. PIL is not imported for this check."""
     return any(kind.__module__ == "PIL.Image" and kind.__name__ == "Image" for kind in type(given).__mro__)
 
 
@@ -171,7 +168,7 @@ def _file(image: Any, n: int) -> bytes:
         content = image.read()
         if isinstance(content, bytes):
             return content
-        raise InvalidInputError(f"image {n}: expected a file opened with mode 'rb', got one that reads text")
+        raise InvalidInputError(f"image {n}: expected a file opened with mode 'rb', got a file in text mode")
     raise InvalidInputError(
         f"image {n}: expected an image file (bytes, path or open file), a PIL image or an array of uint8, "
         f"got {type(image).__name__}"
@@ -188,7 +185,7 @@ def _of_pixels(pixels: npt.NDArray[Any], n: int) -> Any:
 
 
 def _encoded(image: Any) -> bytes:
-    """As PNG, which loses nothing, turned as it is displayed."""
+    """The image as PNG, which is lossless, after its EXIF rotation."""
     from PIL import ImageOps
 
     upright = ImageOps.exif_transpose(image)
@@ -203,7 +200,7 @@ def _pillow() -> Any:
     try:
         from PIL import Image
     except ImportError as exc:
-        raise InvalidInputError("arrays are sent as PNG, which needs Pillow: `pip install pillow`") from exc
+        raise InvalidInputError("images: arrays are sent as PNG, which needs Pillow: `pip install pillow`") from exc
     return Image
 
 
@@ -213,7 +210,7 @@ def _json(product: Any, n: int) -> bytes:
     try:
         return json.dumps(dict(product), ensure_ascii=False).encode()
     except (TypeError, ValueError) as exc:
-        raise InvalidInputError(f"product {n}: expected what JSON can hold ({exc})") from exc
+        raise InvalidInputError(f"product {n}: expected values that JSON can represent ({exc})") from exc
 
 
 def _utf8(text: Any, what: str) -> bytes:

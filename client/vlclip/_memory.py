@@ -1,7 +1,7 @@
-"""Memory that the client and a server on the same host both see: batches lie there instead of travelling by gRPC.
+"""Shared memory between a client and a server on the same host: requests refer to it instead of carrying the items.
 
-One region a client, cut into slots. What does not fit travels as usual. If the client ends without a word, a helper
-process (``_warden``) takes the region back from the server and removes the file.
+A client has one region, which is divided into slots. A batch that does not fit into a free slot is sent over gRPC. If
+the client is killed, a helper process (``_cleanup``) unregisters the region at the server and removes the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol
 
 from tritonclient.grpc import service_pb2
 
-from vlclip import _warden
+from vlclip import _cleanup
 from vlclip._connection import Endpoint
 from vlclip.errors import InvalidInputError
 
@@ -31,25 +31,27 @@ Kind = Literal["system", "cuda"]
 FOLDER = Path("/dev/shm")
 REGION_BYTES = 64 << 20
 QUARANTINE_SECONDS = 60.0
-"""A request that was given up may still be read by the server: until then nothing else is written to its slot."""
+"""Seconds before the slot of a request without an answer is used again, since the server may still read it."""
 
 
 @dataclass(frozen=True, order=True)
 class Slot:
+    """A part of the region, in bytes."""
+
     offset: int
     size: int
 
 
 class Store(Protocol):
-    """Where the bytes are."""
+    """The memory of a region."""
 
     def write(self, offset: int, parts: Sequence[bytes]) -> None: ...
-    def register(self, stub: Any, name: str) -> tuple[Any, Any]: ...
+    def registration(self, name: str) -> tuple[str, Any]: ...
     def close(self) -> None: ...
 
 
 class SystemStore:
-    """A file in ``/dev/shm``."""
+    """A file in ``/dev/shm``, for ``shared_memory="system"``."""
 
     def __init__(self, name: str, size: int) -> None:
         self.path, self.size = FOLDER / name, size
@@ -68,9 +70,9 @@ class SystemStore:
             self._map[offset : offset + len(part)] = part
             offset += len(part)
 
-    def register(self, stub: Any, name: str) -> tuple[Any, Any]:
+    def registration(self, name: str) -> tuple[str, Any]:
         request = service_pb2.SystemSharedMemoryRegisterRequest(name=name, key=f"/{name}", byte_size=self.size)
-        return stub.SystemSharedMemoryRegister, request
+        return "SystemSharedMemoryRegister", request
 
     def close(self) -> None:
         self._map.close()
@@ -78,7 +80,7 @@ class SystemStore:
 
 
 class CudaStore:
-    """Memory of the first GPU. Written against CUDA's documentation; it was not run yet, for want of a GPU."""
+    """Memory of the first GPU, for ``shared_memory="cuda"``. Not tested on a GPU yet."""
 
     def __init__(self, name: str, size: int) -> None:
         try:
@@ -97,26 +99,26 @@ class CudaStore:
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._checked(self._cuda.cudaMemcpy(self._pointer + offset, content, len(content), kind))
 
-    def register(self, stub: Any, name: str) -> tuple[Any, Any]:
+    def registration(self, name: str) -> tuple[str, Any]:
         handle = bytes(self._handle.reserved)
         request = service_pb2.CudaSharedMemoryRegisterRequest(
             name=name, raw_handle=handle, device_id=0, byte_size=self.size
         )
-        return stub.CudaSharedMemoryRegister, request
+        return "CudaSharedMemoryRegister", request
 
     def close(self) -> None:
         self._checked(self._cuda.cudaFree(self._pointer))
 
-    def _checked(self, came: tuple[Any, ...]) -> Any:
-        """The value of a call to CUDA, whose first result is its error."""
-        error, *values = came
+    def _checked(self, results: tuple[Any, ...]) -> Any:
+        """The value that a CUDA function returned after its error code."""
+        error, *values = results
         if int(error):
-            raise InvalidInputError(f'shared_memory="cuda": {error.name}: is there a GPU that this process may use?')
+            raise InvalidInputError(f'shared_memory="cuda": expected a GPU that this process can use, got {error.name}')
         return values[0] if values else None
 
 
 class SharedMemory:
-    """A client's region; its threads share it."""
+    """The region of one client. Threads may share it."""
 
     def __init__(self, kind: Kind, size: int = REGION_BYTES) -> None:
         if kind not in ("system", "cuda"):
@@ -129,10 +131,10 @@ class SharedMemory:
         self._free = [Slot(0, size)]
         self._quarantine: list[tuple[float, Slot]] = []
         self._lock = threading.Lock()
-        self._warden: subprocess.Popen[bytes] | None = None
+        self._helper: subprocess.Popen[bytes] | None = None
 
     def put(self, parts: Sequence[bytes]) -> Slot | None:
-        """Writes the parts one after the other, if there is a place for them."""
+        """Writes the parts one after the other. Returns their slot, or ``None`` if no free slot is large enough."""
         size = max(1, sum(map(len, parts)))
         with self._lock:
             slot = self._claim(size)
@@ -145,59 +147,60 @@ class SharedMemory:
 
     @property
     def idle(self) -> bool:
-        """Whether no request that is on its way, or was given up, may still read the region."""
+        """Whether the server can no longer read any request in the region."""
         with self._lock:
             return self._free == [Slot(0, self._size)]
 
     def release(self, slot: Slot, answered: bool) -> None:
+        """Makes a slot free again: at once if its request was answered, else after ``QUARANTINE_SECONDS``."""
         with self._lock:
             if answered:
                 self._give_back(slot)
             else:
                 self._quarantine.append((time.monotonic() + QUARANTINE_SECONDS, slot))
 
-    def register(self, stub: Any) -> tuple[Any, Any]:
-        """The method and the request that tell the server of the region."""
-        return self._store.register(stub, self.name)
+    def registration(self) -> tuple[str, Any]:
+        """The RPC that registers the region at the server, and its request."""
+        return self._store.registration(self.name)
 
-    def unregister(self, stub: Any) -> tuple[Any, Any]:
-        """The method and the request that take the region back from the server."""
-        return _warden.unregister(stub, self.kind, self.name)
+    def unregistration(self) -> tuple[str, Any]:
+        """The RPC that unregisters the region at the server, and its request."""
+        return _cleanup.unregistration(self.kind, self.name)
 
     def watch(self, endpoint: Endpoint, metadata: list[tuple[str, str]]) -> None:
-        """Starts the helper process."""
+        """Starts the helper process, which cleans up if this process is killed."""
         with self._lock:
-            if self._warden is not None:
+            if self._helper is not None:
                 return
-            self._warden = subprocess.Popen(
-                [sys.executable, "-I", _warden.__file__],
+            self._helper = subprocess.Popen(
+                [sys.executable, "-I", _cleanup.__file__],
                 stdin=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-            self._tell(json.dumps({"path": sys.path, "kind": self.kind, "name": self.name}).encode() + b"\n")
-            how = {"target": endpoint.target, "options": endpoint.options, "tls": endpoint.tls, "metadata": metadata}
-            self._tell(pickle.dumps(how))
+            client = {"path": sys.path, "kind": self.kind, "name": self.name}
+            server = {"target": endpoint.target, "options": endpoint.options, "tls": endpoint.tls, "metadata": metadata}
+            self._write_to(self._helper, json.dumps(client).encode() + b"\n" + pickle.dumps(server))
 
-    def _tell(self, what: bytes) -> None:
-        assert self._warden
-        assert self._warden.stdin
+    @staticmethod
+    def _write_to(process: subprocess.Popen[bytes], message: bytes) -> None:
+        assert process.stdin
         with suppress(BrokenPipeError):
-            self._warden.stdin.write(what)
-            self._warden.stdin.flush()
+            process.stdin.write(message)
+            process.stdin.flush()
 
     def close(self, unregistered: bool) -> None:
-        """Removes the file; what the server has still mapped is left to the helper process."""
+        """Removes the file. The helper process unregisters the region later if the server may still read it."""
         self._store.close()
-        if self._warden is None:
+        if self._helper is None:
             return
         if unregistered:
-            self._tell(_warden.BYE)
-            self._warden.communicate()
+            self._write_to(self._helper, _cleanup.CLOSED)
+            self._helper.communicate()
         else:
-            assert self._warden.stdin
-            self._warden.stdin.close()
-            self._warden.returncode = 0  # it is on its own; nobody waits for it
+            assert self._helper.stdin
+            self._helper.stdin.close()
+            self._helper.returncode = 0  # it outlives this process, so nothing waits for it
 
     def _claim(self, size: int) -> Slot | None:
         now = time.monotonic()

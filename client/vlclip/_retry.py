@@ -1,4 +1,4 @@
-"""Time and second chances, without I/O: deadlines, what is tried again and when, and how much of it."""
+"""Time-outs, and retries with exponential backoff and jitter, without I/O."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import math
 import random
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 from vlclip.errors import InvalidInputError, OverloadedError, RequestError, UnavailableError
 
 
 @dataclass(frozen=True)
 class Timeout:
-    """Seconds.
+    """Time-outs in seconds.
 
-    Timeout(request=5)             a batch has its answer after 5 s, all its tries together
-    Timeout(request=5, total=60)   a call, however many batches it has, ends after 60 s
-    Timeout(connect=1)             a server that is not there, or went away, is waited for 1 s
+    Timeout(request=5)             at most 5 s for each batch, its retries included
+    Timeout(request=5, total=60)   and at most 60 s for the whole call, which may have many batches
+    Timeout(connect=1)             at most 1 s to connect or reconnect to a server
     """
 
     request: float = 30.0
@@ -28,11 +29,11 @@ class Timeout:
         for name in ("request", "connect", "total"):
             seconds = getattr(self, name)
             if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
-                raise InvalidInputError(f"timeout: expected {name} seconds above 0, and not infinite, got {seconds!r}")
+                raise InvalidInputError(f"timeout: expected {name} as a number of seconds above 0, got {seconds!r}")
 
     @classmethod
     def of(cls, given: float | Timeout | None, default: Timeout) -> Timeout:
-        """What a call was given; a number is the time for a request."""
+        """The time-outs of a call. A number is the time-out of a request."""
         if given is None:
             return default
         if isinstance(given, Timeout):
@@ -42,63 +43,69 @@ class Timeout:
 
 @dataclass(frozen=True)
 class Retry:
-    """When a request that failed is sent again: never past its deadline, and only if the server was unavailable or
-    overloaded. All pipelines are pure functions, so a second try cannot do harm.
+    """Retry with exponential backoff and jitter, when a server is unavailable or overloaded.
 
-    The wait before try n + 1 is random, up to ``first`` · 2ⁿ⁻¹ seconds and never above ``longest``.
+    initial_backoff   seconds: the wait before try n + 1 is random, between 0 and initial_backoff · 2ⁿ⁻¹
+    max_backoff       seconds: no wait is longer
+    max_tokens        tokens of the client's retry budget; a failed try takes one, and without tokens there is no retry
+    token_ratio       tokens that a successful try gives back
+    overload_timeout  seconds for which a batch of a call with several batches is sent to an overloaded server
 
-    A failure takes one token of the client's ``tokens``, an answer gives ``refund`` back. Without tokens nothing is
-    tried again: when every request fails, the servers soon get no more than their callers send.
+    A retry never exceeds the request's time-out. Every pipeline is a pure function, so a retry is always safe. The
+    budget limits the extra load: when all requests fail, the servers soon receive each request only once. The names
+    are those of gRPC's retry policy and retry throttling.
 
-    A call of several batches does not send faster than it is answered, so an overloaded server may pace it: to be
-    refused then costs neither a token nor the request's time, until a batch was refused for ``patience`` seconds.
+    A call with several batches sends the next batch when one is answered. An overloaded server may therefore slow it
+    down: a refusal then takes no token and does not count towards the request's time-out, for ``overload_timeout``
+    seconds.
     """
 
-    first: float = 0.05
-    longest: float = 2.0
-    tokens: float = 100.0
-    refund: float = 0.5
-    patience: float = 600.0
+    initial_backoff: float = 0.05
+    max_backoff: float = 2.0
+    max_tokens: float = 100.0
+    token_ratio: float = 0.5
+    overload_timeout: float = 600.0
 
     def __post_init__(self) -> None:
-        for name in ("first", "longest", "tokens", "refund", "patience"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InvalidInputError(f"retry: expected {name} of 0 or more, got {getattr(self, name)!r}")
+        for field in fields(self):
+            if not 0 <= getattr(self, field.name) < math.inf:
+                raise InvalidInputError(f"retry: expected {field.name} of 0 or more, got {getattr(self, field.name)!r}")
 
 
 DEFAULT_RETRY = Retry()
 NO_CONNECTION = "connections to all backends failing"
-"""What gRPC's round robin says of a request that was never sent."""
+"""gRPC's message about a request that it could not send to any address."""
 
 
 class Budget:
-    """The tokens of one client; its threads share them."""
+    """The retry tokens of one client. Threads may share it."""
 
     def __init__(self, retry: Retry | None) -> None:
         self.retry = retry
-        self._tokens = retry.tokens if retry else 0.0
+        self._tokens = retry.max_tokens if retry else 0.0
         self._lock = threading.Lock()
 
-    def answered(self) -> None:
+    def succeeded(self) -> None:
         if self.retry:
             with self._lock:
-                self._tokens = min(self.retry.tokens, self._tokens + self.retry.refund)
+                self._tokens = min(self.retry.max_tokens, self._tokens + self.retry.token_ratio)
 
     def failed(self) -> bool:
-        """Takes a token; whether there was one."""
+        """Takes a token. Returns whether there was one."""
         with self._lock:
-            had = self._tokens >= 1
+            available = self._tokens >= 1
             self._tokens = max(0.0, self._tokens - 1)
-        return had
+        return available
 
 
 class Call:
-    """The clock of one call: its batches begin and end within it."""
+    """The time-outs of one call, which all its requests share. ``clock`` returns seconds."""
 
-    def __init__(self, timeout: Timeout, budget: Budget) -> None:
+    def __init__(self, timeout: Timeout, budget: Budget, clock: Callable[[], float] = time.monotonic) -> None:
         self.timeout = timeout
         self.budget = budget
-        self.end = time.monotonic() + timeout.total if timeout.total else math.inf
+        self.clock = clock
+        self.end = clock() + timeout.total if timeout.total else math.inf
         self.batches = 0
 
     def request(self) -> Tries:
@@ -110,39 +117,39 @@ class Tries:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._begun = self._sent = time.monotonic()
-        self._end = min(self._begun + call.timeout.request, call.end)
-        self.allowed = self._end - self._begun
+        self._started = self._sent = call.clock()
+        self._deadline = min(self._started + call.timeout.request, call.end)
+        self.allowed = self._deadline - self._started
         self.count = 0
 
     def begin(self) -> None:
-        """To be called before each try."""
+        """Must be called before each try."""
         self.count += 1
-        self._sent = time.monotonic()
+        self._sent = self._call.clock()
 
     @property
     def left(self) -> float:
-        """Seconds until the deadline; at least a little, since gRPC answers a passed deadline by itself."""
-        return max(self._end - time.monotonic(), 1e-3)
+        """Seconds until the deadline. Never 0, so that gRPC itself reports a deadline that has passed."""
+        return max(self._deadline - self._call.clock(), 1e-3)
 
     def left_to_connect(self, error: RequestError) -> float:
-        """Seconds for which a connection may be waited for after a try, which may have waited for one itself."""
-        waited = time.monotonic() - self._sent if NO_CONNECTION in str(error) else 0.0
+        """Seconds to wait for a connection after a failed try, which may itself have waited for one."""
+        waited = self._call.clock() - self._sent if NO_CONNECTION in str(error) else 0.0
         return min(self._call.timeout.connect - waited, self.left)
 
-    def wait_before_next(self, error: RequestError) -> float | None:
-        """Seconds until the next try, or ``None`` if there is none."""
+    def backoff(self, error: RequestError) -> float | None:
+        """Seconds until the next try, or ``None`` if there is no further try."""
         if not isinstance(error, UnavailableError | OverloadedError):
             return None
         budget = self._call.budget
         retry = budget.retry
         if retry is None:
             return None
-        wait = random.uniform(0.0, min(retry.longest, retry.first * 2.0 ** min(self.count - 1, 30)))
+        wait = random.uniform(0.0, min(retry.max_backoff, retry.initial_backoff * 2.0 ** min(self.count - 1, 30)))
         if isinstance(error, OverloadedError) and self._call.batches > 1:
-            now = time.monotonic()
-            if now + wait < self._begun + retry.patience:
-                self._end = min(now + wait + self._call.timeout.request, self._call.end)
+            now = self._call.clock()
+            if now + wait < self._started + retry.overload_timeout:
+                self._deadline = min(now + wait + self._call.timeout.request, self._call.end)
         elif not budget.failed():
             return None
         return wait if wait < self.left else None

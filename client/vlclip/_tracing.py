@@ -1,6 +1,6 @@
-"""OpenTelemetry, where its SDK is installed: a span for each call, and its context in each request's headers.
+"""OpenTelemetry spans: one for each call, with its context in the headers of each request.
 
-Nothing is imported before the first call, and nothing at all where there is no SDK.
+The OpenTelemetry SDK is optional. It is imported at the first call if it is installed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _tracer() -> Any:
 
 
 class Span:
-    """Of one call; without an SDK, nothing."""
+    """The span of one call. Without the SDK it does nothing."""
 
     def __init__(self, pipeline: str, address: str) -> None:
         self._span: Any = None
@@ -35,13 +35,13 @@ class Span:
 
             attributes = {"rpc.system": "grpc", "rpc.method": "ModelInfer", "server.address": address}
             self._span = tracer.start_span(f"vlclip {pipeline}", kind=trace.SpanKind.CLIENT, attributes=attributes)
-            if self._span.get_span_context().is_valid:  # else no provider is set up, and nobody listens
+            if self._span.get_span_context().is_valid:  # else the application has no tracer provider
                 carrier: dict[str, str] = {}
                 propagate.inject(carrier, context=trace.set_span_in_context(self._span))
                 self.headers = list(carrier.items())
 
-    def tried(self, error: Exception) -> None:
-        """Notes a failed try that is followed by another."""
+    def retried(self, error: Exception) -> None:
+        """Adds an event for a failed try that is followed by another."""
         if self._span is not None:
             self._span.add_event("retry", {"error": str(error)})
 

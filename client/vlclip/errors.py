@@ -1,22 +1,22 @@
-"""Everything that the client raises.
+"""The errors of the client.
 
 VlclipError
  ├─ InvalidInputError      an argument is not what was expected; also a ValueError
  ├─ ClosedError            the client was used after close()
- ├─ ContractError          the server's answer is not what the pipeline's contract says
- ├─ ItemError              an image was not decoded, and the call said errors="raise"; `index` and `status` say which
+ ├─ ContractError          the response does not match the pipeline's contract
+ ├─ ItemError              an image was not decoded, in a call with errors="raise"; see `index` and `status`
  └─ RequestError           a request failed; `code` is its gRPC status code
-     ├─ UnavailableError       no server there, or one that is loading or stopping: was tried again
-     ├─ DeadlineError          no answer within `timeout`; also a TimeoutError
-     ├─ CancelledError         cancelled, by this side or by the server
-     ├─ OverloadedError        the server has too much to do, or a quota is exhausted: was tried again
-     ├─ AccessError            not authenticated, or not permitted
-     ├─ PipelineNotFoundError  the server does not serve this pipeline
-     ├─ RejectedError          the server refuses the request as it is: sending it again will not help
+     ├─ UnavailableError       there is no server, or it is loading or stopping; was retried
+     ├─ DeadlineError          no response within `timeout`; also a TimeoutError
+     ├─ CancelledError         the client or the server cancelled the request
+     ├─ OverloadedError        the server has too much to do, or a quota is exhausted; was retried
+     ├─ AccessError            the caller is not authenticated, or not permitted
+     ├─ PipelineNotFoundError  the server does not have this pipeline
+     ├─ RejectedError          the server does not accept this request; a retry does not help
      └─ ServerError            the server failed
 
-A file that cannot be read raises Python's own OSError. Whatever ends a call, `error.partial` is the result of the
-items before, as many as had come in order; it is None where there are none.
+A file that cannot be read raises Python's own OSError. Every error that ends a call has `error.partial`: the result
+of the items before the failure, in their order, or None if there is none.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ import grpc
 
 
 class VlclipError(Exception):
-    """Root of the tree."""
+    """The base class of the client's errors."""
 
     partial: Any = None
-    """The result of the items that had come before, if any."""
+    """The result of the items before the failure, in their order, or ``None``."""
 
 
 class InvalidInputError(VlclipError, ValueError):
@@ -44,11 +44,15 @@ class ClosedError(VlclipError):
 
 
 class ContractError(VlclipError):
-    """The server's answer is not what the pipeline's contract says."""
+    """The response does not match the pipeline's contract."""
 
 
 class ItemError(VlclipError):
-    """An image was not decoded, and the call was to raise then."""
+    """An image was not decoded, in a call with ``errors="raise"``.
+
+    index   position of the image in the call
+    status  its `Status`
+    """
 
     def __init__(self, message: str, index: int | None = None, status: int | None = None) -> None:
         super().__init__(message)
@@ -56,7 +60,7 @@ class ItemError(VlclipError):
 
 
 class RequestError(VlclipError):
-    """A request failed."""
+    """A request failed; ``code`` is its gRPC status code."""
 
     def __init__(self, message: str, code: grpc.StatusCode | None = None) -> None:
         super().__init__(message)
@@ -64,15 +68,15 @@ class RequestError(VlclipError):
 
 
 class UnavailableError(RequestError):
-    """No server is there, or it is loading or stopping."""
+    """There is no server, or it is loading or stopping."""
 
 
 class DeadlineError(RequestError, TimeoutError):
-    """No answer came in time."""
+    """No response came within the time-out."""
 
 
 class CancelledError(RequestError):
-    """The request was cancelled."""
+    """The client or the server cancelled the request."""
 
 
 class OverloadedError(RequestError):
@@ -80,15 +84,15 @@ class OverloadedError(RequestError):
 
 
 class AccessError(RequestError):
-    """Not authenticated, or not permitted."""
+    """The caller is not authenticated, or not permitted."""
 
 
 class PipelineNotFoundError(RequestError):
-    """The server does not serve this pipeline."""
+    """The server does not have this pipeline."""
 
 
 class RejectedError(RequestError):
-    """The server refuses the request as it is."""
+    """The server does not accept this request."""
 
 
 class ServerError(RequestError):
@@ -97,24 +101,27 @@ class ServerError(RequestError):
 
 _ADVICE: dict[type[RequestError], str] = {
     UnavailableError: "If no server runs there, start one with `make serve`, or correct the address (host and gRPC "
-    "port, usually 8001); if one does, it is loading or stopping: try again",
-    DeadlineError: "The server is overloaded or stuck: try again, or pass a longer `timeout`",
-    CancelledError: "The client was closed, or the server gave the request up: send it again if it is still wanted",
+    "port, usually 8001). If one does, it is loading or stopping: try again",
+    DeadlineError: "The server is overloaded or does not respond: try again, or pass a longer `timeout`",
+    CancelledError: "The client or the server cancelled the request: send it again if you still need it",
     OverloadedError: "Try again later, or send less at once: smaller images, or a lower `max_in_flight`",
-    AccessError: "Ask whoever runs the server for access to it",
-    PipelineNotFoundError: "Ask the address of a VL-CLIP server, whose models were built (`make models`)",
+    AccessError: "Ask the operator of the server for access",
+    PipelineNotFoundError: "Check that the address is that of a VL-CLIP server, and that its models were built "
+    "(`make models`)",
     RejectedError: "The client and the server may be of different versions: update both",
-    ServerError: "The reason is in the server's log",
+    ServerError: "The server's log has the reason",
 }
 
-_SIGNS = {
-    "wrong_version_number": "The server does not encrypt: leave out `tls`, or ask for its encrypted port",
+_ADVICE_BY_DETAILS = {
+    "wrong_version_number": "The server does not use TLS on this port: remove `tls`, or use the server's TLS port",
     "certificate": "The server's certificate is not trusted: pass the authority that signed it as `ca` of vlclip.TLS",
     "hostname verification": "The server's certificate is for another name than the address: pass that name as "
     "`server_name` of vlclip.TLS",
-    "socket closed": "The server hung up: it stopped, or expects an encrypted connection (tls=True)",
+    "socket closed": "The server closed the connection: it stopped, or it requires TLS (tls=True)",
+    "shared memory is disabled": "Triton 26.04 and newer refuse the shared memory of clients by default: start the "
+    "server with `--allow-client-shm=true`, or remove `shared_memory`",
 }
-"""What gRPC says of connections that fail for other reasons than their code tells."""
+"""Advice for failures that gRPC's and Triton's details describe better than the status code."""
 
 _ERRORS: dict[grpc.StatusCode, type[RequestError]] = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
@@ -138,26 +145,28 @@ _ERRORS: dict[grpc.StatusCode, type[RequestError]] = {
 
 @contextmanager
 def translated(what: str, address: str, allowed: float, tries: int = 1) -> Iterator[None]:
-    """Raise gRPC's errors as ours; ``what`` was asked of ``address``, with ``allowed`` seconds to answer."""
+    """Raises gRPC's errors as the client's. ``address`` had ``allowed`` seconds to answer the request ``what``."""
     try:
         yield
     except grpc.FutureCancelledError as exc:
-        raise _error(grpc.StatusCode.CANCELLED, "cancelled by this side", what, address, allowed, tries) from exc
+        raise _error(grpc.StatusCode.CANCELLED, "cancelled by the client", what, address, allowed, tries) from exc
     except grpc.RpcError as exc:
         raise _error(exc.code(), exc.details(), what, address, allowed, tries) from exc
 
 
 def _kind(code: grpc.StatusCode, details: str) -> type[RequestError]:
-    """As the code says, but where servers and gRPC itself say it otherwise."""
+    """The error for a status code, except where gRPC's or Triton's code is not the one that a client would expect."""
     if code is grpc.StatusCode.NOT_FOUND and "no available versions" in details:
-        return UnavailableError  # Triton, while it loads a model or after it lost one
+        return UnavailableError  # Triton loads the model, or its process died
     if code is grpc.StatusCode.UNAVAILABLE and "overloaded: " in details:
-        return OverloadedError  # a pipeline's first step, for which Triton has no other code
+        return OverloadedError  # the first model of a pipeline, which cannot set RESOURCE_EXHAUSTED
     if "protocol is restricted" in details:
-        return AccessError  # Triton 2.51 says UNAVAILABLE
+        return AccessError  # Triton 2.51 returns UNAVAILABLE
     if code is grpc.StatusCode.UNKNOWN and "Stream removed" in details:
-        return UnavailableError  # gRPC, of a connection that was cut
+        return UnavailableError  # gRPC, when a connection was reset
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return RejectedError
+    if code is grpc.StatusCode.UNIMPLEMENTED and "shared memory is disabled" in details:
         return RejectedError
     return _ERRORS[code]
 
@@ -166,7 +175,7 @@ def _error(
     code: grpc.StatusCode, details: str | None, what: str, address: str, allowed: float, tries: int
 ) -> RequestError:
     kind = _kind(code, details or "")
-    advice = next((advice for sign, advice in _SIGNS.items() if sign in (details or "").lower()), _ADVICE[kind])
-    often = f", tried {tries} times" if tries > 1 else ""
-    came = f"{what} from {address}, allowed {allowed:.3g} s{often}: {code.name} ({details or 'no details'})"
-    return kind(f"{came}. {advice}.", code)
+    known = (advice for text, advice in _ADVICE_BY_DETAILS.items() if text in (details or "").lower())
+    attempts = f", tried {tries} times" if tries > 1 else ""
+    failure = f"{what} from {address}, allowed {allowed:.3g} s{attempts}: {code.name} ({details or 'no details'})"
+    return kind(f"{failure}. {next(known, _ADVICE[kind])}.", code)

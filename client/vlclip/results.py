@@ -1,4 +1,4 @@
-"""What the client returns: arrays of N rows, in the order of the items that were given."""
+"""The results of the client: arrays of N rows, in the order of the items of the call."""
 
 from __future__ import annotations
 
@@ -13,42 +13,44 @@ IntArray = npt.NDArray[np.int32]
 
 
 class Status(IntEnum):
-    """What became of one image. Where nothing was decoded (2 and 3), its embedding is all zeros."""
+    """The outcome of one image. The embedding of an image that was not decoded (2 and 3) is all zeros."""
 
     GROUNDED = 0
-    """A box was found for the product type, and cropped."""
+    """The product was found, and its box was cropped."""
     WHOLE_IMAGE = 1
-    """No box was sure enough, or the product type was empty: the whole image stands for the product."""
+    """The whole image was used: no box was confident enough, or the product type was empty."""
     NOT_AN_IMAGE = 2
+    """The file is damaged, or not an image format that the server decodes."""
     TOO_LARGE = 3
-    """In bytes or in pixels, by the server's limits."""
+    """The image exceeds the server's limits, in bytes or in pixels."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """What the server says of itself; all false and empty where none answers."""
+    """The state of a server. All fields are false or empty if no server answers."""
 
     live: bool
+    """The server answers."""
     ready: bool
-    """Every model and pipeline can be asked."""
+    """Every model and pipeline accepts requests."""
     server: str = ""
     version: str = ""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A pipeline of the contract, as a server has it."""
+    """The state of a pipeline of the contract on a server."""
 
     name: str
     ready: bool
-    """Whether it can be asked; if not, nothing else is known of it."""
+    """Whether it accepts requests. If not, the other fields are empty."""
     versions: tuple[str, ...] = ()
     max_batch_size: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Rows of arrays; ``len()`` is the number of items."""
+    """Arrays with one row for each item. ``len()`` is the number of items."""
 
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
@@ -56,9 +58,9 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Grounding(Result):
-    """Where the product is in each image.
+    """The product's box in each image.
 
-    box_xyxy  [N, 4]  x0 y0 x1 y1 in pixels of the original image as displayed (EXIF orientation applied)
+    box_xyxy  [N, 4]  x0 y0 x1 y1 in pixels of the original image after its EXIF rotation
     score     [N]     confidence of the box, 0 to 1
     status    [N]     values of `Status`
     """
@@ -70,9 +72,9 @@ class Grounding(Result):
 
 @dataclass(frozen=True, eq=False)
 class ImageEmbeddings(Result):
-    """Embeddings of the grounded products, and where they were found (see `Grounding`).
+    """Embeddings of the products in images, with their boxes, scores and statuses (see `Grounding`).
 
-    embedding  [N, D]  unit length, or zeros where the status says that nothing was decoded
+    embedding  [N, D]  unit length, or zeros if the image was not decoded
     """
 
     embedding: FloatArray
@@ -83,9 +85,9 @@ class ImageEmbeddings(Result):
 
 @dataclass(frozen=True, eq=False)
 class WholeImageEmbeddings(Result):
-    """Embeddings of whole images: plain CLIP.
+    """Embeddings of whole images, without detection of the product.
 
-    embedding  [N, D]  unit length, or zeros where the status says that nothing was decoded
+    embedding  [N, D]  unit length, or zeros if the image was not decoded
     status     [N]     values of `Status`, never GROUNDED
     """
 
@@ -95,7 +97,7 @@ class WholeImageEmbeddings(Result):
 
 @dataclass(frozen=True, eq=False)
 class TextEmbeddings(Result):
-    """Embeddings of texts, in the space of the images'.
+    """Embeddings of texts, in the same space as those of images.
 
     embedding  [N, D]  unit length
     """
@@ -105,13 +107,13 @@ class TextEmbeddings(Result):
 
 @dataclass(frozen=True, eq=False)
 class EnrichedTexts(Result):
-    """Clear texts about products, written by an agent or composed from the metadata, and their embeddings.
+    """Texts about products and their embeddings. An agent writes each text, or it is composed from the metadata.
 
     text       [N]     str
     embedding  [N, D]  unit length
-    rounds     [N]     how often a draft of the agent was judged; 0 where the text was composed
-    status     [N]     0 where the agent wrote it; else the server's reason why it was composed from the metadata
-    prompts    [N]     str, the version of the prompts that it was written with; empty where it was composed
+    rounds     [N]     number of drafts that the agent judged; 0 if the text was composed
+    status     [N]     0 if the agent wrote the text, else the server's reason to compose it
+    prompts    [N]     str, the version of the agent's prompts; empty if the text was composed
     """
 
     text: npt.NDArray[np.object_]

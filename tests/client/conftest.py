@@ -103,6 +103,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         response.config.max_batch_size = self.max_batch_size
         return response
 
+    def SystemSharedMemoryRegister(self, request, context):
+        """Refuses, as Triton 26.04 and newer do without `--allow-client-shm=true`."""
+        details = "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, details)
+
     def ModelInfer(self, request, context):
         with self._lock:
             if self.keep_requests:

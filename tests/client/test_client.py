@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import vlclip
+from serving.repository import specs
 from vlclip import Status
 
 
@@ -233,6 +234,10 @@ def test_health(triton, client):
     start = time.monotonic()
     assert client.health(timeout=1) == vlclip.Health(live=False, ready=False)
     assert time.monotonic() - start < 1.5
+
+
+def test_the_statuses_are_those_of_the_server():
+    assert {status.name: status.value for status in Status} == {one.name: one.value for one in specs.Status}
 
 
 def test_models(client):

@@ -200,7 +200,7 @@ def test_without_retry_there_is_one_try(triton, twin):
 def test_an_outage_is_not_amplified(triton, twin):
     """The budget is the client's: once it is spent, each request is sent once."""
     triton.fail = grpc.StatusCode.UNAVAILABLE
-    retry = vlclip.Retry(first=0.001, longest=0.001, tokens=10)
+    retry = vlclip.Retry(initial_backoff=0.001, max_backoff=0.001, max_tokens=10)
 
     def sync_work(client: Any) -> None:
         for _ in range(20):
@@ -222,14 +222,15 @@ OVERLOADED = "in ensemble 'product_text', overloaded: 0.9 s of work are waiting,
 def test_an_overloaded_server_paces_a_call_of_several_batches(triton, twin):
     """It takes no tokens, of which there are far too few, and none of the time for a request."""
     triton.fail, triton.details, triton.fail_times = grpc.StatusCode.UNAVAILABLE, OVERLOADED, 60
-    retry, timeout = vlclip.Retry(longest=0.1, tokens=20), vlclip.Timeout(request=0.4)
+    retry, timeout = vlclip.Retry(max_backoff=0.1, max_tokens=20), vlclip.Timeout(request=0.4)
     result = twin.run(lambda c: c.embed_texts(map(str, range(20))), triton.address, retry=retry, timeout=timeout)
     assert first_column(result) == list(range(20))
     assert len(triton.infer_requests) == 60 + 5
 
 
 @pytest.mark.parametrize(
-    ("retry", "total"), [(vlclip.Retry(longest=0.05, patience=0.2), None), (vlclip.Retry(longest=0.05), 0.5)]
+    ("retry", "total"),
+    [(vlclip.Retry(max_backoff=0.05, overload_timeout=0.2), None), (vlclip.Retry(max_backoff=0.05), 0.5)],
 )
 def test_an_overloaded_server_is_not_waited_for_for_ever(triton, twin, retry, total):
     triton.fail, triton.details = grpc.StatusCode.UNAVAILABLE, OVERLOADED
@@ -247,14 +248,14 @@ def test_an_overloaded_server_is_not_waited_for_for_ever(triton, twin, retry, to
 def test_a_single_request_to_an_overloaded_server_is_not_amplified(triton, twin):
     triton.fail, triton.details = grpc.StatusCode.UNAVAILABLE, OVERLOADED
     with pytest.raises(vlclip.OverloadedError, match=r"overloaded: .* try again later"):
-        twin.run(lambda c: c.embed_texts("1"), triton.address, retry=vlclip.Retry(longest=0.01, tokens=3))
+        twin.run(lambda c: c.embed_texts("1"), triton.address, retry=vlclip.Retry(max_backoff=0.01, max_tokens=3))
     assert len(triton.infer_requests) == 1 + 3
 
 
 def test_the_error_says_how_often_it_was_tried(triton, twin):
     triton.fail = grpc.StatusCode.UNAVAILABLE
     with pytest.raises(vlclip.UnavailableError, match=r"product_text from .*, allowed 0\.3 s, tried \d+ times"):
-        twin.run(lambda c: c.embed_texts("1"), triton.address, timeout=0.3, retry=vlclip.Retry(longest=0.05))
+        twin.run(lambda c: c.embed_texts("1"), triton.address, timeout=0.3, retry=vlclip.Retry(max_backoff=0.05))
 
 
 @pytest.mark.parametrize("timeout", [vlclip.Timeout(request=0.4), vlclip.Timeout(total=0.4)])
@@ -309,7 +310,7 @@ def test_connections_that_are_cut(triton, twin):
     triton.dim = 4096
     proxy = TcpProxy(triton.address)
     proxy.cut_after = 200_000
-    result = twin.run(lambda c: c.embed_texts(iter(numbers(100))), proxy.address, retry=vlclip.Retry(refund=2))
+    result = twin.run(lambda c: c.embed_texts(iter(numbers(100))), proxy.address, retry=vlclip.Retry(token_ratio=2))
     assert first_column(result) == list(range(100))
     assert proxy.connections > 3
     proxy.close()
@@ -359,6 +360,14 @@ def test_headers_are_sent_and_asked_for_each_time(triton, twin):
     assert triton.metadata[-1]["authorization"].startswith("Bearer ")
     twin.run(lambda c: c.embed_texts("1"), triton.address, headers={"triton-grpc-protocol-infer": "secret"})
     assert triton.metadata[-1]["triton-grpc-protocol-infer"] == "secret"
+
+
+def test_the_error_of_a_server_without_client_shared_memory(triton, twin):
+    with pytest.raises(vlclip.RejectedError, match="`--allow-client-shm=true`, or remove `shared_memory`") as caught:
+        twin.run(lambda c: c.embed_texts("1"), triton.address, shared_memory="system")
+    assert "shared memory from" in str(caught.value)
+    assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
+    assert triton.infer_requests == []
 
 
 def test_compression(triton, twin):
@@ -412,7 +421,7 @@ def test_closing_during_a_call(triton, twin):
             await client.close()
             with pytest.raises(vlclip.ClosedError, match="was closed during the call"):
                 await call
-            with pytest.raises(vlclip.ClosedError, match="make a new one"):
+            with pytest.raises(vlclip.ClosedError, match="create a new one"):
                 await client.embed_texts("1")
 
         asyncio.run(main())

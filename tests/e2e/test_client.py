@@ -80,7 +80,9 @@ def test_connections_cut_in_the_middle(server, truth, twin):  # noqa: F811
     proxy = TcpProxy(server.grpc_url)
     proxy.cut_after = 150_000
     for _ in range(3):
-        assert_same(twin.run(lambda c: c.embed_texts(iter(TEXTS)), proxy.address, retry=vlclip.Retry(refund=2)), truth)
+        assert_same(
+            twin.run(lambda c: c.embed_texts(iter(TEXTS)), proxy.address, retry=vlclip.Retry(token_ratio=2)), truth
+        )
     assert proxy.connections > 3
     proxy.close()
 
