@@ -1,4 +1,4 @@
-# `make` prints what can be done here. PYTHON chooses the interpreter for a new .venv.
+# `make` without a target lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,12 +8,10 @@ PHOTOS ?=
 TYPE ?=
 MODELS ?= model_repository
 PROFILE ?=
-# What of these is set becomes an option of `python -m export`, which has the defaults: DETECTOR_WEIGHTS=… is
-# --detector-weights ….
-EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS VERSION
-# Of these an option of `python -m benchmarks.canary`,
+# A variable of these lists that is set becomes an option: DETECTOR_WEIGHTS=x becomes --detector-weights x. The programs
+# hold the defaults.
+EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD VERSION
 CANARY := VERSION PROFILE PHOTOS TYPE MIN_OVERLAP
-# and of these one of `python -m benchmarks.load`.
 LOAD := TARGET METRICS RATE USERS DURATION SHAPE SLO MIX PHOTOS
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
 options = $(strip $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
@@ -22,77 +20,94 @@ options = $(strip $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$
 .PHONY: help demo serve setup models engines check-repository canary rollback load loadgen tune train-mini
 .PHONY: test test-all check audit clean
 
-help:  ## show this list
+help:
 	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} /^#  / {printf "%25s%s\n", "", substr($$0, 4)} \
+	  /^#= / {split(substr($$0, 4), part, ": "); printf "  %-22s %s\n", part[1], part[2]} \
 	  /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-#: Look at it
-demo: $(VENV)/.demo install-mini  ## draw 300 photos, embed and search them, write build/demo/index.html; or PHOTOS=folder TYPE="mug"
+#: Try it
+demo: $(VENV)/.demo install-mini  ## Draw 300 photos, embed and search them, and write build/demo/index.html.
+#  With your own photos: PHOTOS=folder TYPE="mug"
 	$(BIN)/python -m benchmarks.demo $(if $(PHOTOS),--photos "$(PHOTOS)" --type "$(TYPE)")
 
-#: Run it
-serve: $(VENV)/.demo install-mini  ## serve the models of MODELS (model_repository) in the foreground; PROFILE=name; Ctrl-C stops
+serve: $(VENV)/.demo install-mini  ## Serve the models in MODELS until Ctrl-C. Choose a profile with PROFILE=name
 	@$(BIN)/python -m serving start --model-repository "$(MODELS)" $(if $(PROFILE),--profile "$(PROFILE)")
 
-models: $(VENV)/.dev  ## export into MODELS, verified against PyTorch: the mini models, or for example
-#  DETECTOR=yolo-world-s ENCODER=ViT-B-32 PRETRAINED=laion2b_s34b_b79k VERSION=2, and also
-#  DETECTOR_WEIGHTS CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD CANVAS: see python -m export --help;
-#  STAGE=1 does not serve it yet
+#: Export and deploy models
+models: $(VENV)/.dev  ## Export models into MODELS and compare them with PyTorch. Without variables: the mini models.
+#  For example DETECTOR=yolo-world-s ENCODER=ViT-B-32 PRETRAINED=laion2b_s34b_b79k VERSION=2
+#  Also DETECTOR_WEIGHTS CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD (python -m export --help)
+#  STAGE=1 exports the version without serving it
 	@$(BIN)/python -m export --out "$(MODELS)" $(call options,$(EXPORT)) $(if $(STAGE),--stage)
 
-engines:  ## the same as TensorRT plans, on the GPU that will serve: inside deploy/Dockerfile's stage of this name
+engines:  ## Like `models`, as TensorRT plans. Runs in the `engines` image, on the type of GPU that will serve
 	@$(PYTHON) -m export --out "$(MODELS)" --format tensorrt $(call options,$(filter-out FORMAT,$(EXPORT))) $(if $(STAGE),--stage)
 
-check-repository: $(VENV)/.demo install-mini  ## check configs, profiles, pipelines and graphs of MODELS against each other
+check-repository: $(VENV)/.demo install-mini  ## Check that configs, profiles, pipelines and graphs of MODELS fit together
 	@$(BIN)/python -m serving check --model-repository "$(MODELS)"
 
-canary: $(VENV)/.demo  ## compare VERSION of MODELS with the one that is served, on drawn photos or PHOTOS=folder TYPE="mug";
-#  PROMOTE=1 serves it from then on, if nothing speaks against it; see python -m benchmarks.canary --help
+canary: $(VENV)/.demo  ## Compare version VERSION of MODELS with the served version, on drawn photos or PHOTOS=folder TYPE="mug".
+#  PROMOTE=1 serves it if it passes (python -m benchmarks.canary --help)
 	@$(BIN)/python -m benchmarks.canary --model-repository "$(MODELS)" $(call options,$(CANARY)) $(if $(PROMOTE),--promote)
 
-rollback: $(VENV)/.demo  ## serve VERSION of MODELS again; a running server changes over without a break
+rollback: $(VENV)/.demo  ## Serve version VERSION of MODELS again. A running server switches without failed requests
 	@$(BIN)/python -m export use --out "$(MODELS)" --version "$(VERSION)"
 
-#: Measure it
-load: $(VENV)/.bench install-mini  ## load a server of its own and write build/bench/report.html (under 3 min); or any server, with
-#  TARGET=host:8001 RATE=40 and DURATION=60 USERS=8 SHAPE=spike SLO="p99=50ms error-rate=0.1%" MIX PHOTOS METRICS
+#: Measure
+load: $(VENV)/.bench install-mini  ## Run a load test and write build/bench/report.html (3 min, with its own server).
+#  A running server: TARGET=host:8001 RATE=40 (requests a second) DURATION=60 (seconds)
+#  Also USERS=8 SHAPE=spike SLO="p99=50ms error-rate=0.1%" MIX PHOTOS METRICS (python -m benchmarks.load --help)
 	@$(BIN)/python -m benchmarks.load $(call options,$(LOAD))
 
-loadgen: $(VENV)/.bench install-mini  ## MLPerf LoadGen: SingleStream, Offline, Server, and that nothing is cached (2 min); or
-#  PHOTOS=folder TYPE="mug" TARGET=host:8001 RATE=20 LATENCY=250 FULL=1
+loadgen: $(VENV)/.bench install-mini  ## Run MLPerf LoadGen: SingleStream, Offline, Server, and a test for caching (2 min).
+#  Also PHOTOS=folder TYPE="mug" TARGET=host:8001 RATE=20 LATENCY=250 (ms) FULL=1
 	@$(BIN)/python -m benchmarks.loadgen $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(TYPE),--type "$(TYPE)") \
 	  $(if $(TARGET),--url "$(TARGET)") $(if $(RATE),--rate $(RATE)) $(if $(LATENCY),--latency $(LATENCY)) $(if $(FULL),--full)
 
-tune: $(VENV)/.bench install-mini  ## search the profile for this machine: serving/profiles/tuned; SLO=p99=500ms MINUTES=10
+tune: $(VENV)/.bench install-mini  ## Search for a faster profile for this machine: SLO=p99=500ms MINUTES=10
+#  The result is the profile `tuned`: make serve PROFILE=tuned
 	@$(BIN)/python -m benchmarks.tune --model-repository "$(MODELS)" $(call options,SLO MINUTES)
 
-#: Work on it
-setup: $(VENV)/.dev  ## install everything into .venv
-train-mini: $(VENV)/.dev  ## draw the catalogue, train the mini models on it, export them to weights/mini (about 90 min on 2 cores)
-	$(BIN)/python -m training
-	$(BIN)/python -m export pack-mini
-
-test: $(VENV)/.dev install-mini  ## check the code and run the tests against a real server (under 15 min)
+#: Develop
+setup: $(VENV)/.dev  ## Install everything into .venv
+test: $(VENV)/.dev install-mini  ## Run ruff, mypy and the tests, with real servers (under 15 min)
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: $(VENV)/.dev install-mini  ## the same and the slow tests
+test-all: $(VENV)/.dev install-mini  ## Run the slow tests too
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.dev  ## ruff and mypy
+check: $(VENV)/.dev  ## Run ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy .
 
-audit: $(VENV)/.demo  ## known vulnerabilities of what is installed; passes with a warning where pypi.org cannot be reached
+# pip-audit has one exit code for "vulnerable" and for "no answer", so ask first whether there is an answer.
+audit: $(VENV)/.demo  ## List known vulnerabilities of the installed packages. Warns and passes if PyPI cannot be reached
 	@test -d $(VENV)/audit || $(BIN)/python -m venv $(VENV)/audit
-	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 --timeout 10 pip-audit || echo "NOT AUDITED: pip-audit cannot be installed" >&2
-	@! $(VENV)/audit/bin/python -c "import pip_audit" 2>/dev/null || \
-	  $(VENV)/audit/bin/python -m pip_audit $(foreach folder,$(wildcard $(VENV)/lib/python3*/site-packages) $(VENV)/tritonserver,--path $(folder))
+	@if ! $(VENV)/audit/bin/python -c 'import urllib.request as r; r.urlopen("https://pypi.org/pypi/pip/25.0/json", timeout=20)' 2> /dev/null; then \
+	  echo "WARNING: nothing was audited, since PyPI's advisory service does not answer. Run \`make audit\` where it does." >&2; \
+	else \
+	  $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit && \
+	  $(VENV)/audit/bin/python -m pip_audit --skip-editable --progress-spinner off \
+	    $(foreach folder,$(wildcard $(VENV)/lib/python3*/site-packages) $(VENV)/tritonserver,--path $(folder)); \
+	fi
 
-clean:  ## delete what was built, not what was installed
+train-mini: $(VENV)/.dev  ## Draw the catalogue, train the mini models on it and export them to weights/mini (90 min on 2 cores)
+	$(BIN)/python -m training
+	$(BIN)/python -m export pack-mini
+
+clean:  ## Delete what was built, but not what was installed
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache
 	rm -rf model_repository/manifest*.json model_repository/.export-* model_repository/*/[2-9]* model_repository/*/1?*
 	rm -f model_repository/*/1/model.onnx model_repository/*/1/model.plan model_repository/*/1/tokenizer.json
+
+#: Variables, as in: make serve MODELS=my-models
+#= MODELS=folder: The model repository to export to and to serve (model_repository)
+#= PROFILE=name: A profile of serving/profiles, or a folder with one of your own
+#= PHOTOS=folder: Your own JPEG, PNG or WebP files in place of drawn photos
+#= TYPE="mug": The product type of the photos in PHOTOS
+#= VERSION=2: The version number of an export
+#= PYTHON=python3.12: The interpreter for a new .venv (python3)
 
 .PHONY: install-mini
 install-mini: | $(VENV)/.demo
@@ -101,10 +116,10 @@ install-mini: | $(VENV)/.demo
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import platform, sys; v = sys.version_info[:2]; \
 	  ok = (3, 10) <= v <= (3, 12) and sys.platform == "linux" and platform.machine() == "x86_64"; \
-	  sys.exit(0 if ok else "This needs CPython 3.10 to 3.12 on x86-64 Linux (the embedded Triton speaks to Python through numpy 1), and %s is Python %d.%d on %s %s. " \
-	  "Choose another with: make PYTHON=python3.12 …" % (sys.executable, *v, sys.platform, platform.machine()))'
+	  sys.exit(0 if ok else "Expected CPython 3.10 to 3.12 on x86-64 Linux, because the embedded Triton needs numpy 1; %s is Python %d.%d on %s %s. " \
+	  "Choose another interpreter: make PYTHON=python3.12 …" % (sys.executable, *v, sys.platform, platform.machine()))'
 	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "No venv module: install it (Debian: apt install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python has no venv module. Install it (Debian: apt install python3-venv)" >&2; exit 1; }
 
 $(VENV)/.demo: pyproject.toml serving/pyproject.toml | $(VENV)/bin/python
 	@echo "Installing what serving and the demo need (about a minute)"
@@ -118,8 +133,8 @@ $(VENV)/.bench: pyproject.toml | $(VENV)/.demo
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml serving/pyproject.toml | $(VENV)/.demo
-	@echo "Installing PyTorch, the exporters and the test tools (some minutes and gigabytes)"
+	@echo "Installing PyTorch, the exporters and the test tools (several minutes and gigabytes)"
 	@$(PIP) --editable '.[dev]' --editable './serving[cpu,agent]'
-	@# ultralytics brings the OpenCV that needs a desktop's libraries and lays it over the one that does not.
+	@# ultralytics installs opencv-python, which needs a desktop's libraries and overwrites opencv-python-headless.
 	@$(PIP) --force-reinstall --no-deps opencv-python-headless
 	@touch $@

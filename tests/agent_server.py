@@ -19,7 +19,7 @@ from typing import Any
 from serving.paths import ROOT
 
 PROMPTS = {
-    role: (ROOT / "model_repository" / "enrich" / "prompts" / f"{role}.md").read_text(encoding="utf-8")
+    role: (ROOT / "serving" / "enrich" / "prompts" / f"{role}.md").read_text(encoding="utf-8")
     for role in ("summarizer", "evaluator", "refiner")
 }
 

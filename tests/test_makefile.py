@@ -1,38 +1,61 @@
-"""What is given to `make` reaches the programs that it calls, and nothing else does: the defaults live there alone."""
+"""`make` lists its targets and passes its variables on as options; the programs hold the defaults."""
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
 
-from benchmarks.load import parser as load_parser
-from export.__main__ import parser
+import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.load import parser as load_parser
+from export.__main__ import parser as export_parser
+from serving.paths import ROOT
+
+OUT = ["--out", "model_repository"]
+SERVED = ["--model-repository", "model_repository"]
+
+
+def make(*arguments: str) -> str:
+    # Without the variables of a make that runs these tests, which would add lines to the output.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def arguments(target: str, module: str, *variables: str) -> list[str]:
-    """Those that `make` would give to a module, with everything taken as installed."""
+    """The arguments that `make` would give to a module if everything were installed."""
     installed = [f"--assume-old=.venv/.{extra}" for extra in ("demo", "bench", "dev")]
-    make = ["make", "--dry-run", *installed, target, *variables]
-    # Not the environment of the make that may run these tests: it would say which folder it enters.
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    done = subprocess.run(make, cwd=ROOT, env=outside, capture_output=True, text=True, check=True)
-    words = shlex.split(done.stdout)
+    words = shlex.split(make("--dry-run", *installed, target, *variables))
     return words[words.index(module) + 1 :]
 
 
-def models_command(*variables: str) -> list[str]:
-    return arguments("models", "export", *variables)
+def test_make_lists_every_target() -> None:
+    targets = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    expected = {*" ".join(targets).split()} - {"help", "install-mini"}
+    assert {*re.findall(r"^  make ([a-z-]+) ", make(), re.MULTILINE)} == expected
 
 
-def test_only_what_is_set_is_passed_on() -> None:
-    assert models_command() == ["--out", "model_repository"]
+@pytest.mark.parametrize(
+    ("target", "module", "variables", "expected"),
+    [
+        ("models", "export", "", OUT),
+        ("models", "export", "PRECISION=fp16", [*OUT, "--precision", "fp16"]),
+        ("models", "export", "VERSION=2 STAGE=1", [*OUT, "--version", "2", "--stage"]),
+        ("canary", "benchmarks.canary", "VERSION=2", [*SERVED, "--version", "2"]),
+        ("canary", "benchmarks.canary", "MIN_OVERLAP=0.4 PROMOTE=1", [*SERVED, "--min-overlap", "0.4", "--promote"]),
+        ("rollback", "export", "VERSION=1", ["use", *OUT, "--version", "1"]),
+        ("load", "benchmarks.load", "", []),
+        ("serve", "serving", "PROFILE=tuned", ["start", *SERVED, "--profile", "tuned"]),
+    ],
+)
+def test_variables_become_options(target: str, module: str, variables: str, expected: list[str]) -> None:
+    assert arguments(target, module, *variables.split()) == expected
 
 
-def test_every_variable_is_an_option() -> None:
+def test_every_variable_of_an_export_is_an_option() -> None:
     given = {
         "detector": "yolo-world-s",
         "detector_weights": "two words.pt",
@@ -42,28 +65,12 @@ def test_every_variable_is_an_option() -> None:
         "tokenizer": "folder",
         "format": "onnx",
         "threshold": 0.3,
-        "canvas": 512,
         "version": 2,
     }
-    command = models_command("MODELS=/tmp/some models", *(f"{name.upper()}={value}" for name, value in given.items()))
-    parsed = vars(parser().parse_args(command))
+    variables = ["MODELS=/tmp/some models", *(f"{name.upper()}={value}" for name, value in given.items())]
+    parsed = vars(export_parser().parse_args(arguments("models", "export", *variables)))
     assert {name: parsed[name] for name in given} == given
     assert parsed["out"] == Path("/tmp/some models")
-
-
-def test_precision_is_passed_on() -> None:
-    assert models_command("PRECISION=fp16")[2:] == ["--precision", "fp16"]
-
-
-def test_a_rollout_in_one_repository() -> None:
-    staged = parser().parse_args(models_command("VERSION=2", "STAGE=1"))
-    assert (staged.version, staged.stage) == (2, True)
-    assert not parser().parse_args(models_command("VERSION=2")).stage
-    command = ["--model-repository", "model_repository", "--version", "2"]
-    assert arguments("canary", "benchmarks.canary", "VERSION=2") == command
-    promoted = arguments("canary", "benchmarks.canary", "VERSION=2", "PROMOTE=1", "MIN_OVERLAP=0.4")
-    assert promoted == [*command, "--min-overlap", "0.4", "--promote"]
-    assert arguments("rollback", "export", "VERSION=1") == ["use", "--out", "model_repository", "--version", "1"]
 
 
 def test_every_variable_of_a_load_test_is_an_option(tmp_path: Path) -> None:
@@ -84,10 +91,9 @@ def test_every_variable_of_a_load_test_is_an_option(tmp_path: Path) -> None:
     command = arguments("load", "benchmarks.load", *(f"{name.upper()}={value}" for name, value in values.items()))
     parsed = vars(load_parser().parse_args(command))
     assert {name: parsed[name] for name in given} == given
-    assert arguments("load", "benchmarks.load") == []
 
 
 def test_engines_are_plans_whatever_format_is_given() -> None:
     command = arguments("engines", "export", "DETECTOR=yolo-world-s", "FORMAT=onnx", "MODELS=/models")
-    parsed = parser().parse_args(command)
+    parsed = export_parser().parse_args(command)
     assert (parsed.format, parsed.detector, parsed.out) == ("tensorrt", "yolo-world-s", Path("/models"))

@@ -1,4 +1,4 @@
-"""What kustomize renders is valid by the API's schemas, and holds together. No cluster has seen it."""
+"""What kustomize renders is valid against the API's schemas and consistent. It was never applied to a cluster."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import trustme
 import yaml
 
 import vlclip
-from deploy import certificates
-from deploy import probe as prober
 from serving.paths import ROOT
+from serving.server import probe as prober
 from serving.server.api import LOAD_SECONDS
 from serving.server.server import DRAIN_SECONDS, SHARED_MEMORY_BYTES
 from serving.server.start import parse_arguments
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 VERSIONS = ("1.32", kubernetes_validate.latest_version())
-"""Of the API: the oldest that is meant, and the newest whose schemas are here."""
+"""Of the API: the oldest that is supported, and the newest whose schemas are installed."""
 RENDERED = {
     "base": ("base",),
     "cpu": ("overlays/cpu",),
@@ -38,7 +38,7 @@ RENDERED = {
     "engines": ("engines",),
     "kserve": ("kserve",),
 }
-"""What is rendered, and the components that are added to it."""
+"""The folder that is rendered, and the components that are added to it."""
 SERVING = [name for name in RENDERED if name not in ("engines", "kserve")]
 REQUIRED = {
     "ScaledObject": ["scaleTargetRef.name", "triggers.0.type", "triggers.0.metadata.query", "triggers.0.metricType"],
@@ -46,7 +46,7 @@ REQUIRED = {
     "ServingRuntime": ["supportedModelFormats.0.name", "protocolVersions.0", "containers.0.image"],
     "InferenceService": ["predictor.model.modelFormat.name", "predictor.model.runtime", "predictor.model.storageUri"],
 }
-"""Of kinds that have no schema here, what they are nothing without."""
+"""Required fields of the kinds whose schemas are not installed."""
 
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl renders the overlays")
 
@@ -54,14 +54,14 @@ pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl ren
 def kustomize(folder: str | Path) -> list[dict[str, Any]]:
     done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert not done.stderr  # such as that something is deprecated
+    assert not done.stderr  # kustomize warns here of deprecated fields
     return list(yaml.safe_load_all(done.stdout))
 
 
 @cache
 def render(name: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        to = os.path.relpath(FOLDER, os.path.realpath(folder))  # kustomize takes no other
+        to = os.path.relpath(FOLDER, os.path.realpath(folder))  # kustomize refuses absolute paths
         kustomization = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
@@ -77,7 +77,7 @@ def of_kind(name: str, kind: str) -> list[dict[str, Any]]:
 
 
 def pods(name: str) -> Iterator[dict[str, Any]]:
-    """The specs of all pods: a runtime of KServe has one without what the cluster adds."""
+    """The specs of all pods. A ServingRuntime of KServe holds one directly."""
     for resource in render(name):
         if resource["kind"] in ("Deployment", "Job"):
             yield resource["spec"]["template"]["spec"]
@@ -92,7 +92,7 @@ def at(value: Any, path: str) -> Any:
 
 
 def all_label_selectors(value: Any) -> Iterator[dict[str, str]]:
-    """Those that name our pods, however deep."""
+    """Those of our pods, at any depth."""
     if isinstance(value, dict):
         labels = value.get("matchLabels", {})
         if labels.get("app.kubernetes.io/name") == "vlclip":
@@ -115,14 +115,14 @@ def test_every_resource_is_valid(name: str, version: str) -> None:
             kubernetes_validate.validate(resource, version, strict=True)
 
 
-def test_the_schemas_refuse_what_is_wrong() -> None:
+def test_the_schemas_refuse_an_invalid_resource() -> None:
     deployment = {**of_kind("base", "Deployment")[0], "spec": {"replicas": "two"}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(deployment, VERSIONS[-1], strict=True)
 
 
 @pytest.mark.parametrize("name", SERVING)
-def test_whoever_selects_pods_selects_ours(name: str) -> None:
+def test_selectors_match_the_labels_of_the_pods(name: str) -> None:
     labels = of_kind(name, "Deployment")[0]["spec"]["template"]["metadata"]["labels"]
     selectors = [service["spec"]["selector"] for service in of_kind(name, "Service")]
     selectors += [one["spec"]["selector"]["matchLabels"] for one in of_kind(name, "PodDisruptionBudget")]
@@ -133,7 +133,7 @@ def test_whoever_selects_pods_selects_ours(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVING)
-def test_ports_are_those_of_the_container(name: str) -> None:
+def test_services_and_policies_name_ports_of_the_container(name: str) -> None:
     ports = {port["name"]: port["containerPort"] for port in next(pods(name))["containers"][0]["ports"]}
     asked = [port["targetPort"] for service in of_kind(name, "Service") for port in service["spec"]["ports"]]
     for policy in of_kind(name, "NetworkPolicy"):
@@ -142,36 +142,37 @@ def test_ports_are_those_of_the_container(name: str) -> None:
     assert set(asked) == set(ports)
 
 
-def test_tls_leaves_no_plain_port_open() -> None:
+def test_tls_leaves_no_unencrypted_port_open_to_callers() -> None:
     name = "gpu and agent and tls"
     container = next(pods(name))["containers"][0]
     assert {"--tls-cert=/tls/tls.crt", "--tls-key=/tls/tls.key", "--tls-client-ca=/tls/ca.crt"} <= {*container["args"]}
-    assert {port["name"] for port in container["ports"]} == {"https", "grpc", "metrics"}
+    assert {port["name"] for port in container["ports"]} == {"grpc", "metrics"}
 
 
-def test_components_may_come_before_an_overlay_s_own_patches(tmp_path: Path) -> None:
-    """As they do in overlays/gpu, where they stand in comments; in an overlay of one's own they come behind."""
+def test_components_may_be_listed_before_the_patches_of_an_overlay(tmp_path: Path) -> None:
+    """Like the commented lines of overlays/gpu. An overlay built on overlays/gpu lists them after its patches."""
     folder = shutil.copytree(FOLDER, tmp_path / "kubernetes") / "overlays" / "gpu"
     file = folder / "kustomization.yaml"
     offered = file.read_text().replace("# - ../../components/", "- ../../components/")
     assert offered != file.read_text()
     file.write_text(offered)
     before = next(one for one in kustomize(folder) if one["kind"] == "Deployment")["spec"]["template"]["spec"]
-    behind = next(pods("gpu and agent and tls"))
+    after = next(pods("gpu and agent and tls"))
     for parts in ("args", "ports", "env", "volumeMounts"):
-        assert sorted(before["containers"][0][parts], key=str) == sorted(behind["containers"][0][parts], key=str)
+        assert sorted(before["containers"][0][parts], key=str) == sorted(after["containers"][0][parts], key=str)
 
 
-def test_probes_reach_a_pod_that_wants_certificates(toy_repositories: list[Path], tmp_path: Path) -> None:
-    """What the manifest says, with a folder of ours for its secret, and free ports."""
-    pems = tmp_path / "tls"
-    certificates.write(pems, ["localhost"], days=1)
-    for name, file in {"tls.crt": "server.pem", "tls.key": "server.key", "ca.crt": "ca.pem"}.items():
-        (pems / name).symlink_to(file)
+def test_probes_work_on_a_pod_that_requires_client_certificates(toy_repositories: list[Path], tmp_path: Path) -> None:
+    """The arguments and probes of the manifest, with a folder in place of its secret, and free ports."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    certificate.private_key_pem.write_to_path(tmp_path / "tls.key")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
     container = next(pods("base and tls"))["containers"][0]
-    command = [sys.executable, "-m", "serving.server.start", f"--model-repository={toy_repositories[0]}"]
-    command += [argument.replace("=/tls/", f"={pems}/") for argument in container["args"]]
-    command += [f"--{name}-port=0" for name in ("grpc", "http", "https", "metrics")]
+    command = [sys.executable, "-m", "serving", "start", f"--model-repository={toy_repositories[0]}"]
+    command += [argument.replace("=/tls/", f"={tmp_path}/") for argument in container["args"]]
+    command += [f"--{name}-port=0" for name in ("grpc", "http", "metrics")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
@@ -179,18 +180,23 @@ def test_probes_reach_a_pod_that_wants_certificates(toy_repositories: list[Path]
             ports = dict(re.findall(r"^  (\w+) .*:(\d+)", printed, re.MULTILINE))
             where = [f"--url=localhost:{ports['HTTP']}", f"--metrics=localhost:{ports['metrics']}"]
             for kind in ("startup", "readiness", "liveness"):
-                _, _, module, *options = container[f"{kind}Probe"]["exec"]["command"]
-                assert module == "serving.server.probe"
+                _, _, package, probe, *options = container[f"{kind}Probe"]["exec"]["command"]
+                assert (package, probe) == ("serving", "probe")
                 assert prober.main([*options, *where]) == 0
-            tls = vlclip.TLS(pems / "ca.pem", pems / "client.pem", pems / "client.key")
-            with vlclip.Client(f"localhost:{ports['gRPC']}", tls=tls) as client:
-                assert client.embed_texts("mug").embedding.shape[0] == 1
+            client = authority.issue_cert("client@example.com")
+            tls = vlclip.TLS(
+                ca=authority.cert_pem.bytes(),
+                certificate=client.cert_chain_pems[0].bytes(),
+                key=client.private_key_pem.bytes(),
+            )
+            with vlclip.Client(f"localhost:{ports['gRPC']}", tls=tls) as vlclip_client:
+                assert vlclip_client.embed_texts("mug").embedding.shape[0] == 1
         finally:
             process.terminate()
             assert process.wait(timeout=20) == 0
 
 
-def test_metrics_are_of_the_job_that_rules_look_for() -> None:
+def test_metrics_have_the_job_that_the_rules_select() -> None:
     (monitor,) = of_kind("gpu", "PodMonitor")
     (deployment,) = of_kind("gpu", "Deployment")
     job = deployment["spec"]["template"]["metadata"]["labels"][monitor["spec"]["jobLabel"]]
@@ -224,33 +230,33 @@ def test_pods_are_hardened(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpu", "engines", "kserve"])
-def test_gpus_are_asked_for_as_they_can_be(name: str) -> None:
+def test_gpus_have_equal_requests_and_limits(name: str) -> None:
     resources = next(pods(name))["containers"][0]["resources"]
     assert resources["requests"]["nvidia.com/gpu"] == resources["limits"]["nvidia.com/gpu"] == "1"
 
 
 @pytest.mark.parametrize("name", [*SERVING, "kserve"])
-def test_probes_ask_the_models_and_are_quick_enough(name: str) -> None:
+def test_probes_ask_the_models_and_are_fast_enough(name: str) -> None:
     container = next(pods(name))["containers"][0]
     probes = {kind: container[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")}
     for kind, probe in probes.items():
         asked = "--live" if kind == "liveness" else "--ready"
-        assert probe["exec"]["command"] == ["python3", "-m", "serving.server.probe", asked]
+        assert probe["exec"]["command"] == ["python3", "-m", "serving", "probe", asked]
     ready, startup = probes["readiness"], probes["startup"]
     assert ready["periodSeconds"] * ready["failureThreshold"] + ready["timeoutSeconds"] <= 10
     assert startup["periodSeconds"] * startup["failureThreshold"] > LOAD_SECONDS
 
 
 @pytest.mark.parametrize("name", SERVING)
-def test_requests_in_hand_are_answered_before_a_pod_goes(name: str) -> None:
+def test_a_pod_has_time_to_answer_requests_in_flight(name: str) -> None:
     pod = next(pods(name))
     sleep, seconds = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
-    # `serving start` drains the pipelines, then gives Triton as long again and 10 s.
+    # `serving start` drains the pipelines, then gives Triton the same time and 10 s.
     assert pod["terminationGracePeriodSeconds"] >= int(seconds) + 2 * DRAIN_SECONDS + 10
 
 
-def test_kserve_gives_as_much_time() -> None:
+def test_kserve_gives_the_same_time() -> None:
     (service,) = of_kind("kserve", "InferenceService")
     assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] >= 2 * DRAIN_SECONDS + 10
 
@@ -268,8 +274,8 @@ def test_arguments_are_those_of_the_server(name: str, field: str, value: str, mo
     assert getattr(parse_arguments(), field) == value
 
 
-def test_threads_are_as_many_as_the_cores_asked_for() -> None:
-    """ONNX Runtime counts the cores of the node, of which the pod has a share."""
+def test_threads_equal_the_requested_cores() -> None:
+    """By default, ONNX Runtime starts a thread for each core of the node."""
     container = next(pods("cpu"))["containers"][0]
     assert f"--threads={container['resources']['requests']['cpu']}" in container["args"]
 
@@ -288,20 +294,20 @@ def test_one_autoscaler_scales_the_deployment(name: str) -> None:
     assert "replicas" not in deployment["spec"]
 
 
-def test_images_have_the_package_of_the_agent_s_cache() -> None:
-    """Without it the model does not load, and with it no pod."""
+def test_images_have_the_package_of_the_agents_cache() -> None:
+    """Without it the model does not load, so no pod becomes ready."""
     variables = next(pods("gpu and agent and tls"))["containers"][0]["env"]
     (cache,) = [one["value"] for one in variables if one["name"] == "VLCLIP_AGENT_CACHE"]
     package = cache.partition("://")[0]
-    extra = re.search(r"^agent = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    extra = re.search(r"^agent = \[(.*)\]$", (ROOT / "serving" / "pyproject.toml").read_text(), re.MULTILINE)
     assert extra
     assert f'"{package}>=' in extra[1]
     for file in ("Dockerfile", "Dockerfile.cpu"):
-        assert "'.[serve,agent]'" in (ROOT / "deploy" / file).read_text()
+        assert re.search(r"'\./serving\[.*agent\]'", (ROOT / "deploy" / file).read_text())
 
 
 @pytest.mark.parametrize("name", RENDERED)
-def test_no_secret_is_written_down(name: str) -> None:
+def test_no_secret_is_in_the_manifests(name: str) -> None:
     assert not of_kind(name, "Secret")
     for pod in pods(name):
         for variable in pod["containers"][0].get("env", []):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -29,8 +30,9 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 
 
 def block(language: str, sign: str) -> str:
-    """The code block in which this stands."""
-    (found,) = (code for code in re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S) if sign in code)
+    """The code block in a language that contains ``sign``."""
+    blocks: list[str] = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (found,) = (code for code in blocks if sign in code)
     return found
 
 
@@ -57,8 +59,8 @@ def for_server(code: str, server: Server) -> str:
     return code.replace("localhost:8001", server.grpc_url).replace("localhost:8000", server.http_url)
 
 
-def run_python(code: str) -> tuple[dict, str]:
-    names: dict = {}
+def run_python(code: str) -> tuple[dict[str, Any], str]:
+    names: dict[str, Any] = {}
     with contextlib.redirect_stdout(io.StringIO()) as said:
         exec(compile(code, "README.md", "exec"), names)
     return names, said.getvalue()
