@@ -1,8 +1,8 @@
-"""What each part of the paper buys, one added after the other: `python -m benchmarks.retrieval --ablation`.
+"""Measure what each part of the paper adds to retrieval: `python -m benchmarks.retrieval --ablation`.
 
-The queries are what a shop has of each product, its noisy title and description, raw and as `enriched_text` makes
-them; what is searched are the scenes, as whole images and as grounded products. No text but the caption, which nobody
-has in a shop and which is the ceiling, is told colour or pattern other than in the shop's words.
+The queries are a shop's texts of the products: the noisy title and description, as they are and as ``enriched_text``
+rewrites them. They search the scenes as whole images and as grounded products. The clean caption, which no shop has,
+is the upper bound. The other texts know colour and pattern only from the shop's words.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ STEPS = {
     "+ grounding": ("grounded", RAW),
     "+ enriched text": ("grounded", ENRICHED),
 }
-"""The paper's ablation, read upwards: what is searched, and for which text."""
+"""The steps of the paper's ablation: which images are searched, with which text."""
+COLUMNS = (("hits5", f"HITS@{TOP}", "#2f6f9f"), ("mrr", "MRR", "#d98b3a"))
 
 
 def products(items: Sequence[Item]) -> list[dict[str, str]]:
-    """What a shop has of each: no more than the text that it is compared with, and the type that grounding has too."""
+    """The metadata to enrich: the raw text, and the product type, which grounding has too."""
     return [{"product_type": item.product_type, "title": item.title, "description": item.description} for item in items]
 
 
@@ -46,7 +47,7 @@ def raw_texts(items: Sequence[Item]) -> dict[str, list[str]]:
 
 
 def measure(rank: np.ndarray) -> dict[str, float]:
-    """HITS@5 and the mean reciprocal rank of the ranks [N], each with the bounds of its 95 % bootstrap interval."""
+    """HITS@5 and MRR of the ranks [N], each with the bounds of its 95 % bootstrap interval."""
     found: dict[str, float] = {}
     for name, value, each in (("hits5", hits(rank), rank <= TOP), ("mrr", mrr(rank), 1 / rank)):
         low, high = bootstrap(each)
@@ -75,43 +76,42 @@ def run(client: Client, photos: Sequence[Photo]) -> dict[str, Any]:
 
 
 def steps(report: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The figures of ``STEPS``."""
+    """The figures of each of ``STEPS``."""
     return {step: report["figures"][text][where] for step, (where, text) in STEPS.items()}
 
 
 def is_ordered(report: dict[str, Any]) -> bool:
-    """Whether each step is better than the one before it, in both figures."""
+    """Whether each step is better than the one before it, in HITS@5 and in MRR."""
     found = list(steps(report).values())
     return all(before[name] < after[name] for before, after in pairwise(found) for name in ("hits5", "mrr"))
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print the steps, the figures of all texts, and how some texts came out."""
+    """Print the steps, the figures of all texts, and some enriched texts."""
     console = Console()
     title = f"among {report['scenes']} scenes, seed {report['seed']}"
-    table = Table("", title=f"What each part buys, {title}", caption="in brackets: 95 % bootstrap intervals")
-    for column in ("HITS@5", "MRR"):
-        table.add_column(column, justify="right")
+    table = Table("", title=f"What each step adds, {title}", caption="in brackets: 95 % bootstrap intervals")
+    for _, label, _ in COLUMNS:
+        table.add_column(label, justify="right")
     for step, figures in steps(report).items():
         cells = (
-            f"{figures[name]:.3f} [{figures[f'{name}_low']:.3f}, {figures[f'{name}_high']:.3f}]".replace("[", "\\[")
-            for name in ("hits5", "mrr")
+            f"{figures[name]:.3f} \\[{figures[f'{name}_low']:.3f}, {figures[f'{name}_high']:.3f}]"
+            for name, _, _ in COLUMNS
         )
         table.add_row(step, *cells)
     console.print(table)
     table = Table("text", title=f"All texts, {title}")
-    for column in ("HITS@5 whole", "MRR whole", "HITS@5 grounded", "MRR grounded"):
-        table.add_column(column, justify="right")
-    for name, places in sorted(report["figures"].items(), key=lambda row: row[1]["grounded"]["mrr"]):
-        table.add_row(
-            name, *(f"{places[where][key]:.3f}" for where in ("whole", "grounded") for key in ("hits5", "mrr"))
-        )
+    places = [(where, name, label) for where in ("whole", "grounded") for name, label, _ in COLUMNS]
+    for where, _, label in places:
+        table.add_column(f"{label} {where}", justify="right")
+    for text, found in sorted(report["figures"].items(), key=lambda row: row[1]["grounded"]["mrr"]):
+        table.add_row(text, *(f"{found[where][name]:.3f}" for where, name, _ in places))
     console.print(table)
-    console.print(f"status of the enriched texts: {report['statuses']}")
+    console.print(f"Enriched texts by status: {report['statuses']}")
     for raw, text in report["examples"]:
         console.print(f"  {raw}\n    {text}", markup=False, highlight=False)
-    order = "each part adds to the one before" if is_ordered(report) else "NOT reproduced"
-    console.print(f"The paper's order: {order}")
+    order = "each step adds to the one before" if is_ordered(report) else "NOT reproduced"
+    console.print(f"The order of the paper: {order}")
 
 
 def plot(report: dict[str, Any], file: Path) -> None:
@@ -122,15 +122,14 @@ def plot(report: dict[str, Any], file: Path) -> None:
     axes = figure.subplots()
     found = steps(report)
     where = np.arange(len(found))
-    for shift, name, label, colour in ((-0.2, "hits5", "HITS@5", "#2f6f9f"), (0.2, "mrr", "MRR", "#d98b3a")):
+    for shift, (name, label, colour) in zip((-0.2, 0.2), COLUMNS, strict=True):
         height = np.array([figures[name] for figures in found.values()])
         errors = np.abs([[figures[f"{name}_{end}"] for figures in found.values()] for end in ("low", "high")] - height)
         bars = axes.bar(where + shift, height, 0.38, label=label, color=colour, yerr=errors, capsize=4, ecolor="#444")
         axes.bar_label(bars, [f"{value:.3f}" for value in height], padding=3)
     axes.set_xticks(where, list(found))
     axes.set_ylim(0, 1.1)
-    axes.set_ylabel(f"of {report['scenes']} queries")
-    axes.set_title(f"Text to image retrieval among {report['scenes']} cluttered scenes (bars: 95 % bootstrap)")
+    axes.set_title(f"Text to image retrieval among {report['scenes']} cluttered scenes (lines: 95 % bootstrap)")
     axes.legend(loc="upper left", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -61,9 +61,10 @@ def find_photos(folder: Path, product_type: str) -> list[tuple[Path, str]]:
     return photos
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--photos`` and ``--type``, which choose a folder of photos instead of drawn scenes."""
-    parser.add_argument("--photos", type=Path, help="folder of photos (default: scenes of the synthetic catalogue)")
+def add_options(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """Add ``--photos`` and ``--type``, which choose a folder of photos; without ``required`` scenes can be drawn."""
+    otherwise = "" if required else " (default: scenes of the synthetic catalogue)"
+    parser.add_argument("--photos", type=Path, metavar="DIR", required=required, help=f"folder of photos{otherwise}")
     parser.add_argument(
         "--type", default="product", help="product type of the photos, if there is no photos.csv (%(default)s)"
     )

@@ -1,4 +1,4 @@
-"""What the benchmarks share: their options, their JSON file, and the server that they ask."""
+"""What the benchmarks share: their options, their JSON file, and the server that they send requests to."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from serving.server.server import Server
 
 
 def parser_of(name: str, doc: str | None, *, figures: bool = True, url: bool = True) -> argparse.ArgumentParser:
-    """A benchmark's, whose help is its module's text, with ``--url`` and, where there are
-    figures, ``--json``."""
+    """The parser of a benchmark, with ``doc`` as its help, and with ``--json`` and ``--url`` unless turned off."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if figures:
-        parser.add_argument("--json", type=Path, help="write the figures there")
+        parser.add_argument("--json", type=Path, help="write the figures to this file")
     if url:
-        parser.add_argument("--url", help="gRPC address of a running server (default: one is started)")
+        parser.add_argument("--url", help="gRPC address of a running server (default: start one)")
     return parser
 
 
 def checked(parse: Callable[[str], Any]) -> Callable[[str], str]:
-    """An option's type: the text as it was given; what a ValueError of ``parse`` says is shown."""
+    """The type of an option that keeps its text, and is refused with the message of a ValueError of ``parse``."""
 
     def check(text: str) -> str:
         try:
@@ -39,14 +38,14 @@ def checked(parse: Callable[[str], Any]) -> Callable[[str], str]:
 
 
 def keep(report: dict[str, Any], file: Path | None) -> None:
-    """Writes the figures where ``--json`` says."""
+    """Write the figures to the file of ``--json``, if there is one."""
     if file:
         file.write_text(json.dumps(report, indent=2) + "\n")
 
 
 @contextmanager
 def served(url: str | None) -> Iterator[str]:
-    """The gRPC address to talk to."""
+    """The gRPC address to use: ``url``, or that of a server which runs until the block ends."""
     if url:
         yield url
         return
