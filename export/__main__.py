@@ -123,7 +123,6 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument(
         "--format", choices=["onnx", "tensorrt"], default="onnx", help="what Triton's backends load (%(default)s)"
     )
-    models.add_argument("--canvas", type=int, default=640, help="canvas side of the examples (%(default)s)")
     return main
 
 
@@ -173,7 +172,6 @@ def models(arguments: argparse.Namespace) -> None:
         arguments.detector,
         arguments.encoder,
         threshold=arguments.threshold,
-        canvas=arguments.canvas,
         pretrained=arguments.pretrained,
         checkpoint=arguments.checkpoint,
         detector_weights=arguments.detector_weights,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from export import examples, gate
 from export.errors import UsageError
 from export.place import copy_handwritten, put_in_place, require_another_served, serve_version, staging
-from export.plan import LeafExport, PromptEncoder, plan, truth_of
+from export.plan import LeafExport, PromptEncoder, plan
 from export.precision import with_policy
 from export.quiet import quiet_ultralytics
 from export.sources import (
@@ -69,7 +69,6 @@ def make_request(
     encoder: str,
     *,
     threshold: float,
-    canvas: int = 640,
     pretrained: str | None = None,
     checkpoint: str | None = None,
     detector_weights: str | None = None,
@@ -83,8 +82,6 @@ def make_request(
     """Refuses what cannot work before anything is loaded."""
     if not 0.0 <= threshold <= 1.0:
         raise UsageError(f"the threshold must be between 0 and 1, came {threshold}")
-    if not 32 <= canvas <= 4096:
-        raise UsageError(f"the canvas must have between 32 and 4096 pixels a side, came {canvas}")
     detector_source = resolve_detector(detector, detector_weights, random_weights)
     encoder_source = resolve_encoder(encoder, pretrained, checkpoint, random_weights, tokenizer)
     prompt_source: EncoderSource | None
@@ -99,7 +96,7 @@ def make_request(
     else:
         name, tag = YOLO_WORLD_TEXT
         prompt_source = resolve_encoder(name, tag, random=random_weights)
-    settings = Settings(threshold, canvas, detector_side, precision, format)
+    settings = Settings(threshold, detector_side, precision, format)
     return ExportRequest(detector_source, encoder_source, prompt_source, settings)
 
 
@@ -160,7 +157,7 @@ def build(
             entry, symbols[leaf.name] = export_leaf(leaf, described, staged / leaf.name, say)
             if compiler and request.settings.format == "tensorrt":
                 say(f"{leaf.name}: compiling …")
-                limits = limits_of(out, leaf.name, request.settings.canvas)
+                limits = limits_of(out, leaf.name)
                 entry = compile_leaf(leaf, entry, staged / leaf.name, limits, compiler, say)
             done(leaf.name, entry)
         manifest = Manifest(
@@ -216,13 +213,10 @@ def export_leaf(leaf: LeafExport, request: Request, folder: Path, say: Say = pri
     probed = ModelSpec(spec.inputs, spec.outputs + leaf.probes)
     module = with_policy(leaf.module, leaf.half) if leaf.half else leaf.module
     say(f"{leaf.name}: tracing …")
-    model = compact(export_graph(module, list(leaf.inputs.values()), probed))
+    model = compact(export_graph(module, list(leaf.cases[0].inputs.values()), probed))
     del module
-    say(f"{leaf.name}: running PyTorch …")
-    wanted = truth_of(leaf)
     say(f"{leaf.name}: verifying …")
-    inputs = {name: value.numpy() for name, value in leaf.inputs.items()}
-    figures = gate.verify(model, probed, inputs, wanted, leaf.judge, seldom(say, f"{leaf.name}: verifying"))
+    figures = leaf.verify(gate.run_graph(model, probed), seldom(say, f"{leaf.name}: verifying"))
     drop_outputs(model, [probe.name for probe in leaf.probes])
     metadata = {
         "leaf": leaf.name,
@@ -256,13 +250,7 @@ def compile_leaf(leaf: LeafExport, entry: Leaf, folder: Path, limits: Limits, co
     plan = compile_graph(content, leaf.name, spec, limits, compiler, say)
     figures = entry.parity
     if not compiler.capability:
-        engine = Engine(compiler.trt, leaf.name, spec, plan)
-        inputs = {name: value.numpy() for name, value in leaf.inputs.items()}
-
-        def run(rows: Sequence[int]) -> dict[str, Any]:
-            return engine({name: value[list(rows)] for name, value in inputs.items()})
-
-        figures = gate.compare(run, inputs, truth_of(leaf), leaf.judge)
+        figures = leaf.verify(Engine(compiler.trt, leaf.name, spec, plan))
     (folder / PLAN).write_bytes(plan.content)
     graph.unlink()
     return replace(

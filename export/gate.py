@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, np.ndarray]
     Check = Callable[["Arrays", "Arrays", "Arrays", "Tolerance"], "Figures"]
     """(inputs, what the graph gave, what PyTorch gave, how near it must be) → figures"""
-    Run = Callable[[Sequence[int]], dict[str, Any]]
-    """(numbers of rows) → what the graph gives for them"""
+    Run = Callable[["Arrays"], "Arrays"]
+    """inputs → outputs of the graph"""
 
 Figures = dict[str, float]
 
@@ -78,8 +78,8 @@ def require(leaf: str, what: str, value: float, limit: float, at_least: bool = F
     return float(value)
 
 
-def run_graph(model: onnx.ModelProto, spec: ModelSpec, inputs: Arrays) -> Run:
-    """A function that runs the graph on the given rows of ``inputs``.
+def run_graph(model: onnx.ModelProto, spec: ModelSpec) -> Run:
+    """A function that runs the graph.
 
     FP32 on the CPU. FP16 on the GPU, or with every tensor rounded on the CPU, see ``export.precision.rounded``.
     By way of a file: a session that is given bytes holds on to them, a gigabyte of a large model.
@@ -102,23 +102,10 @@ def run_graph(model: onnx.ModelProto, spec: ModelSpec, inputs: Arrays) -> Run:
         session = onnxruntime.InferenceSession(str(file), options, providers=providers)
     names = [tensor.name for tensor in spec.outputs]
 
-    def run(rows: Sequence[int]) -> dict[str, Any]:
-        values = session.run(names, {name: value[list(rows)] for name, value in inputs.items()})
-        return dict(zip(names, values, strict=True))
+    def run(inputs: Arrays) -> Arrays:
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
     return run
-
-
-def verify(
-    model: onnx.ModelProto,
-    spec: ModelSpec,
-    inputs: Arrays,
-    wanted: Arrays,
-    judge: Judge,
-    say: Callable[[str], None] = ignore,
-) -> Figures:
-    """Checks what the graph gives here, see ``compare``."""
-    return compare(run_graph(model, spec, inputs), inputs, wanted, judge, say)
 
 
 def compare(
@@ -146,12 +133,17 @@ def compare(
         for begin in range(0, rows, batch):
             chosen = range(begin, min(begin + batch, rows))
             say(f"row {chosen[-1] + 1} of {rows}, {batch} at once")
-            parts.append(run(chosen))
+            parts.append(run({name: value[list(chosen)] for name, value in inputs.items()}))
         came = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        for name, value in judge.figures(inputs, came, wanted).items():
-            worst = min if name.startswith("cosine") else max
-            figures[name] = worst(figures.get(name, value), value)
+        figures = worst(figures, judge.figures(inputs, came, wanted))
     return figures
+
+
+def worst(*figures: Figures) -> Figures:
+    """The worst of each figure: the smallest cosine, the largest difference."""
+    names = dict.fromkeys(name for some in figures for name in some)
+    choose = {name: min if name.startswith("cosine") else max for name in names}
+    return {name: choose[name](some[name] for some in figures if name in some) for name in names}
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from export import examples, gate
@@ -12,11 +12,22 @@ from export.errors import UsageError
 from export.precision import GROUNDING_DINO, OPEN_CLIP, YOLO_WORLD, Policy
 from export.sources import Encoder, LoadedDetector
 from serving.repository.manifest import Settings
-from serving.repository.specs import LEAVES, Status, TensorSpec
+from serving.repository.specs import CANVASES, LEAVES, Status, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Case:
+    """Example inputs of a leaf, and what its graph must give for them."""
+
+    inputs: dict[str, Tensor]
+    expected: Callable[[], dict[str, np.ndarray]] | None = None
+    """PyTorch's results, if the check needs more than the outputs of the module."""
+    also: Callable[[gate.Arrays], gate.Figures] | None = None
+    """A comparison with something other than PyTorch, given the graph's outputs for all rows."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +36,9 @@ class LeafExport:
 
     name: str
     module: nn.Module
-    inputs: dict[str, Tensor]
+    cases: Sequence[Case]
+    """At least one. The graph is traced with the first, and verified with all."""
     check: gate.Check
-    wanted: Callable[[], dict[str, np.ndarray]] | None = None
-    """PyTorch's truth for ``check``, where it is more than the module's outputs."""
-    also: Callable[[gate.Arrays], gate.Figures] | None = None
-    """A comparison with something other than PyTorch, given the graph's outputs for all rows."""
     half: Policy | None = None
     """What computes in FP16; without it, nothing."""
     probes: tuple[TensorSpec, ...] = ()
@@ -38,9 +46,31 @@ class LeafExport:
     batches: tuple[int, ...] = gate.BATCHES
     """How many rows run at once, in turn: each size runs all rows."""
 
-    @property
-    def judge(self) -> gate.Judge:
-        return gate.Judge(self.check, self.also, gate.FP16 if self.half else gate.FP32, self.batches)
+    def expected(self, case: Case) -> dict[str, np.ndarray]:
+        """PyTorch's results for a case."""
+        import torch
+
+        with torch.no_grad():
+            if case.expected:
+                return case.expected()
+            values = self.module(*case.inputs.values())
+        names = [tensor.name for tensor in LEAVES[self.name].outputs]
+        tensors = values if isinstance(values, tuple) else (values,)
+        return {name: value.numpy() for name, value in zip(names, tensors, strict=True)}
+
+    def verify(self, run: gate.Run, say: Callable[[str], None] = gate.ignore) -> gate.Figures:
+        """Compare the outputs of ``run`` with PyTorch's for every case, and return the worst figures.
+
+        Raises:
+            ParityError: they differ by more than the tolerance.
+        """
+        tolerance = gate.FP16 if self.half else gate.FP32
+        figures: gate.Figures = {}
+        for case in self.cases:
+            inputs = {name: value.numpy() for name, value in case.inputs.items()}
+            judge = gate.Judge(self.check, case.also, tolerance, self.batches)
+            figures = gate.worst(figures, gate.compare(run, inputs, self.expected(case), judge, say))
+        return figures
 
 
 @dataclass(frozen=True)
@@ -56,7 +86,6 @@ class PromptEncoder:
 class Photos:
     """Example images as ``decode`` gives them, the last one not decoded, and boxes as ``detect`` gives them."""
 
-    images: list[Any]  # PIL
     placed: list[Any]  # PIL, as they lie on the canvas
     canvas: Tensor  # (B, S, S, 3)
     size: Tensor  # (B, 4)
@@ -72,13 +101,11 @@ class Photos:
 def example_photos(canvas: int) -> Photos:
     import torch
 
-    images = examples.pictures()
-    canvases, sizes, placed = examples.canvases(images, canvas)
+    canvases, sizes, placed = examples.canvases(examples.pictures(), canvas)
     blank = torch.zeros(1, canvas, canvas, 3, dtype=torch.uint8)
     decoded = torch.zeros(examples.ROWS, 1, dtype=torch.int32)
     decoded[-1] = int(Status.TOO_LARGE)
     return Photos(
-        images=images,
         placed=placed,
         canvas=torch.cat([torch.from_numpy(canvases), blank]),
         size=torch.cat([torch.from_numpy(sizes), torch.zeros(1, 4, dtype=torch.int32)]),
@@ -88,20 +115,26 @@ def example_photos(canvas: int) -> Photos:
     )
 
 
-def plan(settings: Settings, detector: LoadedDetector, encoder: Encoder, prompts: PromptEncoder) -> list[LeafExport]:
-    """The six graphs, from the prompt to the embedding."""
+def plan(
+    settings: Settings,
+    detector: LoadedDetector,
+    encoder: Encoder,
+    prompts: PromptEncoder,
+    canvases: Sequence[int] = CANVASES,
+) -> list[LeafExport]:
+    """The six graphs, from the prompt to the embedding. Those that take a canvas are verified at every side."""
     import torch
 
-    photos = example_photos(settings.canvas)
+    photos = [example_photos(side) for side in canvases]
     tokens = torch.as_tensor(prompts.tokenizer(examples.TEXTS[: examples.ROWS]))  # (B, T)
     with torch.no_grad():
         prompt, mask = prompts.module.eval()(tokens)
     plan_detector = plan_detect if detector.tokenizer is None else plan_detect_phrase
     leaves = [
-        LeafExport("encode_prompt", prompts.module, {"TOKENS": tokens}, prompts.check),
+        LeafExport("encode_prompt", prompts.module, [Case({"TOKENS": tokens})], prompts.check),
         plan_detector(detector, photos, prompt, mask),
         *plan_pixels(settings, encoder, photos),
-        *plan_encoders(encoder, photos),
+        *plan_encoders(encoder),
     ]
     if settings.precision == "fp32":
         return leaves
@@ -109,7 +142,7 @@ def plan(settings: Settings, detector: LoadedDetector, encoder: Encoder, prompts
     return [replace(leaf, half=policies.get(leaf.name)) for leaf in leaves]
 
 
-def plan_detect(detector: LoadedDetector, photos: Photos, prompt: Tensor, mask: Tensor) -> LeafExport:
+def plan_detect(detector: LoadedDetector, photos: Sequence[Photos], prompt: Tensor, mask: Tensor) -> LeafExport:
     from export.images import Detect, YoloWorld, to_canvas
 
     yolo = YoloWorld(detector.model, detector.side).eval()
@@ -119,22 +152,29 @@ def plan_detect(detector: LoadedDetector, photos: Photos, prompt: Tensor, mask: 
             f"name the one it was trained with as --prompt-encoder"
         )
 
-    def every_box() -> dict[str, np.ndarray]:
-        boxed = yolo.place(photos.canvas, photos.size)
+    def every_box(canvas: Tensor, size: Tensor) -> dict[str, np.ndarray]:
+        boxed = yolo.place(canvas, size)
         boxes, scores = yolo(boxed, prompt, mask)
-        return {"BOXES": to_canvas(boxes, boxed, photos.size).numpy(), "SCORES": scores.numpy()}
+        return {"BOXES": to_canvas(boxes, boxed, size).numpy(), "SCORES": scores.numpy()}
 
-    inputs = {"CANVAS": photos.canvas, "SIZE": photos.size, "PROMPT": prompt, "PROMPT_MASK": mask}
-    return LeafExport("detect", Detect(yolo), inputs, gate.check_detect, every_box)
+    cases = [
+        Case(
+            {"CANVAS": some.canvas, "SIZE": some.size, "PROMPT": prompt, "PROMPT_MASK": mask},
+            partial(every_box, some.canvas, some.size),
+        )
+        for some in photos
+    ]
+    return LeafExport("detect", Detect(yolo), cases, gate.check_detect)
 
 
-PHRASE_ROWS = [5, 1, 0, 7]
-"""Of the examples, those that judge Grounding DINO, whose images take seconds and half a gigabyte each: flat with the
-longest prompt, one without a prompt; upright with a shorter one, one that was not decoded."""
+PHRASE_ROWS = [5, 0, 1, 7]
+"""The examples that verify Grounding DINO. The canvases take turns with them, since each image takes seconds and half a
+gigabyte: a flat one with the longest prompt, an upright one with a shorter prompt, one without a prompt, and one that
+was not decoded."""
 PHRASE_BATCHES = (1, 2)
 
 
-def plan_detect_phrase(detector: LoadedDetector, photos: Photos, prompt: Tensor, mask: Tensor) -> LeafExport:
+def plan_detect_phrase(detector: LoadedDetector, photos: Sequence[Photos], prompt: Tensor, mask: Tensor) -> LeafExport:
     """Grounding DINO's ``detect``, judged step by step where the graph has its probes: see ``DetectWithProbes``."""
     from dataclasses import fields
 
@@ -145,12 +185,9 @@ def plan_detect_phrase(detector: LoadedDetector, photos: Photos, prompt: Tensor,
 
     dino = GroundingDino(detector.model, detector.side).eval()
     names = [field.name for field in fields(Encoded)]
-    given = {"CANVAS": photos.canvas, "SIZE": photos.size, "PROMPT": prompt, "PROMPT_MASK": mask}
-    inputs = {name: value[PHRASE_ROWS] for name, value in given.items()}
 
-    @cache
-    def encoded_rows() -> dict[str, np.ndarray]:
-        """One at a time: what any batch must give, and in less memory."""
+    def encoded_rows(inputs: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        """The rows one at a time, which takes less memory: every batch must give the same."""
         rows = []
         for canvas, size, *asked in zip(*(value.split(1) for value in inputs.values()), strict=True):
             rows.append(dino.encode(dino.place(canvas, size), *asked))
@@ -176,12 +213,16 @@ def plan_detect_phrase(detector: LoadedDetector, photos: Photos, prompt: Tensor,
         answer = {"BOXES": to_canvas(found, boxed, size).numpy(), "SCORES": scores.numpy()}
         return figures | gate.check_detect(inputs, came, answer, tolerance)
 
-    return LeafExport(
-        "detect", DetectWithProbes(dino), inputs, check, encoded_rows, probes=PROBES, batches=PHRASE_BATCHES
-    )
+    cases = []
+    for number, some in enumerate(photos):
+        rows = PHRASE_ROWS[number :: len(photos)]
+        values = {"CANVAS": some.canvas, "SIZE": some.size, "PROMPT": prompt, "PROMPT_MASK": mask}
+        inputs = {name: value[rows] for name, value in values.items()}
+        cases.append(Case(inputs, cache(partial(encoded_rows, inputs))))
+    return LeafExport("detect", DetectWithProbes(dino), cases, check, probes=PROBES, batches=PHRASE_BATCHES)
 
 
-def plan_pixels(settings: Settings, encoder: Encoder, photos: Photos) -> list[LeafExport]:
+def plan_pixels(settings: Settings, encoder: Encoder, photos: Sequence[Photos]) -> list[LeafExport]:
     """``crop`` and ``fit``, compared with PIL and open_clip's transform too."""
     import torch
 
@@ -190,49 +231,42 @@ def plan_pixels(settings: Settings, encoder: Encoder, photos: Photos) -> list[Le
 
     std = encoder.preprocessing.std
     trusted = [score >= settings.threshold for score in examples.SCORES]
-    cropped = [
-        crop_outwards(image, box) if good else image
-        for image, box, good in zip(photos.placed, examples.BOXES, trusted, strict=False)
-    ]
+
+    def cropped(photos: Photos) -> list[Any]:
+        return [
+            crop_outwards(image, box) if good else image
+            for image, box, good in zip(photos.placed, examples.BOXES, trusted, strict=False)
+        ]
 
     def against_pil(leaf: str, images: list[Any]) -> Callable[[gate.Arrays], gate.Figures]:
         truth = torch.stack([encoder.transform(image) for image in images]).numpy()
         return lambda came: gate.check_against_pil(leaf, came["PIXELS"][: len(truth)], truth, std)
 
     crop, fit = Crop(encoder.preprocessing, settings.threshold), Fit(encoder.preprocessing)
-    boxed = {**photos.inputs, "CANVAS_BOX": photos.boxes, "SCORE": photos.scores}
+    crops = [
+        Case({**some.inputs, "CANVAS_BOX": some.boxes, "SCORE": some.scores}, also=against_pil("crop", cropped(some)))
+        for some in photos
+    ]
+    fits = [Case(some.inputs, also=against_pil("fit", some.placed)) for some in photos]
     return [
-        LeafExport("crop", crop, boxed, gate.pixel_check("crop", std), also=against_pil("crop", cropped)),
-        LeafExport("fit", fit, photos.inputs, gate.pixel_check("fit", std), also=against_pil("fit", photos.placed)),
+        LeafExport("crop", crop, crops, gate.pixel_check("crop", std)),
+        LeafExport("fit", fit, fits, gate.pixel_check("fit", std)),
     ]
 
 
-def plan_encoders(encoder: Encoder, photos: Photos) -> list[LeafExport]:
+def plan_encoders(encoder: Encoder) -> list[LeafExport]:
     import torch
 
     from export.encoders import EncodeImage, EncodeText, image_weights, require_one_file, text_weights
 
     require_one_file("encode_image", image_weights(encoder.model))
     require_one_file("encode_text", text_weights(encoder.model))
-    pixels = torch.stack([encoder.transform(image) for image in photos.images])
+    pixels = torch.stack([encoder.transform(image) for image in examples.pictures()])
     status = torch.zeros(len(pixels), 1, dtype=torch.int32)
     status[1], status[3] = int(Status.WHOLE_IMAGE), int(Status.NOT_AN_IMAGE)
     tokens = torch.as_tensor(encoder.tokenizer(examples.TEXTS))
-    image_inputs = {"PIXELS": pixels, "STATUS": status}
+    images, texts = Case({"PIXELS": pixels, "STATUS": status}), Case({"TOKENS": tokens})
     return [
-        LeafExport("encode_image", EncodeImage(encoder.model), image_inputs, gate.check_encode_image),
-        LeafExport("encode_text", EncodeText(encoder.model), {"TOKENS": tokens}, gate.check_encode_text),
+        LeafExport("encode_image", EncodeImage(encoder.model), [images], gate.check_encode_image),
+        LeafExport("encode_text", EncodeText(encoder.model), [texts], gate.check_encode_text),
     ]
-
-
-def truth_of(leaf: LeafExport) -> dict[str, np.ndarray]:
-    """What PyTorch gives for the example inputs."""
-    import torch
-
-    with torch.no_grad():
-        if leaf.wanted:
-            return leaf.wanted()
-        values = leaf.module(*leaf.inputs.values())
-    names = [tensor.name for tensor in LEAVES[leaf.name].outputs]
-    tensors = values if isinstance(values, tuple) else (values,)
-    return {name: value.numpy() for name, value in zip(names, tensors, strict=True)}

@@ -15,7 +15,7 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from export.errors import MachineError, PlanError, UsageError, first_line
 from export.graph import FREE_SYMBOLS
 from export.sources import CACHE
-from serving.repository.specs import ModelSpec, TensorSpec
+from serving.repository.specs import CANVASES, ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,7 @@ class Limits:
     """What a plan must serve. ``limits_of`` reads it from the configs beside it."""
 
     batch: Range = (1, BATCH_USUAL, 64)
-    canvas: Range = (448, 768, 768)
+    canvas: Range = (min(CANVASES), max(CANVASES), max(CANVASES))
     """The side S in pixels."""
 
 
@@ -105,10 +105,10 @@ def require_gpu() -> None:
         )
 
 
-def limits_of(repository: Path, leaf: str, example_canvas: int) -> Limits:
+def limits_of(repository: Path, leaf: str) -> Limits:
     """The batch that the leaf's config allows and the canvases that ``decode``'s config gives; defaults without.
 
-    The gate runs the plan on canvases of ``example_canvas`` pixels, so they are always inside.
+    The canvases that the gate runs the plan on are always within the limits.
     """
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
@@ -123,10 +123,10 @@ def limits_of(repository: Path, leaf: str, example_canvas: int) -> Limits:
             raise UsageError(f"{file} cannot be read: {first_line(error)}") from error
 
     largest = config(leaf).max_batch_size or Limits.batch[2]
-    sides = [int(side) for side in config("decode").parameters["canvases"].string_value.split()] or [*Limits.canvas]
+    sides = [int(side) for side in config("decode").parameters["canvases"].string_value.split()] or CANVASES
     return Limits(
         batch=(1, min(BATCH_USUAL, largest), largest),
-        canvas=(min(*sides, example_canvas), max(sides), max(*sides, example_canvas)),
+        canvas=(min(*sides, *CANVASES), max(sides), max(*sides, *CANVASES)),
     )
 
 
@@ -386,7 +386,7 @@ class Engine:
         check_precision(self.leaf, self.plan.layers, inspected_dtypes(self.leaf, told))
         self.context = self.engine.create_execution_context()
 
-    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         import torch
 
         tensors = {name: torch.from_numpy(value).cuda().contiguous() for name, value in inputs.items()}

@@ -179,7 +179,7 @@ def place_version(repository: Path, version: int, broken: str | None = None, pre
 
 def make_manifest(version: int, leaves: Mapping[str, Leaf]) -> Manifest:
     """A manifest of models that were made from nothing."""
-    request = Request({"model": "toy"}, {"model": "toy"}, None, Settings(threshold=0.2, canvas=448), code="")
+    request = Request({"model": "toy"}, {"model": "toy"}, None, Settings(threshold=0.2), code="")
     return Manifest(version, request, leaves, detector_side=64)
 
 

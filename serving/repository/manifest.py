@@ -81,7 +81,6 @@ class Settings:
     """What goes into the graphs in addition to the weights."""
 
     threshold: float
-    canvas: int
     detector_side: int | None = None
     precision: str = "fp32"
     format: str = "onnx"
@@ -134,7 +133,6 @@ class Manifest:
                 prompt_encoder=take_or(request, "prompt_encoder", dict, None),
                 settings=Settings(
                     threshold=take(settings, "threshold", float),
-                    canvas=take(settings, "canvas", int),
                     detector_side=take_or(settings, "detector_side", int, None),
                     precision=take_or(settings, "precision", str, "fp32"),
                     format=take_or(settings, "format", str, "onnx"),

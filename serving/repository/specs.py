@@ -21,6 +21,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+CANVASES = (448, 768)
+"""Sides of the canvas: ``decode`` takes the smallest that holds the images of a batch, and shrinks larger images."""
+
 
 class Status(IntEnum):
     """What became of one image; the values of every ``STATUS`` that speaks of images."""

@@ -145,7 +145,6 @@ def request_for(encoder: Path, detector: Path) -> dict[str, Any]:
         "encoder": str(encoder),
         "prompt_encoder": str(encoder),
         "threshold": 0.2,
-        "canvas": 256,
     }
 
 

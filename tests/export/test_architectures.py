@@ -114,11 +114,10 @@ def write_model(folder: Path, model: dict[str, Any], preprocessing: dict[str, An
 
 def export_all(encoder: Any, out: Path, pixels: bool = True) -> tuple[dict[str, Leaf], dict[str, dict[str, int]]]:
     """Export every leaf that depends on the encoder: the entries of the manifest by leaf, and the symbols."""
-    photos = example_photos(256)
-    request = Request({}, {}, None, Settings(0.2, 256), code="")
-    leaves = plan_encoders(encoder, photos)
+    request = Request({}, {}, None, Settings(0.2), code="")
+    leaves = plan_encoders(encoder)
     if pixels:
-        leaves += plan_pixels(request.settings, encoder, photos)
+        leaves += plan_pixels(request.settings, encoder, [example_photos(256)])
     entries = {"tokenize": export_tokenizer("tokenize", encoder.tokenizer, out / "tokenize")}
     symbols = {}
     for leaf in leaves:

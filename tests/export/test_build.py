@@ -17,16 +17,16 @@ from tokenizers import Tokenizer
 
 from export import gate
 from export.__main__ import main
-from export.build import build, make_request
+from export.build import build, load_prompt_encoder, make_request
 from export.errors import ExportError, ParityError, SourceError, UnsupportedModel, UsageError
 from export.examples import SIZES_WH, TEXTS, canvases, pictures
 from export.graph import check_contract
 from export.place import put_in_place, staging
-from export.plan import example_photos, plan_detect
+from export.plan import example_photos, plan, plan_detect
 from export.reference import Reference, crop_outwards
 from export.sources import load_detector, load_encoder, resolve_detector, resolve_encoder
 from serving.repository.manifest import ARTEFACTS, SERVED, Manifest, read_served, require_version
-from serving.repository.specs import LEAVES
+from serving.repository.specs import CANVASES, LEAVES
 
 GRAPHS = ["encode_prompt", "detect", "crop", "fit", "encode_image", "encode_text"]
 
@@ -170,12 +170,20 @@ def test_a_failed_gate_leaves_the_repository_as_it_was(tmp_path, request_argumen
     assert sorted(path.name for path in out.iterdir()) == ["tokenize"]
 
 
+def test_the_gate_uses_the_canvases_that_are_served(request_arguments):
+    request = make_request(**request_arguments)
+    detector, encoder = load_detector(request.detector), load_encoder(request.encoder)
+    leaves = plan(request.settings, detector, encoder, load_prompt_encoder(request, detector, encoder))
+    inputs = {leaf.name: [case.inputs for case in leaf.cases] for leaf in leaves}
+    for leaf in ("detect", "crop", "fit"):
+        assert [case["CANVAS"].shape[1] for case in inputs[leaf]] == [*CANVASES]
+
+
 def test_a_detector_of_another_width_is_refused(detector_file):
     loaded = load_detector(resolve_detector(str(detector_file)))
     prompt, mask = torch.zeros(8, 1, 640), torch.ones(8, 1, dtype=torch.int32)
-    photos = example_photos(64)
     with pytest.raises(UsageError, match="--prompt-encoder"):
-        plan_detect(loaded, photos, prompt, mask)
+        plan_detect(loaded, [example_photos(64)], prompt, mask)
 
 
 REFUSED = {
@@ -187,7 +195,6 @@ REFUSED = {
     "missing encoder folder": ({"encoder": "nowhere/clip"}, SourceError, "no such file: nowhere"),
     "missing checkpoint": ({"encoder": "ViT-B-32", "checkpoint": "nowhere.pt"}, SourceError, "nowhere.pt"),
     "threshold": ({"threshold": 1.5}, UsageError, "between 0 and 1"),
-    "canvas": ({"canvas": 8}, UsageError, "canvas"),
     "no published weights": ({"detector": "yolo-world-n"}, UsageError, "--detector-weights"),
     "a prompt encoder too many": ({"detector": "grounding-dino-tiny"}, UsageError, "leave out --prompt-encoder"),
     "another grounding dino": ({"detector": "grounding-dino-tny"}, UsageError, "did you mean 'grounding-dino-tiny'"),

@@ -19,7 +19,7 @@ from export.examples import pictures
 from export.graph import check_contract
 from export.grounding_dino import EncodeDinoPrompt
 from export.phrases import LONGEST, PhraseTokenizer, character_tokenizer
-from export.plan import example_photos, plan, plan_detect_phrase, truth_of
+from export.plan import example_photos, plan, plan_detect_phrase
 from export.sources import load_detector, load_encoder, resolve_detector
 from export.tensorrt import Compiler, Limits, compile_graph
 from serving.repository.manifest import Manifest, Settings
@@ -68,9 +68,9 @@ def exported(folder, encoder_folder, tmp_path_factory) -> tuple[Path, dict[str, 
     detector = load_detector(request.detector, SIDE)
     encoder = load_encoder(request.encoder)
     prompts = load_prompt_encoder(request, detector, encoder)
-    encode_prompt, detect, *_ = plan(Settings(0.2, canvas=128), detector, encoder, prompts)
-    lengths = detect.inputs["PROMPT_MASK"].sum(dim=1).tolist()
-    assert lengths == [LONGEST, 0, 18, LONGEST]
+    encode_prompt, detect, *_ = plan(Settings(0.2), detector, encoder, prompts, canvases=[128, 96])
+    lengths = [case.inputs["PROMPT_MASK"].sum(dim=1).tolist() for case in detect.cases]
+    assert lengths == [[LONGEST, 0], [18, LONGEST]]
     return out, {leaf.name: export_leaf(leaf, request.describe(), out / leaf.name) for leaf in (encode_prompt, detect)}
 
 
@@ -95,7 +95,7 @@ def test_fp16_backbone(folder, encoder_folder, tmp_path):
     request = make_request("grounding-dino-tiny", str(encoder_folder), threshold=0.2, detector_weights=str(folder))
     detector, encoder = load_detector(request.detector, SIDE), load_encoder(request.encoder)
     prompts = load_prompt_encoder(request, detector, encoder)
-    encode_prompt, detect, *_ = plan(Settings(0.2, canvas=128, precision="fp16"), detector, encoder, prompts)
+    encode_prompt, detect, *_ = plan(Settings(0.2, precision="fp16"), detector, encoder, prompts, canvases=[128])
     assert encode_prompt.half is None
     entry, _ = export_leaf(detect, request.describe(), tmp_path / "detect")
     assert 1e-4 < entry.parity["logits_relative_max"] < gate.FP16.score
@@ -132,11 +132,12 @@ def test_without_probes_the_answer_is_judged(folder, encoder_folder):
     prompts = EncodeDinoPrompt(detector.model).eval()
     with torch.no_grad():
         prompt, mask = prompts(PhraseTokenizer(detector.tokenizer)(examples.TEXTS[: examples.ROWS]))
-        leaf = plan_detect_phrase(detector, example_photos(128), prompt, mask)
-        box, score, *_ = leaf.module(*leaf.inputs.values())
-    inputs = {name: value.numpy() for name, value in leaf.inputs.items()}
+        leaf = plan_detect_phrase(detector, [example_photos(128)], prompt, mask)
+        (case,) = leaf.cases
+        box, score, *_ = leaf.module(*case.inputs.values())
+    inputs = {name: value.numpy() for name, value in case.inputs.items()}
     came = {"CANVAS_BOX": box.numpy(), "SCORE": score.numpy()}
-    wanted = truth_of(leaf)
+    wanted = leaf.expected(case)
     assert set(leaf.check(inputs, came, wanted)) == {"score_difference_max", "box_pixels"}
     for name, wrong in (("SCORE", came["SCORE"] + 0.01), ("CANVAS_BOX", came["CANVAS_BOX"] + 5.0)):
         with pytest.raises(ParityError, match=name):

@@ -52,7 +52,7 @@ def models(encoder_folder: Path, detector_file: Path, tmp_path: Path) -> dict[st
 def arguments_for(models: dict[str, Path], repository: Path) -> list[str]:
     encoder = str(models["encoder"])
     options = ["--detector", str(models["detector"]), "--encoder", encoder, "--prompt-encoder", encoder]
-    return [*options, "--out", str(repository), "--canvas", "256"]
+    return [*options, "--out", str(repository)]
 
 
 def fail(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = 1) -> str:

@@ -104,18 +104,18 @@ def test_a_row_must_be_the_same_in_any_company():
         }"""
     )
     tokens = np.random.default_rng(0).integers(1, 9, (7, 4))
-    run = gate.run_graph(mixing, spec, {"TOKENS": tokens})
-    alone = {"EMBEDDING": np.concatenate([run([row])["EMBEDDING"] for row in range(7)])}
+    run = gate.run_graph(mixing, spec)
+    alone = {"EMBEDDING": np.concatenate([run({"TOKENS": row[None]})["EMBEDDING"] for row in tokens])}
     with pytest.raises(ParityError):
-        gate.verify(mixing, spec, {"TOKENS": tokens}, alone, gate.Judge(gate.check_encode_text))
+        gate.compare(run, {"TOKENS": tokens}, alone, gate.Judge(gate.check_encode_text))
 
 
 def test_every_row_runs_in_batches_of_each_size_and_each_batch_is_told():
     tokens, seen, told = np.arange(5), [], []
 
-    def run(rows):
-        seen.append(list(rows))
-        return {"EMBEDDING": UNIT[: len(rows)]}
+    def run(inputs):
+        seen.append(inputs["TOKENS"].tolist())
+        return {"EMBEDDING": UNIT[: len(seen[-1])]}
 
     wanted = {"EMBEDDING": np.zeros((5, 4), np.float32)}
     judge = gate.Judge(lambda *_: {"rows_max": len(seen[-1])}, batches=(1, 3))

@@ -94,8 +94,11 @@ def both(half: Path, leaf: str, inputs: dict[str, np.ndarray], batch: int = 4) -
     rows = len(next(iter(inputs.values())))
     found = []
     for root in (half, REPOSITORIES[0]):
-        run = gate.run_graph(graph_of(root, leaf), LEAVES[leaf], inputs)
-        parts = [run(range(begin, min(begin + batch, rows))) for begin in range(0, rows, batch)]
+        run = gate.run_graph(graph_of(root, leaf), LEAVES[leaf])
+        parts = [
+            run({name: value[begin : begin + batch] for name, value in inputs.items()})
+            for begin in range(0, rows, batch)
+        ]
         found.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
     return found
 
@@ -181,7 +184,9 @@ def test_the_gate_refuses_what_overflows():
     unit = np.full((3, 4), 0.5, np.float32)
     inputs, wanted = {"X": 4 * unit}, {"EMBEDDING": unit}
     with np.errstate(invalid="ignore"), pytest.raises(gate.ParityError, match="cosine of EMBEDDING is nan"):
-        gate.verify(graph, spec, inputs, wanted, gate.Judge(gate.check_encode_text, tolerance=gate.FP16))
+        gate.compare(
+            gate.run_graph(graph, spec), inputs, wanted, gate.Judge(gate.check_encode_text, tolerance=gate.FP16)
+        )
 
 
 class Tower(torch.nn.Module):

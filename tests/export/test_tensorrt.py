@@ -18,7 +18,7 @@ from export.errors import MachineError, PlanError, UsageError
 from export.gate import pixel_check
 from export.graph import export_graph
 from export.images import Crop, Fit, Preprocessing
-from export.plan import LeafExport, example_photos, plan_detect
+from export.plan import Case, LeafExport, example_photos, plan_detect
 from export.sources import load_detector, resolve_detector
 from export.tensorrt import (
     Compiler,
@@ -209,7 +209,7 @@ def test_fp16_in_the_graph_alone_or_in_the_engine_alone_is_refused():
 
 def compile_leaves(leaves: Sequence[LeafExport], limits: Limits, compiler: Compiler) -> None:
     for leaf in leaves:
-        graph = export_graph(leaf.module, list(leaf.inputs.values()), LEAVES[leaf.name]).SerializeToString()
+        graph = export_graph(leaf.module, list(leaf.cases[0].inputs.values()), LEAVES[leaf.name]).SerializeToString()
         assert compile_graph(graph, leaf.name, LEAVES[leaf.name], limits, compiler).content
 
 
@@ -221,8 +221,8 @@ def test_crop_and_fit_of_every_preprocessing_are_built(ahead, mode, kernel):
     photos = example_photos(64)
     boxed = {**photos.inputs, "CANVAS_BOX": photos.boxes, "SCORE": photos.scores}
     leaves = [
-        LeafExport("crop", Crop(config, 0.2), boxed, pixel_check("crop", config.std)),
-        LeafExport("fit", Fit(config), photos.inputs, pixel_check("fit", config.std)),
+        LeafExport("crop", Crop(config, 0.2), [Case(boxed)], pixel_check("crop", config.std)),
+        LeafExport("fit", Fit(config), [Case(photos.inputs)], pixel_check("fit", config.std)),
     ]
     compile_leaves(leaves, LIMITS, ahead)
 
@@ -256,21 +256,21 @@ def test_timings_are_kept_one_file_a_version_and_a_damaged_one_is_replaced(tmp_p
 
 @pytest.mark.parametrize("leaf", TENSORS)
 def test_the_limits_are_those_of_the_configs(leaf):
-    assert limits_of(ROOT / "model_repository", leaf, 640) == Limits(batch=(1, 8, 64), canvas=(448, 768, 768))
+    assert limits_of(ROOT / "model_repository", leaf) == Limits(batch=(1, 8, 64), canvas=(448, 768, 768))
 
 
 def test_limits_of_other_configs(tmp_path):
-    assert limits_of(tmp_path, "detect", 256) == Limits(canvas=(256, 768, 768))
+    assert limits_of(tmp_path, "detect") == Limits(canvas=(448, 768, 768))
     for leaf, text in {
         "detect": "max_batch_size: 4",
         "decode": 'parameters { key: "canvases" value: { string_value: "320 1024" } }',
     }.items():
         (tmp_path / leaf).mkdir()
         (tmp_path / leaf / "config.pbtxt").write_text(text)
-    assert limits_of(tmp_path, "detect", 640) == Limits(batch=(1, 4, 4), canvas=(320, 1024, 1024))
+    assert limits_of(tmp_path, "detect") == Limits(batch=(1, 4, 4), canvas=(320, 1024, 1024))
     (tmp_path / "detect" / "config.pbtxt").write_text("max_batch_size: many")
     with pytest.raises(UsageError, match=r"detect/config\.pbtxt cannot be read") as caught:
-        limits_of(tmp_path, "detect", 640)
+        limits_of(tmp_path, "detect")
     assert "\n" not in str(caught.value)
 
 
@@ -327,4 +327,4 @@ def test_a_plan_for_another_machine_is_refused_in_one_line(ahead):
 def test_full_size_detectors_are_built(ahead, scale):
     detector = load_detector(resolve_detector(f"yolo-world-{scale}", random=True))
     prompt, mask = torch.nn.functional.normalize(torch.randn(8, 1, 512), dim=-1), torch.ones(8, 1, dtype=torch.int32)
-    compile_leaves([plan_detect(detector, example_photos(640), prompt, mask)], Limits(), ahead)
+    compile_leaves([plan_detect(detector, [example_photos(768)], prompt, mask)], Limits(), ahead)
