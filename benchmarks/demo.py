@@ -13,9 +13,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -26,14 +26,13 @@ from rich.table import Table
 
 from benchmarks.judge import TOP, hits, mrr, ranks
 from benchmarks.photos import add_options, draw_each, find_photos
-from benchmarks.target import parser_of, served
+from benchmarks.target import R, join, parser_of, served
 from training.catalogue.items import Item, draw_item
-from vlclip import Client, ImageEmbeddings, Status, WholeImageEmbeddings
+from vlclip import Client, ImageEmbeddings, Status
 
 SEED = 2026
 TEXTS, PHOTOS = 12, 8
 """Queries by text, and by photo."""
-Rows = TypeVar("Rows", ImageEmbeddings, WholeImageEmbeddings)
 
 
 @dataclass(frozen=True)
@@ -122,14 +121,13 @@ def embed(client: Client, entries: Sequence[Entry], seconds: dict[str, float]) -
     return Embeddings(found, whole.embedding, text)
 
 
-def collect(parts: Iterator[Rows], name: str, total: int, progress: Progress) -> Rows:
+def collect(parts: Iterator[R], name: str, total: int, progress: Progress) -> R:
     """Join the results of the batches, and show how many photos are done."""
     task, done = progress.add_task(name, total=total), []
     for part in parts:
         done.append(part)
         progress.advance(task, len(part))
-    columns = [np.concatenate([getattr(part, column.name) for part in done]) for column in fields(done[0])]
-    return type(done[0])(*columns)
+    return join(done)
 
 
 def ask(entries: Sequence[Entry], embeddings: Embeddings) -> tuple[list[Query], list[Query]]:
