@@ -1,7 +1,8 @@
-"""Servers that tests of any room may ask, each started once."""
+"""Servers for all tests, each started once, and a fake of the module that only Triton's own processes have."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from serving.errors import SetupError
 from serving.paths import REPOSITORIES
 from serving.repository.folders import require_artefacts
 from serving.server.server import Server
-from tests import toys
+from tests import fake_triton, toys
 
 MODELS, ENSEMBLES = REPOSITORIES
+
+# Tests import the leaves, which import this module.
+sys.modules["triton_python_backend_utils"] = fake_triton
 
 
 @pytest.fixture(scope="session")

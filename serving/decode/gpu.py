@@ -1,8 +1,7 @@
-"""Plain JPEGs by the decoder in a GPU, with nvImageCodec: decoded in one batch, shrunk, turned, laid on canvases.
+"""Decodes plain JPEGs on a GPU with nvImageCodec: in one batch, then shrunk, turned and laid on canvases.
 
-All other files go through the CPU, by `images`, as does a JPEG that the decoder gives back: one that is progressive,
-say, or damaged. So the statuses are the CPU's for every file, and limits are checked from the header before anything
-is decoded.
+The CPU decodes all other files, and the JPEGs that the decoder rejects, such as progressive or damaged ones; see
+``images``. So every file gets the same status as on a CPU. Limits are checked before anything is decoded.
 """
 
 from __future__ import annotations
@@ -31,24 +30,26 @@ from serving.decode.images import (
 LOG = logging.getLogger("vlclip.decode")
 
 LARGEST = 16_000_000
-"""Pixels of a photo that the GPU decodes: shrinking takes 12 bytes for each, beside the 3 it is decoded to. What is
-larger, the CPU decodes at a fraction of its size."""
+"""Pixels of the largest photo for the GPU: decoding takes 3 bytes per pixel, shrinking 12 more. Of larger photos, the
+CPU decodes a reduced version."""
 AT_ONCE = 256_000_000
-"""Pixels that are decoded in one call: three quarters of a gigabyte."""
+"""Pixels that are decoded in one call, which takes three quarters of a gigabyte."""
 
 DecodeBatch = Callable[[Sequence[bytes]], Sequence[Any]]
-"""Files to images in the same order, None for what cannot be decoded. An image is uint8 (H, W, 3), RGB, not turned, in
-the memory of host or GPU, of any type that PyTorch takes without a copy."""
+"""Decodes files to images in the same order; None for a file that the decoder rejects. An image is uint8 (H, W, 3),
+RGB, not turned, in the memory of the host or the GPU, of any type that ``torch.as_tensor`` takes without a copy."""
 
 
 class GpuDecoder:
-    def __init__(self, decode_batch: DecodeBatch, device: torch.device):
+    """Does on ``device`` what ``images`` does on the CPU."""
+
+    def __init__(self, decode_batch: DecodeBatch, device: torch.device) -> None:
         self.device = device
         self._decode_batch = decode_batch
 
     @classmethod
     def open(cls, device: int) -> GpuDecoder:
-        """On the GPU with this number, with its hardware JPEG decoder. Raises RuntimeError where there is none."""
+        """Open the hardware JPEG decoder of the GPU with this number. Raises RuntimeError where there is none."""
         torch.cuda.set_device(device)
         from nvidia import nvimgcodec as codec
 
@@ -56,15 +57,15 @@ class GpuDecoder:
         return cls(through(codec, decoder), torch.device("cuda", device))
 
     def decode(self, blobs: Sequence[bytes], limits: Limits, threads: Executor) -> list[Decoded]:
-        """Like :func:`images.decode` of each file, and as little as that does it raise; some images are tensors."""
+        """Decode every file as :func:`images.decode` does, without raising; images from the GPU are tensors."""
         headers = list(threads.map(lambda blob: header_of(blob, limits), blobs))
-        here = [i for i, header in enumerate(headers) if header]
-        # The CPU begins with its share while the GPU works on the other.
-        pending = {i: threads.submit(decode, blobs[i], limits) for i in range(len(blobs)) if not headers[i]}
+        ours = {i: header for i, header in enumerate(headers) if header}
+        # The CPU starts on its files while the GPU decodes the others.
+        pending = {i: threads.submit(decode, blobs[i], limits) for i in range(len(blobs)) if i not in ours}
         found: dict[int, Decoded] = {}
-        for part in parts_of([(i, headers[i][0] * headers[i][1]) for i in here], AT_ONCE):
+        for part in parts_of([(i, height * width) for i, (height, width, _) in ours.items()], AT_ONCE):
             for i, image in zip(part, self._try([blobs[i] for i in part]), strict=True):
-                height, width, orientation = headers[i]
+                height, width, orientation = ours[i]
                 if image is None or tuple(image.shape) != (height, width, 3):
                     pending[i] = threads.submit(decode, blobs[i], limits)
                     continue
@@ -81,7 +82,7 @@ class GpuDecoder:
             height, width = image.size[:2]
             pixels = image.image_rgb
             if isinstance(pixels, np.ndarray):
-                # A copy, since PyTorch takes no turned view, nor what cannot be written to.
+                # Copied, because PyTorch takes neither reversed views nor read-only arrays.
                 pixels = torch.from_numpy(np.array(pixels, order="C"))
             canvas[:height, :width] = pixels
         return canvases
@@ -90,22 +91,23 @@ class GpuDecoder:
         try:
             return self._decode_batch(blobs)
         except RuntimeError as error:
-            LOG.warning("nvImageCodec failed, the CPU decodes %d files: %s", len(blobs), error)
+            LOG.warning("nvImageCodec failed, so the CPU decodes %d files: %s", len(blobs), error)
             return [None] * len(blobs)
 
 
 def through(codec: Any, decoder: Any) -> DecodeBatch:
-    """``decoder`` of the module ``codec``, nvidia.nvimgcodec, as this module uses it."""
+    """Decode with ``decoder`` of the module ``codec``, which is nvidia.nvimgcodec."""
     parameters = codec.DecodeParams(apply_exif_orientation=False, color_spec=codec.ColorSpec.SRGB)
 
     def decode_batch(blobs: Sequence[bytes]) -> Sequence[Any]:
-        return decoder.decode([codec.CodeStream(blob) for blob in blobs], params=parameters)
+        images: Sequence[Any] = decoder.decode([codec.CodeStream(blob) for blob in blobs], params=parameters)
+        return images
 
     return decode_batch
 
 
 def header_of(blob: bytes, limits: Limits) -> tuple[int, int, int] | None:
-    """Height, width and EXIF orientation of a file for the GPU; None for one that is left to the CPU."""
+    """Height, width and EXIF orientation of a file for the GPU; None for a file for the CPU."""
     try:
         image = open_file(blob, limits)
     except NotDecoded:
@@ -116,7 +118,7 @@ def header_of(blob: bytes, limits: Limits) -> tuple[int, int, int] | None:
 
 
 def parts_of(sizes: Sequence[tuple[int, int]], most: int) -> Iterator[list[int]]:
-    """The keys of ``sizes``, pairs of a key and a number, in order, in lists whose numbers sum to ``most`` at most."""
+    """Split pairs of a key and a number, in order, into lists of keys whose numbers sum to at most ``most``."""
     part: list[int] = []
     total = 0
     for key, size in sizes:
@@ -130,7 +132,7 @@ def parts_of(sizes: Sequence[tuple[int, int]], most: int) -> Iterator[list[int]]
 
 
 def shrink(image_rgb: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
-    """Resize uint8 (H, W, 3) to ``hw``, averaging over the area that each new pixel covers: two matrix products."""
+    """Resize uint8 (H, W, 3) to ``hw``: each new pixel is the average of the area that it covers."""
     if tuple(image_rgb.shape[:2]) == hw:
         return image_rgb
     by_rows, by_columns = (
@@ -141,7 +143,7 @@ def shrink(image_rgb: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
 
 
 def coverage(old: int, new: int, device: torch.device) -> torch.Tensor:
-    """How much of each of ``new`` pixels in a row each of ``old`` covers: float32 (new, old), rows sum to 1."""
+    """The share of each of ``old`` pixels in each of ``new`` pixels of a line: float32 (new, old), rows sum to 1."""
     edges = torch.arange(new + 1, device=device, dtype=torch.float64) * (old / new)
     pixels = torch.arange(old, device=device, dtype=torch.float64)
     overlap = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
@@ -149,5 +151,5 @@ def coverage(old: int, new: int, device: torch.device) -> torch.Tensor:
 
 
 def upright(image: torch.Tensor, orientation: int) -> torch.Tensor:
-    """(H, W, 3) as it is to be displayed, by the EXIF orientation 1 to 8."""
+    """(H, W, 3) as it is displayed, by the EXIF orientation 1 to 8."""
     return torch.flip(image.swapaxes(0, 1) if orientation >= 5 else image, flipped_axes(orientation))

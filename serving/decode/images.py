@@ -1,7 +1,7 @@
 """An encoded image file to pixels as they are displayed, shrunk only if they do not fit the largest canvas.
 
-JPEG, PNG and WebP are read, whatever their colours; what is transparent becomes white, and of an animation the first
-frame counts. Plain JPEGs go through OpenCV, whose pixels equal Pillow's in half the time; Pillow reads the rest.
+JPEG, PNG and WebP are read, with any colours. Transparent pixels become white; of an animation, the first frame is
+read. Plain JPEGs go through OpenCV, which decodes to the same pixels as Pillow in half the time. Pillow reads the rest.
 """
 
 from __future__ import annotations
@@ -12,20 +12,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-OK, NOT_AN_IMAGE, TOO_LARGE = 0, 2, 3
+from serving.repository.specs import CANVASES, Status
 
-REDUCED_AT_ONCE = {
+if TYPE_CHECKING:
+    import torch
+
+Pixels = npt.NDArray[np.uint8]
+"""(H, W, 3), RGB."""
+
+OK = 0
+"""DECODED of an image that was decoded; any other is a ``Status``."""
+REDUCED_FLAGS = {
     1: 0,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-"""OpenCV's flags for a JPEG of a half, a quarter, an eighth; with IMREAD_COLOR_RGB they are not grey."""
+"""OpenCV's flags that decode a JPEG at a half, a quarter, an eighth; with IMREAD_COLOR_RGB the result has colours."""
 SPARE = 2.0
 """A JPEG that is reduced while it is decoded stays at least this many times as large as the canvas.
 
@@ -39,9 +49,9 @@ one_large_image = Lock()
 
 # Our own limit is checked below; Pillow's would raise at another size.
 Image.MAX_IMAGE_PIXELS = None
-# Damaged tags of other people's files would fill the server's log.
+# Damaged tags in files of callers would fill the server's log.
 warnings.filterwarnings("ignore", module="PIL")
-# The images of a batch are decoded side by side, so threads within one would only get in the way.
+# The images of a batch are decoded in parallel, so threads within one image would only slow the others down.
 cv2.setNumThreads(1)
 
 
@@ -49,57 +59,59 @@ cv2.setNumThreads(1)
 class Limits:
     """Sides of the canvases in pixels, rising, and the most that a file may hold: bytes as sent, pixels unpacked."""
 
-    canvases: tuple[int, ...] = (448, 768)
+    canvases: tuple[int, ...] = CANVASES
     max_bytes: int = 32 << 20
     max_pixels: int = 64_000_000
 
     @classmethod
     def parse(cls, parameters: Mapping[str, str]) -> Limits:
-        """From the texts in ``config.pbtxt``; the sides are separated by blanks."""
+        """Read the parameters of ``config.pbtxt``; the sides are separated by blanks."""
         canvases = tuple(map(int, parameters["canvases"].split()))
         return cls(canvases, int(parameters["max_bytes"]), int(parameters["max_pixels"]))
 
-    def canvas_for(self, images_rgb: Iterable[np.ndarray]) -> int:
-        """Side of the smallest canvas that holds every image (H, W, 3)."""
-        needed = max((max(image.shape[:2]) for image in images_rgb), default=0)
+    def canvas_for(self, sizes: Iterable[tuple[int, ...]]) -> int:
+        """Side of the smallest canvas that holds images of all these sizes, which begin with height and width."""
+        needed = max((max(size[:2]) for size in sizes), default=0)
         return next(side for side in self.canvases if side >= needed)
 
 
 class NotDecoded(Exception):
-    """Says why there are no pixels: ``NOT_AN_IMAGE`` or ``TOO_LARGE``."""
+    """A file without pixels for us; ``status`` says why."""
 
-    def __init__(self, decoded: int):
-        super().__init__(decoded)
-        self.decoded = decoded
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.name)
+        self.status = status
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as displayed, uint8 (H, W, 3), and what SIZE and DECODED say of it; no pixels where there are none."""
+    """An image as displayed, with its row of SIZE and DECODED."""
 
-    image_rgb: np.ndarray
+    image_rgb: Pixels | torch.Tensor
+    """uint8 (H, W, 3); (0, 0, 3) where nothing was decoded."""
     size: tuple[int, int, int, int]
     status: int
 
 
 def decode(blob: bytes, limits: Limits) -> Decoded:
-    """Decode a file, or say why not; never raises."""
+    """Decode a file; the status says why where that is impossible. Never raises."""
     try:
         image_rgb, original_hw, orientation = read(blob, limits)
     except NotDecoded as error:
-        return Decoded(np.zeros((0, 0, 3), np.uint8), (0, 0, 0, 0), error.decoded)
+        return Decoded(np.zeros((0, 0, 3), np.uint8), (0, 0, 0, 0), error.status)
     small_rgb = shrink(image_rgb, fitted_hw(*original_hw, limits.canvases[-1]))
-    # Turning comes after shrinking, where it costs nothing: it is a view, copied onto the canvas once.
+    # Turned after it was shrunk, the image is a view, which costs nothing.
     return as_displayed(upright(small_rgb, orientation), original_hw, orientation)
 
 
-def as_displayed(upright_rgb: np.ndarray, stored_hw: tuple[int, int], orientation: int) -> Decoded:
-    """What was shrunk and turned, with its original size turned likewise."""
+def as_displayed(upright_rgb: Pixels | torch.Tensor, stored_hw: tuple[int, int], orientation: int) -> Decoded:
+    """A shrunk and turned image, with its size in the file turned in the same way."""
+    height, width = upright_rgb.shape[:2]
     turned = orientation >= 5
-    return Decoded(upright_rgb, (*upright_rgb.shape[:2], stored_hw[turned], stored_hw[not turned]), OK)
+    return Decoded(upright_rgb, (height, width, stored_hw[turned], stored_hw[not turned]), OK)
 
 
-def stack(images: Sequence[Decoded], side: int) -> np.ndarray:
+def stack(images: Sequence[Decoded], side: int) -> Pixels:
     """Each image at the top left of a black canvas: uint8 (B, side, side, 3)."""
     canvases = np.zeros((len(images), side, side, 3), np.uint8)
     for canvas, image in zip(canvases, images, strict=True):
@@ -114,24 +126,24 @@ def fitted_hw(height: int, width: int, side: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def shrink(image_rgb: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+def shrink(image_rgb: Pixels, hw: tuple[int, int]) -> Pixels:
     """Resize (H, W, 3) to ``hw``, averaging over the area that each new pixel covers."""
     if image_rgb.shape[:2] == hw:
         return image_rgb
-    return cv2.resize(image_rgb, hw[::-1], interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(image_rgb, hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """A view of (H, W, 3) as it is to be displayed, by the EXIF orientation 1 to 8."""
+def upright(image: Pixels, orientation: int) -> Pixels:
+    """A view of (H, W, 3) as it is displayed, by the EXIF orientation 1 to 8."""
     return np.flip(image.swapaxes(0, 1) if orientation >= 5 else image, flipped_axes(orientation))
 
 
 def flipped_axes(orientation: int) -> tuple[int, ...]:
-    """Which of rows (0) and columns (1) to reverse, after rows and columns were swapped from orientation 5 on."""
+    """Axes to reverse, 0 for rows and 1 for columns, after orientations from 5 on have swapped rows and columns."""
     return (0,) * (orientation in (3, 4, 7, 8)) + (1,) * (orientation in (2, 3, 6, 7))
 
 
-def read(blob: bytes, limits: Limits) -> tuple[np.ndarray, tuple[int, int], int]:
+def read(blob: bytes, limits: Limits) -> tuple[Pixels, tuple[int, int], int]:
     """Decode a file: RGB (H, W, 3) as stored and perhaps reduced, its full height and width, its EXIF orientation.
 
     Raises NotDecoded for anything but a whole JPEG, PNG or WebP file within the limits.
@@ -144,48 +156,48 @@ def read(blob: bytes, limits: Limits) -> tuple[np.ndarray, tuple[int, int], int]
         else:
             image_rgb = read_any(image)
     except Exception as error:
-        raise NotDecoded(NOT_AN_IMAGE) from error
+        raise NotDecoded(Status.NOT_AN_IMAGE) from error
     return image_rgb, hw, exif_orientation(image)
 
 
 def open_file(blob: bytes, limits: Limits) -> Image.Image:
-    """A file whose header was read and its pixels not yet. Raises NotDecoded for one that is none or over a limit."""
+    """Open a file and read its header, not its pixels. Raises NotDecoded for no image, or one over a limit."""
     if len(blob) > limits.max_bytes:
-        raise NotDecoded(TOO_LARGE)
+        raise NotDecoded(Status.TOO_LARGE)
     # Damaged files leave Pillow's parsers as OSError, SyntaxError, struct.error, ValueError and more.
     try:
         image = Image.open(io.BytesIO(blob), formats=("JPEG", "PNG", "WEBP"))
     except Exception as error:
-        raise NotDecoded(NOT_AN_IMAGE) from error
+        raise NotDecoded(Status.NOT_AN_IMAGE) from error
     if image.width * image.height > limits.max_pixels:
-        raise NotDecoded(TOO_LARGE)
+        raise NotDecoded(Status.TOO_LARGE)
     return image
 
 
 def is_plain_jpeg(image: Image.Image, blob: bytes) -> bool:
-    """Grey or RGB, and whole: OpenCV would fill the missing part of a truncated JPEG with grey; Pillow refuses it."""
+    """Whether a JPEG is grey or RGB, and complete. OpenCV fills the missing part of others with grey; Pillow raises."""
     return image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and blob.endswith(JPEG_END)
 
 
 def reduction(longer: int, side: int, spare: float = SPARE) -> int:
-    """By how much a JPEG may shrink while it is decoded, so that its longer side stays ``spare`` times the canvas."""
-    return max(factor for factor in REDUCED_AT_ONCE if factor == 1 or longer >= factor * spare * side)
+    """The factor by which a JPEG is reduced while it is decoded; its longer side stays ``spare`` times the canvas."""
+    return max(factor for factor in REDUCED_FLAGS if factor == 1 or longer >= factor * spare * side)
 
 
-def read_jpeg(blob: bytes, factor: int = 1) -> np.ndarray:
+def read_jpeg(blob: bytes, factor: int = 1) -> Pixels:
     """Decode a plain JPEG to RGB (H, W, 3), at 1 / ``factor`` of its size: the decoder averages squares of pixels."""
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | REDUCED_AT_ONCE[factor]
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | REDUCED_FLAGS[factor]
     image_rgb = cv2.imdecode(np.frombuffer(blob, np.uint8), flags)
     if image_rgb is None:
-        raise NotDecoded(NOT_AN_IMAGE)
-    return image_rgb
+        raise NotDecoded(Status.NOT_AN_IMAGE)
+    return np.asarray(image_rgb, np.uint8)
 
 
-def read_any(image: Image.Image) -> np.ndarray:
-    """Decode what Pillow has opened to RGB (H, W, 3), transparency laid on white.
+def read_any(image: Image.Image) -> Pixels:
+    """Decode an image that Pillow has opened to RGB (H, W, 3), on a white background.
 
-    A file of 46 bytes can be a large image, which costs 15 bytes a pixel for a while: so one of them is decoded at a
-    time, and colours are converted in strips.
+    A file of 46 bytes can be a large image, which takes 15 bytes per pixel for a while. So only one large image is
+    decoded at a time, and colours are converted in strips.
     """
     rows = max(1, STRIP_PIXELS // image.width)
     with one_large_image if image.width * image.height > LARGE_PIXELS else nullcontext():
@@ -199,10 +211,10 @@ def read_any(image: Image.Image) -> np.ndarray:
         return image_rgb
 
 
-def as_rgb(image: Image.Image) -> np.ndarray:
-    """Pixels (H, W, 3) as they look on white paper."""
+def as_rgb(image: Image.Image) -> Pixels:
+    """Pixels (H, W, 3) on a white background."""
     if image.mode.startswith("I"):
-        # Pillow clips 16 bits where they should be scaled.
+        # Pillow would clip 16 bits, which have to be scaled.
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.has_transparency_data:

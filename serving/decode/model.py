@@ -1,92 +1,84 @@
-"""IMAGE, an encoded file, to CANVAS, SIZE and DECODED. A file that cannot be decoded costs its own row only.
+"""IMAGE, an encoded file, to CANVAS, SIZE and DECODED. A file that cannot be decoded affects its own row only.
 
-What would wait too long behind this step is refused here, before it costs anything: see `admission`.
-
-With `parameters { key: "decoder" value: { string_value: "nvimgcodec" } }` a GPU decodes what it can: see `gpu`.
+With the parameter ``decoder`` set to ``nvimgcodec``, a GPU decodes the files that it can: see ``gpu``.
 """
 
-import json
+from __future__ import annotations
+
 import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from serving.admission import Admission
-from serving.decode.images import NOT_AN_IMAGE, OK, TOO_LARGE, Limits, decode, stack
-from serving.metrics import Metrics
+from serving.decode.images import OK, Decoded, Limits, decode, stack
+from serving.leaf import array_of, parameters_of, refuse
+from serving.metrics import Kind, Metrics
+from serving.repository.specs import Status
 
-RESULTS = {OK: "decoded", NOT_AN_IMAGE: "not_an_image", TOO_LARGE: "too_large"}
-FAMILIES = {
+RESULTS = {OK: "decoded", Status.NOT_AN_IMAGE: "not_an_image", Status.TOO_LARGE: "too_large"}
+FAMILIES: dict[str, tuple[Kind, str]] = {
     "decoded_images_total": ("counter", "Files that were to be decoded, by result"),
-    "decoded_pixels": ("histogram", "Pixels of an image that was decoded, before it was shrunk"),
+    "decoded_pixels": ("histogram", "Pixels of a decoded image, before it was shrunk"),
 }
 BUCKETS = {"decoded_pixels": [2.0**n for n in range(14, 28, 2)]}
 
 
 class TritonPythonModel:
-    def initialize(self, args):
-        parameters = json.loads(args["model_config"])["parameters"]
-        texts = {name: value["string_value"] for name, value in parameters.items()}
-        self.limits = Limits.parse(texts)
-        self.admission = Admission.parse(texts)
+    def initialize(self, args: Mapping[str, str]) -> None:
+        parameters = parameters_of(args)
+        self.limits = Limits.parse(parameters)
+        self.admission = Admission.open(parameters)
         self.metrics = Metrics("vlclip_", FAMILIES, BUCKETS)
         for result in RESULTS.values():
-            # A rate needs a series that begins at 0.
             self.metrics.add("decoded_images_total", 0, result=result)
         self.threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
         self.gpu = None
-        if texts.get("decoder") == "nvimgcodec":
-            from serving.decode.gpu import GpuDecoder  # PyTorch, which no other deployment of this model needs.
+        if parameters.get("decoder") == "nvimgcodec":
+            from serving.decode.gpu import GpuDecoder  # imports PyTorch, which nothing else here needs
 
             self.gpu = GpuDecoder.open(int(args["model_instance_device_id"]))
 
-    def execute(self, requests):
-        """All images side by side; then every request on canvases of one size, so that they can batch again."""
-        files = [blobs(request) for request in requests]
-        refusals = [self.admission.refusal(len(blobs)) for blobs in files]
-        accepted = [blobs if not refusal else [] for blobs, refusal in zip(files, refusals, strict=True)]
+    def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+        """Decode the files of all requests in parallel. All canvases get one size, so that the next model can batch."""
+        files: list[list[bytes]] = [array_of(request, "IMAGE").ravel().tolist() for request in requests]
+        refusals = [self.admission.refusal(len(blobs)) if self.admission else None for blobs in files]
+        accepted = [[] if refusal else blobs for blobs, refusal in zip(files, refusals, strict=True)]
         decoded = self.decode(accepted)
         for image in (image for images in decoded for image in images):
             self.count(image)
-        side = self.limits.canvas_for(image.image_rgb for images in decoded for image in images)
+        side = self.limits.canvas_for(image.size for images in decoded for image in images)
         return [
             refuse(refusal) if refusal else respond(images, self.canvas(images, side))
             for images, refusal in zip(decoded, refusals, strict=True)
         ]
 
-    def decode(self, files):
-        """Files by request to images by request."""
+    def decode(self, files: Sequence[Sequence[bytes]]) -> list[list[Decoded]]:
+        """The images of each request."""
         if self.gpu:
             images = iter(self.gpu.decode([blob for blobs in files for blob in blobs], self.limits, self.threads))
             return [[next(images) for _ in blobs] for blobs in files]
         pending = [[self.threads.submit(decode, blob, self.limits) for blob in blobs] for blobs in files]
         return [[image.result() for image in images] for images in pending]
 
-    def canvas(self, images, side):
+    def canvas(self, images: Sequence[Decoded], side: int) -> pb_utils.Tensor:
         if self.gpu:
             return pb_utils.Tensor.from_dlpack("CANVAS", self.gpu.stack(images, side))
         return pb_utils.Tensor("CANVAS", stack(images, side))
 
-    def count(self, image):
+    def count(self, image: Decoded) -> None:
         self.metrics.add("decoded_images_total", result=RESULTS[image.status])
         if image.status == OK:
             self.metrics.observe("decoded_pixels", image.size[2] * image.size[3])
 
-    def finalize(self):
+    def finalize(self) -> None:
         self.threads.shutdown()
         self.metrics.close()
 
 
-def blobs(request):
-    return pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().ravel()
-
-
-def refuse(why):
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(why, pb_utils.TritonError.UNAVAILABLE))
-
-
-def respond(images, canvas):
+def respond(images: Sequence[Decoded], canvas: pb_utils.Tensor) -> pb_utils.InferenceResponse:
     return pb_utils.InferenceResponse(
         [
             canvas,

@@ -1,11 +1,11 @@
 """The tensors between the leaves: one name, dtype and shape each, declared here and nowhere else.
 
-Graphs are exported from these specs, and the hand-written ``config.pbtxt`` files are tested against them.
+Graphs are exported from these specs. ``python -m serving check`` compares the ``config.pbtxt`` files with them.
 
 Symbols in shapes:
 
 ==  ==================================================================================
-S   side of the square canvas in pixels, one of ``decode``'s parameter ``canvases``
+S   side of the square canvas in pixels, one of ``CANVASES``
 R   side of the encoder's input in pixels
 T   length of a tokenized text, fixed by the tokenizer file
 L   length of an encoded prompt (1 for YOLO-World, a padded token count for Grounding DINO)
@@ -13,7 +13,7 @@ C   width of an encoded prompt
 D   width of an embedding
 ==  ==================================================================================
 
-Every tensor has a batch dimension in front, which is not listed.
+Every tensor has the batch as its first dimension, which is not listed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CANVASES = (448, 768)
 
 
 class Status(IntEnum):
-    """What became of one image; the values of every ``STATUS`` that speaks of images."""
+    """The result for one image: the values of ``STATUS`` in all pipelines that take images."""
 
     GROUNDED = 0
     WHOLE_IMAGE = 1
@@ -56,20 +56,20 @@ PRODUCT_TYPE = TensorSpec("PRODUCT_TYPE", "BYTES", (1,))
 TEXT = TensorSpec("TEXT", "BYTES", (1,))
 PRODUCT = TensorSpec("PRODUCT", "BYTES", (1,))
 ROUNDS = TensorSpec("ROUNDS", "INT32", (1,))
-"""How often a draft of the agent's was judged."""
+"""How many drafts of the agent were judged."""
 PROMPTS = TensorSpec("PROMPTS", "BYTES", (1,))
-"""The version of the agent's prompts that a text was written with; empty where it was composed."""
+"""The version of the agent's prompts; empty for a text that was composed without the agent."""
 
 CANVAS = TensorSpec("CANVAS", "UINT8", ("S", "S", 3))
 SIZE = TensorSpec("SIZE", "INT32", (4,))
 """Height and width on the canvas, height and width of the original; zeros where nothing was decoded."""
 DECODED = TensorSpec("DECODED", "INT32", (1,))
-"""0 where the image was decoded, else the ``Status`` that says why not."""
+"""0 where the image was decoded, else a ``Status``."""
 
 TOKENS = TensorSpec("TOKENS", "INT64", ("T",))
 PROMPT = TensorSpec("PROMPT", "FP32", ("L", "C"))
 PROMPT_MASK = TensorSpec("PROMPT_MASK", "INT32", ("L",))
-"""1 where ``PROMPT`` holds a word; all zeros for an empty prompt, which finds nothing."""
+"""1 where ``PROMPT`` holds a word; zeros for an empty prompt, which finds nothing."""
 
 CANVAS_BOX = TensorSpec("CANVAS_BOX", "FP32", (4,))
 """The most confident box, x0 y0 x1 y1 in pixels of the canvas."""
@@ -79,13 +79,13 @@ BOX = TensorSpec("BOX", "FP32", (4,))
 STATUS = TensorSpec("STATUS", "INT32", (1,))
 """A ``Status`` of an image; of a product, an ``Outcome`` of ``serving/enrich/product.py``."""
 CROPPED = TensorSpec("CROPPED", "INT32", (1,))
-"""The ``STATUS`` that ``crop`` gives, before ``observe`` has counted it."""
+"""The ``STATUS`` of ``crop`` as an input of ``observe``."""
 PIXELS = TensorSpec("PIXELS", "FP32", (3, "R", "R"))
 EMBEDDING = TensorSpec("EMBEDDING", "FP32", ("D",))
 
 LEAVES: dict[str, ModelSpec] = {
     "decode": ModelSpec((IMAGE,), (CANVAS, SIZE, DECODED)),
-    "tokenize_prompt": ModelSpec((PRODUCT_TYPE, DECODED), (TOKENS,)),
+    "tokenize_prompt": ModelSpec((PRODUCT_TYPE,), (TOKENS,)),
     "encode_prompt": ModelSpec((TOKENS,), (PROMPT, PROMPT_MASK)),
     "detect": ModelSpec((CANVAS, SIZE, PROMPT, PROMPT_MASK), (CANVAS_BOX, SCORE)),
     "crop": ModelSpec((CANVAS, SIZE, DECODED, CANVAS_BOX, SCORE), (PIXELS, BOX, STATUS)),

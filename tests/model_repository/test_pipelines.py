@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
-from tritonclient.utils import InferenceServerException
 
 from serving.repository.specs import PIPELINES
 from serving.server.server import Server
@@ -122,20 +120,3 @@ def test_empty_prompt_takes_the_whole_image(ask: Ask, prompt: bytes) -> None:
 def test_blanks_around_a_text_do_not_matter(ask: Ask) -> None:
     answer = ask("product_text", TEXT=[b"a red mug", b"  a red mug\n"])
     np.testing.assert_array_equal(*answer["EMBEDDING"])
-
-
-def test_values_that_no_step_gives_fail_their_own_request_only(server: Server) -> None:
-    """Leaves can be called by themselves, and share their batches with the pipelines."""
-    scores = np.full((2, 1), 0.5, np.float32)
-
-    def observe(cropped: list[list[int]]) -> np.ndarray:
-        return ask_grpc(server.grpc_url, "observe", SCORE=scores, CROPPED=np.array(cropped, np.int32))["STATUS"]
-
-    with ThreadPoolExecutor(8) as threads:
-        asked = [threads.submit(observe, [[0], [i % 2 * 9]]) for i in range(32)]
-    for i, one in enumerate(asked):
-        if i % 2:
-            with pytest.raises(InferenceServerException, match="CROPPED: expected values from 0 to 3"):
-                one.result()
-        else:
-            assert one.result().tolist() == [[0], [0]]

@@ -1,22 +1,30 @@
-"""How long `admission` expects a request to wait, from what Triton's metrics say."""
+"""How long admission expects a request to wait, judged by the text of Triton's metrics."""
 
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 
-from serving import admission
+from serving.admission import Admission, Model
+from serving.repository.profiles import read_config
 from serving.repository.specs import PIPELINES
-from tests.model_repository.test_configs import read
+from tests.model_repository.test_configs import FOLDERS
 
-NOWHERE = "127.0.0.1:1"
+
+class Clock:
+    """Seconds that pass only when a test says so."""
+
+    seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
 
 
 def metrics(**models: tuple[float, ...]) -> str:
-    """As Triton writes them: pending requests, finished items and the seconds they took, one by one; or, with a fourth
-    number, in so many batches of one request each.
+    """The text for models with so many pending requests, finished items and the seconds that these took.
+
+    The items were finished one at a time or, with a fourth number, in so many batches of one request each.
     """
     lines = ["# TYPE nv_inference_count counter"]
     for model, (pending, items, seconds, *batches) in models.items():
@@ -28,88 +36,93 @@ def metrics(**models: tuple[float, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def make(*models: str) -> admission.Admission:
-    return admission.Admission(0.5, {name: admission.Model() for name in models}, NOWHERE)
-
-
-def seen(*readings: str, models: tuple[str, ...] = ("detect",), apart: float = 0.1) -> admission.Admission:
-    one, now = make(*models), time.monotonic()
-    for i, reading in enumerate(readings):
-        one.see(reading, now - apart * (len(readings) - 1 - i))
-    return one
+def after(*readings: str, models: tuple[str, ...] = ("detect",), apart: float = 0.1) -> Admission:
+    """Admission that has read these metrics, one after the other."""
+    clock = Clock()
+    admission = Admission(0.5, {name: Model() for name in models}, clock)
+    for reading in readings:
+        clock.seconds += apart
+        admission.update(reading)
+    return admission
 
 
 def test_without_metrics_everything_is_accepted() -> None:
-    one = make("detect")
-    assert [one.refusal(64) for _ in range(50)] == [None] * 50
+    admission = after()
+    assert [admission.refusal(64) for _ in range(50)] == [None] * 50
+
+
+def test_a_config_without_a_bound_has_no_admission() -> None:
+    assert Admission.open({}) is None
 
 
 @pytest.mark.parametrize(
     ("readings", "expected"),
     [
-        ([metrics(detect=(0, 0, 0))], 0.0),
-        ([metrics(detect=(0, 10, 1))], 0.0),
-        ([metrics(detect=(5, 0, 0))], 0.0),
-        ([metrics(detect=(5, 10, 1))], (5 + 1) * 0.1),
-        ([metrics(detect=(5, 40, 4, 2))], (5 + 20) * 0.1),
-        ([metrics(detect=(0, 10, 1)), metrics(detect=(5, 10, 1))], (5 + 1) * 0.1),
-        ([metrics(detect=(9, 50, 5)), metrics(detect=(5, 2, 0.2))], (5 + 1) * 0.1),
+        pytest.param([metrics(detect=(0, 0, 0))], 0.0, id="at first"),
+        pytest.param([metrics(detect=(0, 10, 1))], 0.0, id="idle"),
+        pytest.param([metrics(detect=(5, 0, 0))], 0.0, id="nothing finished yet"),
+        pytest.param([metrics(detect=(5, 10, 1))], (5 + 1) * 0.1, id="busy"),
+        pytest.param([metrics(detect=(5, 40, 4, 2))], (5 + 20) * 0.1, id="with a batch"),
+        pytest.param([metrics(detect=(0, 10, 1)), metrics(detect=(5, 10, 1))], (5 + 1) * 0.1, id="after a pause"),
+        pytest.param([metrics(detect=(9, 50, 5)), metrics(detect=(5, 2, 0.2))], (5 + 1) * 0.1, id="after a restart"),
     ],
-    ids=["at first", "idle", "nothing finished yet", "busy", "with a batch", "after a pause", "after a restart"],
 )
-def test_wait_is_what_is_pending_times_what_it_takes(readings: list[str], expected: float) -> None:
-    assert seen(*readings).wait() == pytest.approx(expected)
+def test_wait_is_pending_items_times_seconds_per_item(readings: list[str], expected: float) -> None:
+    assert after(*readings).wait() == pytest.approx(expected)
 
 
-def test_speed_follows_what_was_last() -> None:
+def test_recent_speed_counts_most() -> None:
     slow, fast = metrics(detect=(1, 10, 10)), metrics(detect=(1, 1010, 20))
-    assert seen(slow, fast, apart=0.9).wait() < 0.1 < seen(fast.replace("1010", "10"), apart=0.9).wait()
+    assert after(slow, fast, apart=0.9).wait() < 0.1 < after(fast.replace("1010", "10"), apart=0.9).wait()
 
 
-def test_batches_of_very_different_sizes_do_not_make_it_slow() -> None:
-    """In 0.2 s, 100 items were finished: one batch of 91 and nine of one, each item at 2 ms."""
-    one, now = make("detect"), time.monotonic()
+def test_batches_of_different_sizes_are_not_overestimated() -> None:
+    """100 items are finished in 0.2 s: one batch of 91 and nine of one, with 2 ms per item."""
     begin, end = metrics(detect=(20, 0, 0)), metrics(detect=(20, 100, 0.002 * (91 * 91 + 9), 10))
     end = re.sub(r"(request_success.*) 10$", r"\1 100", end, flags=re.MULTILINE)
-    one.see(begin, now - 0.2)
-    one.see(end, now)
-    assert one.wait() == pytest.approx((20 + 10) * 0.002)
+    assert after(begin, end, apart=0.2).wait() == pytest.approx((20 + 10) * 0.002)
 
 
 def test_models_ahead_add_up_and_others_do_not_count() -> None:
     reading = metrics(detect=(5, 10, 1), crop=(1, 10, 2), enrich=(9, 1, 9))
-    assert seen(reading, models=("detect", "crop")).wait() == pytest.approx(6 * 0.1 + 2 * 0.2)
+    assert after(reading, models=("detect", "crop")).wait() == pytest.approx(6 * 0.1 + 2 * 0.2)
 
 
-def test_batches_wait_longer_than_single_items() -> None:
-    one = seen(metrics(detect=(2, 100, 0.1)))
+def test_pending_requests_have_the_size_of_the_last_ones() -> None:
+    admission = after(metrics(detect=(0, 100, 0.1)))
     for size in (1, 1, 30, 34):
-        one._sizes.append(size)
-    assert one.wait() == pytest.approx((64 + 1) * 0.001)
+        assert admission.refusal(size) is None
+    admission.update(metrics(detect=(2, 100, 0.1)))
+    assert admission.wait() == pytest.approx((64 + 1) * 0.001)
 
 
-def test_what_was_accepted_since_the_metrics_counts_too() -> None:
-    one = seen(metrics(detect=(1, 10, 0.1)))
-    refusals = [one.refusal(1) for _ in range(60)]
+def test_requests_accepted_since_the_last_reading_count() -> None:
+    admission = after(metrics(detect=(1, 10, 0.1)))
+    refusals = [admission.refusal(1) for _ in range(60)]
     accepted = refusals.index(next(filter(None, refusals)))
     assert 47 <= accepted <= 50
     assert refusals[accepted] == "overloaded: 0.5 s of work are waiting, 0.5 s at most: try again later"
 
 
-def test_the_first_is_accepted_however_slow_the_model() -> None:
-    one = seen(metrics(detect=(0, 10, 90)))
-    assert [one.refusal(1) is None for _ in range(3)] == [True, False, False]
+def test_the_first_request_is_accepted_however_slow_the_model_is() -> None:
+    admission = after(metrics(detect=(0, 10, 90)))
+    assert [admission.refusal(1) is None for _ in range(3)] == [True, False, False]
 
 
-def test_old_metrics_say_nothing() -> None:
-    one, long_ago = make("detect"), time.monotonic() - 10
-    one.see(metrics(detect=(99, 0, 0)), long_ago - 0.1)
-    one.see(metrics(detect=(99, 1, 9)), long_ago)
-    assert one.wait() == 0
+def test_old_metrics_are_ignored() -> None:
+    clock = Clock()
+    admission = Admission(0.5, {"detect": Model()}, clock)
+    admission.update(metrics(detect=(99, 1, 9)))
+    assert admission.wait() > 100
+    clock.seconds += 1.1
+    assert admission.wait() == 0
 
 
+@pytest.mark.parametrize("profile", ["embedded-cpu", "embedded-gpu"])
 @pytest.mark.parametrize("first", ["decode", "tokenize"])
-def test_all_that_is_ahead_is_watched(first: str) -> None:
-    steps = [[step.model_name for step in read(name).ensemble_scheduling.step] for name in PIPELINES]
+def test_all_models_ahead_are_watched(first: str, profile: str) -> None:
+    pipelines = [read_config(FOLDERS[name] / name, profile) for name in PIPELINES]
+    steps = [[step.model_name for step in pipeline.ensemble_scheduling.step] for pipeline in pipelines]
     ahead = {leaf for leaves in steps if leaves[0] == first for leaf in leaves}
-    assert set(read(first).parameters["ahead"].string_value.split()) == ahead
+    config = read_config(FOLDERS[first] / first, profile)
+    assert set(config.parameters["ahead"].string_value.split()) == ahead

@@ -1,9 +1,9 @@
 """Runs a graph at a few batch sizes only, the rungs of a ladder, with a session for each.
 
-On CUDA, ONNX Runtime plans its convolutions anew whenever the shape of a batch changes, which takes from a fifth of a
-second to several. So a rung has a session whose dimensions are all fixed, with inputs and outputs in buffers that stay
-where they are, as CUDA graphs want them. A batch runs on the smallest rung that holds it, one above the largest in
-several runs. The rows of a buffer that a batch leaves over are those of an earlier one: no row looks at its neighbours.
+On CUDA, ONNX Runtime plans its convolutions again whenever the shape of a batch changes, which takes 0.2 s or more. So
+each rung has a session whose dimensions are all fixed, with inputs and outputs in buffers that stay in place, as CUDA
+graphs require. A batch runs on the smallest rung that holds it; a batch above the largest rung takes several runs. The
+unused rows of a buffer hold values of an earlier batch, which is harmless because rows do not influence each other.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -18,30 +19,30 @@ import torch
 
 Tensors = Mapping[str, torch.Tensor]
 Sizes = tuple[tuple[str, int], ...]
-"""The names of a graph's free dimensions but for the batch, with a size for each; in order."""
+"""The free dimensions of a graph without the batch, sorted by name, with a size for each."""
 
 WARM_UP_RUNS = 3
-"""One plans, the next is captured as a CUDA graph, the last is a replay of it."""
+"""The first plans, the second is captured as a CUDA graph, the third replays it."""
 MOST_SIZES = 4
-"""Sizes that rungs are kept for: each rung holds the weights once more."""
+"""Sizes that have rungs. Each rung holds the weights once more."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a config says of the ladder: batch sizes, rising, and the sizes to open them for when the model loads."""
+    """The ladder of a config: rising batch sizes, and the sizes to open them for when the model loads."""
 
     rungs: tuple[int, ...]
     sizes: tuple[Sizes, ...] = ()
 
     @classmethod
     def parse(cls, rungs: str, sizes: str = "") -> Plan:
-        """From texts such as "1 8 32" and "S=448, S=768"; with several dimensions "L=4 S=448, L=4 S=768".
+        """Read texts such as "1 8 32" and "S=448, S=768"; with several dimensions "L=4 S=448, L=4 S=768".
 
-        Raises ValueError.
+        Raises ValueError for other texts.
         """
         batches = tuple(int(rung) for rung in rungs.split())
         if not batches or list(batches) != sorted(set(batches)) or batches[0] < 1:
-            raise ValueError(f"batch_ladder must be rising batch sizes, such as 1 8 32, not {rungs!r}")
+            raise ValueError(f"batch_ladder must be rising batch sizes such as 1 8 32, not {rungs!r}")
         entries = [entry for entry in sizes.split(",") if entry.strip()]
         if not all(re.fullmatch(r"(\s*\w+=\d+)+\s*", entry) for entry in entries):
             raise ValueError(f"ladder_sizes must be like S=448, S=768, not {sizes!r}")
@@ -50,16 +51,16 @@ class Plan:
 
 
 def runs_of(rows: int, rungs: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Start and end of each run over ``rows``, and its rung: full ones of the largest, then the smallest that fits."""
+    """Start, end and rung of each run over ``rows``: the largest rung while it is full, then the smallest that fits."""
     for start in range(0, rows, rungs[-1]):
         end = min(start + rungs[-1], rows)
         yield start, end, next(rung for rung in rungs if rung >= end - start)
 
 
 def sizes_of(signature: Mapping[str, Sequence[int | str | None]], shapes: Mapping[str, Sequence[int]]) -> Sizes | None:
-    """The free dimensions of a graph, as ``signature`` names them, in tensors of these shapes, without the batch.
+    """The sizes of a graph's free dimensions, by their names in ``signature``, for tensors of these shapes.
 
-    None where they cannot be told: the shapes do not fit the signature, or a free dimension has no name.
+    None where the shapes do not fit the signature, or a free dimension has no name.
     """
     sizes: dict[str, int] = {}
     for name, dimensions in signature.items():
@@ -73,7 +74,7 @@ def sizes_of(signature: Mapping[str, Sequence[int | str | None]], shapes: Mappin
 
 
 def copy_rows(target: torch.Tensor, pieces: Sequence[torch.Tensor], start: int) -> None:
-    """Fill ``target`` with the rows from ``start`` on of all pieces, laid end to end, from any device."""
+    """Fill ``target`` with rows of all pieces joined in order, from row ``start`` on, from any device."""
     position = -start
     for piece in pieces:
         begin, end = max(position, 0), min(position + len(piece), len(target))
@@ -100,7 +101,7 @@ class Rung:
     @staticmethod
     def _bind(bind: Callable[..., None], tensor: ort.NodeArg, device: torch.device) -> torch.Tensor:
         dtype = dtype_of(tensor)
-        # The shape of an output is not always inferred: then the graph is not one for a ladder.
+        # ONNX Runtime cannot infer the shape of every output. Such a graph cannot run on a ladder.
         if not all(isinstance(size, int) for size in tensor.shape):
             raise ValueError(f"{tensor.name} has no fixed shape even for a fixed batch: {tensor.shape}")
         buffer = torch.zeros(tensor.shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=device)
@@ -109,17 +110,18 @@ class Rung:
 
     def run(self) -> None:
         if self.session.get_providers()[0] == "CUDAExecutionProvider":
-            # The session has a stream of its own, which does not wait for what PyTorch still copies.
+            # The session's stream does not wait for PyTorch's copies, which are on another one.
             torch.cuda.synchronize()
         self.session.run_with_iobinding(self.binding)
         self.binding.synchronize_outputs()
 
 
 class Ladder:
-    """The rungs of one graph, opened when they are first wanted.
+    """The rungs of one graph. Those of the plan's sizes are opened at once, others when they are first needed.
 
-    ``open_session`` makes a session with the sizes of dimensions that it is given fixed; ``signature`` has the graph's
-    inputs with their dimensions, numbers or names, the batch first.
+    Args:
+        signature: the dimensions of the graph's inputs, numbers or names, the batch first.
+        open_session: opens the graph with dimensions fixed, by their names.
     """
 
     def __init__(
@@ -134,20 +136,21 @@ class Ladder:
         self.device = device
         self._open_session = open_session
         self._rungs: dict[tuple[Sizes, int], Rung] = {}
-        for sizes in plan.sizes or ([()] if sizes_of(signature, signature) == () else []):
+        is_fixed = all(isinstance(size, int) for dimensions in signature.values() for size in dimensions[1:])
+        for sizes in plan.sizes or ([()] if is_fixed else []):
             for rung in plan.rungs:
                 self._rung(sizes, rung)
 
     def climbs(self, shapes: Mapping[str, Sequence[int]]) -> bool:
-        """Whether tensors of these shapes can run here: their sizes are known, or few enough are to learn them."""
+        """Whether tensors of these shapes can run here: their sizes have rungs, or may get some."""
         sizes = sizes_of(self.signature, shapes)
         known = {sizes for sizes, _ in self._rungs}
         return sizes is not None and (sizes in known or len(known) < MOST_SIZES)
 
     def run(self, wanted: Sequence[str], requests: Sequence[Tensors]) -> list[torch.Tensor]:
-        """The outputs ``wanted`` for the rows of all requests in order, as tensors of their own on the device.
+        """The outputs ``wanted`` for the rows of all requests, in order, as new tensors on the device.
 
-        The tensors of a request have its rows along their first dimension, and all requests the same further shape.
+        The first dimension of a request's tensors is its rows; the other dimensions are the same for all requests.
         """
         sizes = sizes_of(self.signature, {name: tensor.shape for name, tensor in requests[0].items()})
         rows = sum(len(tensors[next(iter(self.signature))]) for tensors in requests)
@@ -172,7 +175,7 @@ class Ladder:
         return self._rungs[sizes, size]
 
 
-def dtype_of(tensor: ort.NodeArg) -> np.dtype:
-    """Of a graph's input or output, which says it as in "tensor(float)"."""
-    name = tensor.type.removeprefix("tensor(").removesuffix(")")
+def dtype_of(tensor: ort.NodeArg) -> np.dtype[Any]:
+    """The dtype of a graph's input or output, whose type is a text such as "tensor(float)"."""
+    name = str(tensor.type).removeprefix("tensor(").removesuffix(")")
     return np.dtype({"float": "float32", "double": "float64"}.get(name, name))

@@ -1,80 +1,102 @@
-"""A stand-in for Triton's onnxruntime backend: runs a model's `model.onnx` with the ONNX Runtime package.
+"""A stand-in for Triton's onnxruntime backend: runs a model's ``model.onnx`` with the ONNX Runtime package.
 
-Triton takes `<backend directory>/onnxruntime/model.py` for the backend named onnxruntime, so the configs need not
-know which of the two serves them. Of a config it heeds what that backend does:
+The embedded server has it in ``<backend directory>/onnxruntime/model.py``, under the name of Triton's backend, so that
+the configs are the same for both. Of a config it reads what Triton's backend reads:
 
     instance_group [ { kind: KIND_GPU } ]                                    run on CUDA
-    parameters { key: "intra_op_thread_count" value: { string_value: "2" } } threads of a model; by default one a core
+    parameters { key: "intra_op_thread_count" value: { string_value: "2" } } threads of the model; one per core without
 
-and of its own
+and these parameters of its own:
 
-    parameters { key: "batch_ladder" value: { string_value: "1 8 32 64" } }      run at these batch sizes only: `ladder`
-    parameters { key: "ladder_sizes" value: { string_value: "S=448, S=768" } }   open them for these sizes at once
-    parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS" value: { string_value: "no" } }  the Python backend's: leave on the
-                                                                                 GPU what another model left there
+    batch_ladder                   "1 8 32 64": run at these batch sizes only, see ``ladder``
+    ladder_sizes                   "S=448, S=768": open the ladder for these sizes when the model loads
+    FORCE_CPU_ONLY_INPUT_TENSORS   "no", of Triton's Python backend: inputs may stay on the GPU
+    count_grounding                "yes": count SCORE and STATUS of each request, see ``serving.observe.grounding``
 
-VLCLIP_ORT_THREADS in the environment says the number of threads for all models, whatever their configs say.
+The environment variable VLCLIP_ORT_THREADS sets the number of threads for all models and overrides their configs.
 """
 
-import json
+from __future__ import annotations
+
 import mmap
 import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
+from serving.leaf import fail, input_of, parameters_of
+from serving.observe.grounding import GroundingCounter
+
+if TYPE_CHECKING:
+    import torch
+
+    from serving.backends.onnxruntime.ladder import Ladder
+
+Array = npt.NDArray[Any]
+Provider = str | tuple[str, dict[str, str]]
+
 CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 PART_BYTES = 1 << 20
-"""Of inputs that go to a core at once: few enough that what comes of them stays in its cache."""
+"""Size of the inputs that a core gets at once, small enough for the intermediate tensors to stay in its cache."""
 LIGHT_BYTES = 64 << 20
-"""The largest graph that is held twice."""
+"""Size of the largest graph that is loaded twice."""
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: Mapping[str, str]) -> None:
         path = Path(args["model_repository"], args["model_version"], "model.onnx")
-        config = json.loads(args["model_config"])
-        threads = threads_of(config)
+        parameters = parameters_of(args)
+        threads = threads_of(parameters)
         kind, device = args["model_instance_kind"], args["model_instance_device_id"]
         if kind == "GPU":
-            ort.preload_dlls()  # of CUDA and cuDNN, where pip installed them
+            ort.preload_dlls()  # CUDA and cuDNN, where pip installed them
         self.graph = Graph(path, threads, providers_of(kind, device))
         self.input_names = self.graph.input_names
-        self.ladder = None
-        if "batch_ladder" in config.get("parameters", {}):
-            self.ladder = open_ladder(config, self.graph.together, path, threads, kind, device)
+        self.ladder: Ladder | None = None
+        if "batch_ladder" in parameters:
+            self.ladder = open_ladder(parameters, self.graph.together, path, threads, kind, device)
+        self.counter = GroundingCounter() if parameters.get("count_grounding") == "yes" else None
 
-    def execute(self, requests):
-        """Answer every request, in order; those that may share a run share it."""
+    def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+        """Answer every request, in order. Requests with the same shapes and wanted outputs run as one batch."""
         inputs = [self.read(request) for request in requests]
-        responses = [None] * len(requests)
+        responses: dict[int, pb_utils.InferenceResponse] = {}
         for (wanted, _), indices in alike(requests, inputs).items():
             try:
                 outputs = self.run(sorted(wanted), [inputs[i] for i in indices])
-                answers = [pb_utils.InferenceResponse([tensor_of(*item) for item in one.items()]) for one in outputs]
             except Exception as error:
-                message = f"{type(error).__name__}: {error}"
-                answers = [pb_utils.InferenceResponse(error=pb_utils.TritonError(message)) for _ in indices]
-            for i, answer in zip(indices, answers, strict=True):
-                responses[i] = answer
-        return responses
+                responses.update({i: fail(f"{type(error).__name__}: {error}") for i in indices})
+                continue
+            for i, tensors in zip(indices, outputs, strict=True):
+                responses[i] = pb_utils.InferenceResponse([tensor_of(*item) for item in tensors.items()])
+                if self.counter and "STATUS" in tensors:
+                    self.counter.count(on_host(inputs[i]["SCORE"]), on_host(tensors["STATUS"]))
+        return [responses[i] for i in range(len(requests))]
 
-    def read(self, request):
-        tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in self.input_names}
+    def read(self, request: pb_utils.InferenceRequest) -> dict[str, Array | torch.Tensor]:
+        tensors = {name: input_of(request, name) for name in self.input_names}
         as_array = self.ladder is None and all(tensor.is_cpu() for tensor in tensors.values())
         return {name: tensor.as_numpy() if as_array else shared(tensor) for name, tensor in tensors.items()}
 
-    def run(self, wanted, inputs):
-        """Run the rows of several requests as one batch; give each request the outputs of its rows."""
+    def run(
+        self, wanted: Sequence[str], inputs: Sequence[Mapping[str, Array | torch.Tensor]]
+    ) -> list[dict[str, Array | torch.Tensor]]:
+        """Run the rows of several requests as one batch; returns the outputs of each request."""
+        outputs: list[Array | torch.Tensor]
         if self.ladder and self.ladder.climbs({name: array.shape for name, array in inputs[0].items()}):
-            outputs = self.ladder.run(wanted, inputs)
+            # With a ladder, `read` returns tensors of PyTorch only.
+            outputs = [*self.ladder.run(wanted, cast("Sequence[Mapping[str, torch.Tensor]]", inputs))]
         else:
             merged = {name: merge([on_host(arrays[name]) for arrays in inputs]) for name in self.input_names}
-            # What nobody asked for is not copied back: `ground`, for one, leaves out the pixels.
-            outputs = self.graph.run(wanted, merged)
+            # Outputs that nobody asked for are not copied: `ground`, for example, leaves out the pixels.
+            outputs = [*self.graph.run(wanted, merged)]
         ends = np.cumsum([len(arrays[self.input_names[0]]) for arrays in inputs])
         starts = [0, *ends[:-1]]
         return [
@@ -82,71 +104,77 @@ class TritonPythonModel:
             for start, end in zip(starts, ends, strict=True)
         ]
 
+    def finalize(self) -> None:
+        if self.counter:
+            self.counter.close()
 
-def threads_of(config):
-    asked = config.get("parameters", {}).get("intra_op_thread_count", {}).get("string_value")
-    return int(os.environ.get("VLCLIP_ORT_THREADS") or asked or len(os.sched_getaffinity(0)))
+
+def threads_of(parameters: Mapping[str, str]) -> int:
+    asked = os.environ.get("VLCLIP_ORT_THREADS") or parameters.get("intra_op_thread_count")
+    return int(asked or len(os.sched_getaffinity(0)))
 
 
-def providers_of(kind, device, capture=False):
-    """What runs the graph: on a GPU, CUDA with the search that costs least when the shape of a batch is new.
+def providers_of(kind: str, device: str, capture: bool = False) -> list[Provider]:
+    """ONNX Runtime's providers for an instance: on a GPU, CUDA with the cheapest search for a new batch shape.
 
-    With ``capture``, a session's runs are captured as a CUDA graph and replayed; it may then see one shape only.
+    With ``capture``, a session's run is captured as a CUDA graph and replayed; it may then see one shape only.
     """
     if kind != "GPU":
         return [CPU]
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
+    if CUDA not in ort.get_available_providers():
         raise RuntimeError("KIND_GPU, and the ONNX Runtime here has no CUDA: pip install onnxruntime-gpu")
     options = {"device_id": device, "cudnn_conv_algo_search": "HEURISTIC"}
-    return [("CUDAExecutionProvider", options | ({"enable_cuda_graph": "1"} if capture else {}))]
+    return [(CUDA, options | ({"enable_cuda_graph": "1"} if capture else {}))]
 
 
 class Graph:
-    """A graph. On a CPU the rows of a batch are dealt out to the threads; what is too little for that, they share.
+    """A graph. On a CPU, each thread gets rows of the batch; rows that are left over share all threads.
 
-    Cores that share an operator wait for each other at its end, and a whole batch leaves the cache between two
-    operators. Rows that are dealt out spare both: a quarter of the mini detector's time, a sixth of YOLO-World S's, and
-    most of the memory. It takes a session of one thread beside the one of all, hence the weights twice. A large encoder
-    is mostly weights, would win a tenth at best, and has one session.
+    Cores that share an operator wait for each other at its end, and a whole batch leaves their caches between two
+    operators. With rows of its own, a core does neither: this saves a quarter of the mini detector's time, a sixth of
+    YOLO-World S's, and most of the memory. It takes a second session with one thread, which holds the weights again.
+    A large encoder has only one session: it is mostly weights, and would gain a tenth at most.
     """
 
-    def __init__(self, path, threads, providers):
+    def __init__(self, path: Path, threads: int, providers: Sequence[Provider]) -> None:
         self.together = open_session(path, threads, providers)
-        self.input_names = [tensor.name for tensor in self.together.get_inputs()]
+        self.input_names: list[str] = [tensor.name for tensor in self.together.get_inputs()]
         self.count = threads
-        self.alone = None
+        self.alone: ort.InferenceSession | None = None
         if threads > 1 and providers == [CPU] and path.stat().st_size <= LIGHT_BYTES:
             self.alone = open_session(path, 1, providers)
             self.threads = ThreadPoolExecutor(threads)
 
-    def run(self, wanted, inputs):
+    def run(self, wanted: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
         """The outputs ``wanted``, in order; all tensors have the batch as their first dimension."""
         rows = len(inputs[self.input_names[0]])
         spread = rows - rows % self.count if self.alone else 0
         row_bytes = sum(array.nbytes for array in inputs.values()) // max(rows, 1)
         step = max(1, min(spread // self.count, PART_BYTES // max(row_bytes, 1)))
         parts = [cut(inputs, start, min(start + step, spread)) for start in range(0, spread, step)]
-        pending = [self.threads.submit(self.alone.run, wanted, part) for part in parts]
+        pending = [self.threads.submit(self.alone.run, wanted, part) for part in parts if self.alone]
         outputs = [self.together.run(wanted, cut(inputs, spread, rows))] if spread < rows else []
         outputs = [part.result() for part in pending] + outputs
         return [merge(column) for column in zip(*outputs, strict=True)]
 
 
-def cut(arrays, start, end):
+def cut(arrays: Mapping[str, Array], start: int, end: int) -> dict[str, Array]:
     return {name: array[start:end] for name, array in arrays.items()}
 
 
-def open_session(path, threads, providers, sizes=None):
-    """``sizes`` fixes dimensions of the graph, by their names."""
+def open_session(
+    path: Path, threads: int, providers: Sequence[Provider], sizes: Mapping[str, int] | None = None
+) -> ort.InferenceSession:
+    """Open a graph; ``sizes`` fixes dimensions by their names. Raises RuntimeError if the provider cannot be loaded."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    # The leaves take turns on the same cores: a thread that spins between runs takes time from the next leaf.
+    # The leaves share the cores: a thread that spins between two runs takes time from the next leaf.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for name, size in (sizes or {}).items():
         options.add_free_dimension_override_by_name(name, size)
-    # Of an FP16 graph, this one makes ONNX Runtime 1.32 crash on the CPU: at a MatMul behind a Transpose.
+    # With FP16 graphs, this optimizer makes ONNX Runtime 1.32 crash on the CPU, at a MatMul behind a Transpose.
     disabled = ["NchwcTransformer"] if is_fp16(path) else []
-    # Left to itself, ONNX Runtime goes on with other providers where it cannot have these.
+    # Without enable_fallback=0, ONNX Runtime silently continues with other providers.
     session = ort.InferenceSession(path, options, providers=providers, disabled_optimizers=disabled, enable_fallback=0)
     wanted = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
     if session.get_providers()[0] != wanted:
@@ -154,61 +182,64 @@ def open_session(path, threads, providers, sizes=None):
     return session
 
 
-def open_ladder(config, session, path, threads, kind, device):
-    import torch  # Seconds and megabytes that a server without a ladder does not pay for.
+def open_ladder(
+    parameters: Mapping[str, str], session: ort.InferenceSession, path: Path, threads: int, kind: str, device: str
+) -> Ladder:
+    import torch  # takes seconds and memory, which a server without a ladder saves
 
     from serving.backends.onnxruntime.ladder import Ladder, Plan
 
-    texts = {name: value["string_value"] for name, value in config["parameters"].items()}
     target = torch.device("cuda", int(device)) if kind == "GPU" else torch.device("cpu")
     if kind == "GPU":
         torch.cuda.set_device(target)
 
-    def open_rung(sizes):
+    def open_rung(sizes: Mapping[str, int]) -> ort.InferenceSession:
         try:
             return open_session(path, threads, providers_of(kind, device, capture=True), sizes)
         except Exception as error:
-            # ONNX Runtime captures a graph only if all of it runs on CUDA. Without, a run costs its launches.
+            # ONNX Runtime captures a graph only if all of it runs on CUDA. Without capture, each run launches kernels.
             if kind != "GPU":
                 raise
-            pb_utils.Logger.log_warn(f"{config['name']} at {sizes} runs without a CUDA graph: {error}")
+            pb_utils.Logger.log_warn(f"{path.parents[1].name} at {sizes} runs without a CUDA graph: {error}")
             return open_session(path, threads, providers_of(kind, device), sizes)
 
     signature = {tensor.name: tensor.shape for tensor in session.get_inputs()}
-    plan = Plan.parse(texts["batch_ladder"], texts.get("ladder_sizes", ""))
+    plan = Plan.parse(parameters["batch_ladder"], parameters.get("ladder_sizes", ""))
     return Ladder(plan, signature, open_rung, target)
 
 
-def shared(tensor):
-    """The memory of an input, on the GPU if another model left it there, as a tensor of PyTorch and not a copy."""
-    import torch
+def shared(tensor: pb_utils.Tensor) -> torch.Tensor:
+    """An input as a tensor of PyTorch without a copy, on the GPU if another model left it there."""
+    from torch.utils.dlpack import from_dlpack
 
-    return torch.from_dlpack(tensor)
+    return from_dlpack(tensor)
 
 
-def on_host(array):
+def on_host(array: Array | torch.Tensor) -> Array:
     return array if isinstance(array, np.ndarray) else array.cpu().numpy()
 
 
-def tensor_of(name, array):
-    """An output: a tensor on a GPU stays there for the next model, and Triton copies it to callers who have none."""
+def tensor_of(name: str, array: Array | torch.Tensor) -> pb_utils.Tensor:
+    """An output. A tensor on a GPU stays there for the next model; Triton copies it for callers without one."""
     return pb_utils.Tensor(name, array) if isinstance(array, np.ndarray) else pb_utils.Tensor.from_dlpack(name, array)
 
 
-def is_fp16(path):
+def is_fp16(path: Path) -> bool:
     """Whether the exporter's metadata says so."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.rfind(b'"precision": "fp16"') >= 0
 
 
-def alike(requests, inputs):
-    """Indices of the requests, grouped by what must agree for one run: outputs asked for, shapes but for the batch."""
-    groups = {}
+def alike(
+    requests: Sequence[pb_utils.InferenceRequest], inputs: Sequence[Mapping[str, Array | torch.Tensor]]
+) -> dict[tuple[frozenset[str], tuple[tuple[int, ...], ...]], list[int]]:
+    """Indices of the requests that can share a run: those with equal wanted outputs and equal shapes but the batch."""
+    groups: dict[tuple[frozenset[str], tuple[tuple[int, ...], ...]], list[int]] = {}
     for i, request in enumerate(requests):
-        shapes = tuple(array.shape[1:] for array in inputs[i].values())
+        shapes = tuple(tuple(array.shape[1:]) for array in inputs[i].values())
         groups.setdefault((frozenset(request.requested_output_names()), shapes), []).append(i)
     return groups
 
 
-def merge(arrays):
+def merge(arrays: Sequence[Array]) -> Array:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

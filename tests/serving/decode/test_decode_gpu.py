@@ -1,4 +1,4 @@
-"""How `decode` uses a GPU: who decodes which file, and that nobody can tell from the answer.
+"""Which files a GPU decodes, and that its images equal those of the CPU.
 
 A GPU's decoder cannot run here. A fake takes its calls, and so does nvImageCodec's decoder for the CPU where that is
 installed. PyTorch computes on the CPU.
@@ -23,12 +23,12 @@ CPU = torch.device("cpu")
 
 
 class FakeDecoder:
-    """A fake of nvimgcodec.Decoder: its call, by OpenCV; progressive files it gives back, as the hardware does."""
+    """A fake of nvimgcodec.Decoder with OpenCV. It rejects progressive files, as the hardware does."""
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []
 
-    def decode(self, streams: Sequence[bytes], params: Any) -> list[np.ndarray | None]:
+    def decode(self, streams: Sequence[bytes], params: Any) -> list[images.Pixels | None]:
         assert params == {"apply_exif_orientation": False, "color_spec": "sRGB"}
         self.asked += streams
         return [None if b"\xff\xc2" in stream else images.read_jpeg(stream) for stream in streams]
@@ -37,7 +37,7 @@ class FakeDecoder:
 FAKE_CODEC = SimpleNamespace(CodeStream=bytes, DecodeParams=dict, ColorSpec=SimpleNamespace(SRGB="sRGB"))
 
 
-def with_decoder(decoder: Any) -> Any:
+def with_decoder(decoder: Any) -> gpu.GpuDecoder:
     return gpu.GpuDecoder(gpu.through(FAKE_CODEC, decoder), CPU)
 
 
@@ -47,21 +47,18 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def same(found: Any, blobs: Sequence[bytes], limits: Any, levels: float) -> None:
-    """The rows that the CPU alone makes of these files, in this order; pixels within so many levels in the mean."""
-    expected = [images.decode(blob, limits) for blob in blobs]
-    assert [(one.status, one.size) for one in found[0]] == [(one.status, one.size) for one in expected]
-    canvases = images.stack(expected, found[1].shape[1]).astype(int)
-    apart = np.abs(found[1].numpy() - canvases).mean(axis=(1, 2, 3))
-    assert apart.max() <= levels
+def assert_like_the_cpu(
+    decoder: Any, blobs: Sequence[bytes], threads: ThreadPoolExecutor, levels: float, side: int = 768
+) -> None:
+    """Statuses and sizes are equal; the pixels of each canvas differ by at most this many levels on average."""
+    limits, on_gpu = images.Limits(canvases=(side,)), with_decoder(decoder)
+    found, expected = on_gpu.decode(blobs, limits, threads), [images.decode(blob, limits) for blob in blobs]
+    assert [(one.status, one.size) for one in found] == [(one.status, one.size) for one in expected]
+    differences = np.abs(on_gpu.stack(found, side).numpy() - images.stack(expected, side).astype(int))
+    assert differences.mean(axis=(1, 2, 3)).max() <= levels
 
 
-def decode(decoder: Any, blobs: Sequence[bytes], limits: Any, threads: ThreadPoolExecutor) -> Any:
-    found = decoder.decode(blobs, limits, threads)
-    return found, decoder.stack(found, limits.canvas_for(one.image_rgb for one in found))
-
-
-def test_every_kind_of_file_comes_out_as_from_the_cpu(threads: ThreadPoolExecutor) -> None:
+def test_every_kind_of_file_is_decoded_as_on_the_cpu(threads: ThreadPoolExecutor) -> None:
     files = good_files() | {name: blob for name, (blob, _) in bad_files().items()}
     fake, limits = FakeDecoder(), images.Limits(canvases=(5000,))
     blobs = [*files.values()]
@@ -76,15 +73,13 @@ def test_every_kind_of_file_comes_out_as_from_the_cpu(threads: ThreadPoolExecuto
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("side", [640, 60, 37])
-def test_turns_and_shrinks_as_the_cpu_does(orientation: int, side: int, threads: ThreadPoolExecutor) -> None:
+def test_images_are_turned_and_shrunk_as_on_the_cpu(orientation: int, side: int, threads: ThreadPoolExecutor) -> None:
     blobs = [encode(picture(), kind, exif=exif(orientation)) for kind in ("JPEG", "PNG")]
-    limits = images.Limits(canvases=(side,))
-    same(decode(with_decoder(FakeDecoder()), blobs, limits, threads), blobs, limits, 0.5)
+    assert_like_the_cpu(FakeDecoder(), blobs, threads, 0.5, side)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 900), (900, 3), (301, 299), (777, 500), (1234, 1000)])
-def test_fine_detail_shrinks_to_its_mean(shape: tuple[int, int]) -> None:
-    """Beside OpenCV's averages over areas."""
+def test_shrinking_equals_averages_over_areas_by_opencv(shape: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     hw = images.fitted_hw(*shape, 300)
     found = gpu.shrink(torch.from_numpy(noise), hw).numpy()
@@ -96,25 +91,24 @@ class Broken:
         raise RuntimeError("out of memory")
 
 
-class Careless:
+class WrongShape:
     def decode(self, streams: Sequence[bytes], params: Any) -> list[Any]:
         return [np.zeros((3, 3, 3), np.uint8) for _ in streams]
 
 
-@pytest.mark.parametrize("decoder", [Broken(), Careless()], ids=["fails", "gives another shape"])
-def test_the_cpu_steps_in(decoder: Any, threads: ThreadPoolExecutor) -> None:
-    blobs, limits = [encode(picture(seed=i), "JPEG") for i in range(3)], images.Limits()
-    same(decode(with_decoder(decoder), blobs, limits, threads), blobs, limits, 0)
+@pytest.mark.parametrize("decoder", [Broken(), WrongShape()], ids=["an error", "another shape"])
+def test_the_cpu_decodes_what_the_gpu_cannot(decoder: Any, threads: ThreadPoolExecutor) -> None:
+    assert_like_the_cpu(decoder, [encode(picture(seed=i), "JPEG") for i in range(3)], threads, 0)
 
 
-def test_a_huge_photo_is_the_cpus(threads: ThreadPoolExecutor) -> None:
-    fake, limits = FakeDecoder(), images.Limits()
+def test_the_cpu_decodes_a_huge_photo(threads: ThreadPoolExecutor) -> None:
+    fake = FakeDecoder()
     blobs = [encode(Image.new("RGB", (5000, 3300), "teal"), "JPEG"), encode(picture(), "JPEG")]
-    same(decode(with_decoder(fake), blobs, limits, threads), blobs, limits, 0)
+    assert_like_the_cpu(fake, blobs, threads, 0)
     assert fake.asked == blobs[1:]
 
 
-def test_no_files_are_no_images(threads: ThreadPoolExecutor) -> None:
+def test_no_files_give_no_images(threads: ThreadPoolExecutor) -> None:
     assert with_decoder(FakeDecoder()).decode([], images.Limits(), threads) == []
 
 
@@ -123,22 +117,22 @@ def test_no_files_are_no_images(threads: ThreadPoolExecutor) -> None:
     [
         pytest.param([], [], id="none"),
         pytest.param([3, 4], [[0, 1]], id="all at once"),
-        pytest.param([6, 4, 1], [[0, 1], [2]], id="just as many as may be"),
+        pytest.param([6, 4, 1], [[0, 1], [2]], id="exactly the limit"),
         pytest.param([11, 2], [[0], [1]], id="one too large goes alone"),
         pytest.param([1, 11, 2], [[0], [1], [2]], id="in order"),
     ],
 )
-def test_memory_for_one_call_is_bounded(sizes: list[int], expected: list[list[int]]) -> None:
+def test_memory_of_one_call_is_bounded(sizes: list[int], expected: list[list[int]]) -> None:
     assert list(gpu.parts_of(list(enumerate(sizes)), 10)) == expected
 
 
 class OnHost:
-    """nvImageCodec's images in host memory, as arrays: it needs a driver to hand them to PyTorch itself."""
+    """nvImageCodec's decoder with images as arrays; without a driver it cannot pass them to PyTorch."""
 
     def __init__(self, decoder: Any) -> None:
         self.decoder = decoder
 
-    def decode(self, streams: Sequence[Any], params: Any) -> list[np.ndarray | None]:
+    def decode(self, streams: Sequence[Any], params: Any) -> list[images.Pixels | None]:
         found = self.decoder.decode(streams, params=params)
         return [image if image is None else np.array(image) for image in found]
 

@@ -1,4 +1,4 @@
-"""Files made to do harm: what unpacks to gigabytes, and what is damaged at random; in a process of their own."""
+"""Files that unpack to gigabytes or are damaged at random, decoded in a process of their own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from serving.paths import ROOT
 from tests.pictures import encode, exif, picture
 
-# Prints the statuses, and by how many MiB the process grew at most.
+# Prints the statuses, and the peak growth of the process in MiB.
 PROGRAM = """
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +38,7 @@ print(peak() - before)
 
 
 def decode_apart(files: list[bytes], folder: Path) -> tuple[list[int], int]:
-    """Statuses, and the growth in MiB; fails where the process does."""
+    """Statuses, and the growth in MiB. Fails if the process fails."""
     folder.mkdir()
     for number, blob in enumerate(files):
         (folder / f"{number:04}").write_bytes(blob)
@@ -54,7 +54,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG of this many pixels, each of them there, in a two hundredth of the bytes."""
+    """A complete PNG of this many pixels, compressed 200 times."""
     packer = zlib.compressobj(1)
     rows = b"".join(packer.compress(bytes(1 + 3 * width)) for _ in range(height)) + packer.flush()
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -69,7 +69,7 @@ def with_chunk(kind: bytes, head: bytes) -> bytes:
 
 
 def with_size(jpeg: bytes, marker: bytes, width: int, height: int) -> bytes:
-    """A JPEG whose header claims another size than it has pixels for."""
+    """A JPEG whose header has a wrong size."""
     place = jpeg.index(marker) + 5
     return jpeg[:place] + struct.pack(">HH", height, width) + jpeg[place + 4 :]
 
@@ -93,7 +93,7 @@ def exif_of_nonsense() -> bytes:
     return b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", 5000) + entries
 
 
-def test_bombs_cost_next_to_nothing(tmp_path: Path) -> None:
+def test_decompression_bombs_take_little_memory(tmp_path: Path) -> None:
     jpeg = encode(picture(), "JPEG")
     bombs = {
         "PNG of 4 MB and 800 MB": (bomb(16_300, 16_300), 3),
@@ -110,7 +110,7 @@ def test_bombs_cost_next_to_nothing(tmp_path: Path) -> None:
 
 
 def test_large_images_are_decoded_one_at_a_time(tmp_path: Path) -> None:
-    """Of just over LARGE_PIXELS, in 46 bytes each: together they would take 1,300 MiB."""
+    """Images of just over LARGE_PIXELS in 46 bytes each, which would take 1,300 MiB together."""
     tiny = encode(Image.new("RGBA", (4100, 4000), (1, 2, 3, 4)), "WEBP", lossless=True, method=0, quality=0)
     assert len(tiny) < 100
     statuses, grown = decode_apart([tiny] * 4, tmp_path / "files")
@@ -118,8 +118,8 @@ def test_large_images_are_decoded_one_at_a_time(tmp_path: Path) -> None:
     assert grown < 700
 
 
-def test_damage_at_random_harms_nobody(tmp_path: Path) -> None:
-    """Bytes changed, doubled and cut out; the same 600 files every time."""
+def test_randomly_damaged_files_have_a_status(tmp_path: Path) -> None:
+    """Bytes are changed, repeated and cut out; the 600 files are the same every time."""
     random = np.random.default_rng(7)
     image = Image.fromarray(picture(60, 50))
     good = [
@@ -134,14 +134,14 @@ def test_damage_at_random_harms_nobody(tmp_path: Path) -> None:
     ]
     statuses, grown = decode_apart([damage(good[i % len(good)], random) for i in range(600)], tmp_path / "files")
     assert set(statuses) <= {0, 2, 3}
-    # Damage was done, and not to everything.
+    # Some files are damaged, and not all.
     assert 100 < statuses.count(0) < 500
     assert grown < 400
 
 
 def damage(blob: bytes, random: np.random.Generator) -> bytes:
     result = bytearray(blob)
-    # Headers are where the harm is, so half of the damage is there.
+    # Damaged headers are the more dangerous ones, so half of the damage is there.
     for _ in range(random.integers(1, 6)):
         end = len(result) if random.random() < 0.5 else min(200, len(result))
         begin = int(random.integers(0, end))
