@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import onnxruntime as ort
 import pytest
 import tritonclient.grpc
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
+from serving.backends.onnxruntime.model import providers_of, threads_of
 from serving.errors import SetupError
 from serving.paths import REPOSITORIES
 from serving.repository.profiles import profile_names, read_config
@@ -157,31 +156,21 @@ def test_profile_is_served(toy_repositories: list[Path], tmp_path: Path, monkeyp
         assert tasks["crop"] - tasks["fit"] == 5
 
 
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """serving/backends/onnxruntime, outside a server: Triton gives out GPU instances only where there is a GPU."""
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", ModuleType("triton_python_backend_utils"))
-    return importlib.import_module("serving.backends.onnxruntime.model")
-
-
-def test_graphs_for_a_gpu_run_on_cuda_or_say_what_is_missing(
-    stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert stand_in.providers_of("CPU", "0") == ["CPUExecutionProvider"]
-    monkeypatch.setattr(stand_in.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+def test_graphs_for_a_gpu_run_on_cuda_or_the_message_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert providers_of("CPU", "0") == ["CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(RuntimeError, match=r"KIND_GPU.*pip install onnxruntime-gpu"):
-        stand_in.providers_of("GPU", "1")
-    monkeypatch.setattr(stand_in.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    ((name, options),) = stand_in.providers_of("GPU", "1")
-    assert (name, options["device_id"]) == ("CUDAExecutionProvider", "1")
+        providers_of("GPU", "1")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    (provider,) = providers_of("GPU", "1")
+    assert provider == ("CUDAExecutionProvider", {"device_id": "1", "cudnn_conv_algo_search": "HEURISTIC"})
 
 
-def test_threads_for_all_models_win_over_those_of_one(stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = {"parameters": {"intra_op_thread_count": {"string_value": "3"}}}
+def test_threads_of_the_environment_override_those_of_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLCLIP_ORT_THREADS", raising=False)
-    assert stand_in.threads_of(config) == 3
+    assert threads_of({"intra_op_thread_count": "3"}) == 3
     monkeypatch.setenv("VLCLIP_ORT_THREADS", "7")
-    assert stand_in.threads_of(config) == stand_in.threads_of({}) == 7
+    assert threads_of({"intra_op_thread_count": "3"}) == threads_of({}) == 7
 
 
 def test_written_repository_is_complete(tmp_path: Path) -> None:
