@@ -262,7 +262,8 @@ def faults_of(rows: Mapping[str, Row], check: Mapping[str, Any], caches: Sequenc
 
 def show(rows: Mapping[str, Row], check: Mapping[str, Any]) -> None:
     console = Console()
-    table = Table("scenario", title="MLPerf LoadGen, one photo a query")
+    table = Table(title="MLPerf LoadGen, one photo a query")
+    table.add_column("scenario", no_wrap=True)
     columns = ("LoadGen says", "samples", "samples/s", "p50 ms", "p90 ms", "p99 ms")
     for column in columns:
         table.add_column(column, justify="right")

@@ -8,7 +8,7 @@ from benchmarks.retrieval import Answers, measure
 from training.catalogue.items import draw_item
 
 
-def test_measure_a_fallback_is_no_box_however_large_it_is():
+def test_measure_a_fallback_is_no_box_however_large_it_is() -> None:
     items = [draw_item(np.random.default_rng(i)) for i in range(4)]
     box = np.array([[0, 0, 10, 10]] * 4, float)
     eye = np.eye(4)

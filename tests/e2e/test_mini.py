@@ -1,9 +1,10 @@
-"""The mini models through the real server: what comes out is right, however it is asked for."""
+"""The mini models through a real server: the answers are correct, whichever way they are requested."""
 
 from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def photos() -> list[Photo]:
 
 
 @pytest.fixture(scope="module")
-def client(server: Server):
+def client(server: Server) -> Iterator[Client]:
     with Client(server.grpc_url, timeout=60) as client:
         yield client
 
@@ -43,7 +44,7 @@ def _prompts(photos: list[Photo]) -> list[str]:
     return [photo.items[0].product_type for photo in photos]
 
 
-def test_grounding_finds_the_right_product_and_makes_it_searchable(client: Client):
+def test_grounding_finds_the_right_product_and_makes_it_searchable(client: Client) -> None:
     report = retrieval.run(client, scenes=120, seed=4711)
     assert report["iou50"] >= 0.85
     assert report["hits5_grounded"] >= 0.8
@@ -55,7 +56,7 @@ def test_grounding_finds_the_right_product_and_makes_it_searchable(client: Clien
 @pytest.mark.parametrize("size", [(420, 300), (640, 640), (1600, 1100), (37, 250)])
 def test_served_embeddings_equal_the_reference(
     client: Client, reference: Reference, photos: list[Photo], size: tuple[int, int]
-):
+) -> None:
     files = []
     for photo in photos[:8]:
         file = io.BytesIO()
@@ -69,7 +70,7 @@ def test_served_embeddings_equal_the_reference(
     assert whole.status.tolist() == [Status.WHOLE_IMAGE] * 8
 
 
-def test_texts_equal_the_reference(client: Client, reference: Reference, photos: list[Photo]):
+def test_texts_equal_the_reference(client: Client, reference: Reference, photos: list[Photo]) -> None:
     texts = [text for photo in photos for text in (photo.items[0].caption, photo.items[0].title)]
     texts += ["", "  A  RED\tMUG ", "赤いマグカップ", "🏺 vase", "x" * 10_000, "naïve café", "\x00\x01 mug"]
     served = client.embed_texts(texts).embedding
@@ -77,7 +78,7 @@ def test_texts_equal_the_reference(client: Client, reference: Reference, photos:
 
 
 @pytest.mark.parametrize("batch", [1, 7, 32])
-def test_a_row_of_a_batch_equals_the_same_image_alone(client: Client, photos: list[Photo], batch: int):
+def test_a_row_of_a_batch_equals_the_same_image_alone(client: Client, photos: list[Photo], batch: int) -> None:
     files, prompts = [photo.jpeg for photo in photos[:batch]], _prompts(photos[:batch])
     assert batch == 1 or len(set(prompts)) > 1
     together = client.embed_images(files, prompts)
@@ -87,7 +88,7 @@ def test_a_row_of_a_batch_equals_the_same_image_alone(client: Client, photos: li
     assert together.status.tolist() == [int(one.status[0]) for one in alone]
 
 
-def test_the_prompt_decides_what_is_found(client: Client, photos: list[Photo]):
+def test_the_prompt_decides_what_is_found(client: Client, photos: list[Photo]) -> None:
     hits = total = 0
     for photo in photos[:12]:
         found = client.ground([photo.jpeg] * len(photo.items), [item.product_type for item in photo.items])
@@ -97,7 +98,7 @@ def test_the_prompt_decides_what_is_found(client: Client, photos: list[Photo]):
 
 
 @pytest.mark.parametrize("prompt", ["", "   ", "\n\t"])
-def test_an_empty_prompt_falls_back_to_the_whole_image(client: Client, photos: list[Photo], prompt: str):
+def test_an_empty_prompt_falls_back_to_the_whole_image(client: Client, photos: list[Photo], prompt: str) -> None:
     found = client.embed_images(photos[0].jpeg, prompt)
     assert found.status.tolist() == [Status.WHOLE_IMAGE]
     assert found.box_xyxy.tolist() == [[0, 0, *photos[0].size_wh]]
@@ -105,7 +106,7 @@ def test_an_empty_prompt_falls_back_to_the_whole_image(client: Client, photos: l
     assert float((found.embedding * whole.embedding).sum()) >= 0.9999
 
 
-def test_plain_tritonclient_over_grpc_and_http_agree(server: Server, client: Client, photos: list[Photo]):
+def test_plain_tritonclient_over_grpc_and_http_agree(server: Server, client: Client, photos: list[Photo]) -> None:
     files, prompts = [photo.jpeg for photo in photos[:3]], _prompts(photos[:3])
     answers = []
     for library, address in ((tritonclient.grpc, server.grpc_url), (tritonclient.http, server.http_url)):
@@ -125,7 +126,9 @@ def test_plain_tritonclient_over_grpc_and_http_agree(server: Server, client: Cli
     assert answers[0] == pytest.approx(client.embed_images(files, prompts).embedding, abs=1e-5)
 
 
-def test_parity_reads_a_folder_of_photos(client: Client, reference: Reference, photos: list[Photo], tmp_path: Path):
+def test_parity_reads_a_folder_of_photos(
+    client: Client, reference: Reference, photos: list[Photo], tmp_path: Path
+) -> None:
     for index, photo in enumerate(photos[:5]):
         (tmp_path / f"{index}.jpg").write_bytes(photo.jpeg)
     (tmp_path / "photos.csv").write_text(
@@ -136,9 +139,9 @@ def test_parity_reads_a_folder_of_photos(client: Client, reference: Reference, p
     assert report["cosine_min"] >= 0.999
 
 
-def test_the_demo_on_ones_own_photos_writes_a_page(
+def test_the_demo_writes_a_page_of_a_users_own_photos(
     server: Server, photos: list[Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     for index, photo in enumerate(photos[:7]):
