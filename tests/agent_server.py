@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint over real HTTP that says what a test tells it to, and is as bad as a test wants it.
+"""An OpenAI-compatible endpoint over real HTTP whose answers and failures a test scripts.
 
 with AgentServer() as server:
     server.script = lambda call: Reply(status=503) if call.attempt == 1 else sensible(call)
@@ -16,17 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.paths import ROOT
+from serving.enrich import config
 
-PROMPTS = {
-    role: (ROOT / "serving" / "enrich" / "prompts" / f"{role}.md").read_text(encoding="utf-8")
-    for role in ("summarizer", "evaluator", "refiner")
-}
+PROMPTS = {role: (config.PROMPTS / f"{role}.md").read_text() for role in ("summarizer", "evaluator", "refiner")}
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request: whose it is, and how often this very one has come, from 1 on."""
+    """A request. ``attempt`` counts equal requests, from 1."""
 
     role: str
     body: dict[str, Any]
@@ -47,7 +44,7 @@ class Call:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What stands between the delimiters."""
+        """The JSON between the delimiters."""
         text = self.user if isinstance(self.user, str) else self.user[0]["text"]
         data: dict[str, Any] = json.loads(text.removeprefix("<data>\n").removesuffix("\n</data>"))
         return data
@@ -55,17 +52,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes back: a completion with this content, or a raw body.
+    """A reply: a completion with this content, or a raw body.
 
-    ``delay`` seconds pass before; ``drip`` seconds pass before each byte of the body; ``cut`` closes the connection in
-    the middle of it.
+    The server sends nothing before the event ``after`` is set. It sends one byte of the body every ``drip`` seconds, or
+    closes the connection in the middle of the body (``cut``).
     """
 
     content: str | None = ""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
-    delay: float = 0.0
+    after: threading.Event | None = None
     drip: float = 0.0
     cut: bool = False
 
@@ -75,12 +72,14 @@ class Reply:
         if self.status != 200:
             return json.dumps({"error": {"message": "Scripted.", "type": "scripted", "code": self.status}}).encode()
         completion = {
-            "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "scripted",
-            "choices": [{"index": 0, "finish_reason": "stop",
-                         "message": {"role": "assistant", "content": self.content}}],
-            "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
-        }  # fmt: skip
+            "choices": [{"message": {"role": "assistant", "content": self.content}}],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 10},
+        }
         return json.dumps(completion).encode()
+
+
+STALLED = Reply("...", after=threading.Event())
+"""No test sets its event, so it never comes."""
 
 
 def says(**answer: Any) -> Reply:
@@ -89,7 +88,7 @@ def says(**answer: Any) -> Reply:
 
 
 def sensible(call: Call) -> Reply:
-    """What a good model would answer: the product's colour and type, and nothing to criticise."""
+    """The answer of a good model: the product's colour and type, and nothing to criticise."""
     if call.role == "evaluator":
         return says(verdict="<STOP>")
     if call.role == "probe":
@@ -99,7 +98,7 @@ def sensible(call: Call) -> Reply:
 
 
 class AgentServer:
-    """Serves in a thread of its own; ``stop`` and ``start`` take the endpoint down and bring it back on its port."""
+    """Serves on its own thread. ``stop`` shuts the endpoint down, and ``start`` brings it back on the same port."""
 
     def __init__(self, script: Callable[[Call], Reply] = sensible) -> None:
         self.script = script
@@ -119,7 +118,7 @@ class AgentServer:
         return f"http://127.0.0.1:{self._port}/v1"
 
     def count(self, role: str | None = None) -> int:
-        """Calls so far, those of the probe left out."""
+        """The number of calls so far, without those of the probe."""
         return sum(call.role == role if role else call.role != "probe" for call in self.calls)
 
     def start(self) -> None:
@@ -174,7 +173,8 @@ class AgentServer:
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            await asyncio.sleep(reply.delay)
+            while reply.after and not reply.after.is_set():
+                await asyncio.sleep(0.01)
         finally:
             self._at_once -= 1
         body = reply.encoded()

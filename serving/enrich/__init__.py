@@ -1,1 +1,1 @@
-"""The text of a product: the agent of language models, and the composer that stands in for it."""
+"""Search texts of products: the agent that writes them with a language model, and the composer as its fallback."""

@@ -1,7 +1,7 @@
-"""Summarizer, Evaluator, Refiner: a language model writes a product's text, then judges and rewrites it.
+"""The agent: a language model writes a product's text as Summarizer, judges it as Evaluator, rewrites it as Refiner.
 
-The model's word counts for nothing until ``checks`` has found nothing wrong with it; a product that it cannot be had
-for gets the text that ``compose`` makes.
+A draft is used only if ``checks`` finds nothing wrong with it. A product without such a draft gets the text from
+``compose``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.enrich.cache import open_cache
-from serving.enrich.checks import problems, runs
+from serving.enrich.checks import phrases, problems
 from serving.enrich.compose import compose
 from serving.enrich.config import Config, ConfigError
 from serving.enrich.endpoint import Endpoint, EndpointError, Question, Turn
@@ -34,27 +34,27 @@ LOG = logging.getLogger("vlclip.agent")
 
 MAX_ROUNDS = 5
 STOP = re.compile(r"\W*STOP\W*")
-LONGEST_DATUM = 4000
-"""Characters of one of a product's texts that are sent. What says most stands first, and each one is paid for."""
+MAX_TEXT = 4000
+"""Characters of a product's text that are sent. The rest seldom says more, and every token costs money."""
 
 SUMMARIZER, EVALUATOR, REFINER = ROLES = ("summarizer", "evaluator", "refiner")
 SEEN = ("colour", "pattern", "material")
-"""What the Summarizer is asked to read off a photo: the attributes that a text may have from there."""
+"""The attributes that the Summarizer reads from a photo. The text may name them."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """One per role; ``version`` is a hash of all, and changes with every character."""
+    """One prompt for each role. ``version`` is a hash of all of them."""
 
     texts: Mapping[str, str]
 
     @classmethod
     def read(cls, folder: Path) -> Prompts:
-        """Raises ConfigError."""
+        """Read the prompts of all roles. Raises ConfigError if a file cannot be read."""
         try:
             return cls({role: (folder / f"{role}.md").read_text(encoding="utf-8") for role in ROLES})
         except (OSError, UnicodeError) as error:
-            raise ConfigError(f"the prompts in {folder} cannot be read: {error}") from None
+            raise ConfigError(f"cannot read the prompts in {folder}: {error}") from None
 
     @cached_property
     def version(self) -> str:
@@ -62,23 +62,23 @@ class Prompts:
 
 
 class Agent:
-    """Any number of threads may call ``enrich``; all calls to the endpoint run on one event loop."""
+    """Any number of threads may call ``enrich``. All calls to the endpoint run on one event loop."""
 
     def __init__(self, config: Config, tokens: Tokens, meter: Meter) -> None:
-        """Raises ConfigError or OSError where prompts or cache cannot be used. An endpoint that is down is no error."""
+        """Raises ConfigError or OSError if the prompts or the cache cannot be used, but not if the endpoint is down."""
         self.config = config
         self.tokens = tokens
-        """To be set anew when the encoder changes."""
+        """Set it again when the encoder changes."""
         self.meter = meter
         self.prompts = Prompts.read(config.prompts)
-        self._instructions = {run for prompt in self.prompts.texts.values() for run in runs(prompt)}
+        self._instructions = {phrase for prompt in self.prompts.texts.values() for phrase in phrases(prompt)}
         self._endpoint = Endpoint(config, open_cache(config.cache), self.meter)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="agent", daemon=True)
         self._thread.start()
 
     def enrich(self, product: Product, image: bytes | None = None) -> Enriched:
-        """A text that fits the encoder; never raises for what an endpoint does."""
+        """A text that fits the encoder. No failure of the endpoint raises an exception."""
         return self.submit(product, image).result()
 
     def submit(self, product: Product, image: bytes | None = None) -> Future[Enriched]:
@@ -86,7 +86,7 @@ class Agent:
         return asyncio.run_coroutine_threadsafe(self._enrich(product, image or None), self._loop)
 
     def close(self) -> None:
-        """Calls that are under way are given up."""
+        """Cancel the calls in flight and release all resources."""
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -102,7 +102,7 @@ class Agent:
     async def _enrich(self, product: Product, image: bytes | None) -> Enriched:
         shown = data_url(image) if image and self.config.vision else None
         async with self._endpoint.turn() as turn:
-            text, rounds, status = await self._write(brief(product), shown, turn)
+            text, rounds, status = await self._write(shorten(product), shown, turn)
         self.meter.add("items", status=status.name.lower())
         self.meter.add("rounds", rounds if text else 0)
         if not text:
@@ -110,19 +110,20 @@ class Agent:
         return Enriched(text, rounds, status, self.prompts.version)
 
     async def _write(self, product: Product, image: str | None, turn: Turn) -> tuple[str, int, Outcome]:
-        """The last draft in which nothing is wrong by our own checks, be it stopped by the Evaluator, by the rounds or
-        by an endpoint that fails; an empty text if there was none.
+        """The last draft that passed the checks, or an empty text; the rounds; and the outcome.
+
+        The loop ends when the Evaluator approves a draft, after ``MAX_ROUNDS``, or when the endpoint fails.
         """
         good, rounds = "", 0
         try:
             answer = await self._ask(SUMMARIZER, turn, image, product=product)
             draft = one_line(answer["text"])
-            # What the model says it saw counts only where there was something to see.
+            # Without a photo, the model cannot have seen anything.
             facts = with_seen(product, answer.get("seen")) if image else product
             for rounds in range(1, MAX_ROUNDS + 1):
-                wrong = self._problems(draft, facts)
-                if wrong:
-                    critique = " ".join(wrong)
+                found = self._problems(draft, facts)
+                if found:
+                    critique = " ".join(found)
                 else:
                     good = draft
                     judged = await self._ask(EVALUATOR, turn, image, product=product, text=draft)
@@ -139,17 +140,17 @@ class Agent:
         return good, rounds, Outcome.WRITTEN if good else Outcome.REFUSED
 
     def _problems(self, draft: str, facts: Product) -> list[str]:
-        wrong = problems(draft, facts, self.tokens)
-        return ["The text repeats your instructions.", *wrong] if runs(draft) & self._instructions else wrong
+        found = problems(draft, facts, self.tokens)
+        return ["The text repeats your instructions.", *found] if phrases(draft) & self._instructions else found
 
     async def _ask(self, role: str, turn: Turn, image: str | None, product: Product, **more: str) -> dict[str, Any]:
-        data = {"product": described(product), **{name: clean(text) for name, text in more.items()}}
+        data = {"product": to_json(product), **{name: clean(text) for name, text in more.items()}}
         question = Question(role, self.prompts.texts[role], delimited(data), image, schema_of(role, bool(image)))
         return await self._endpoint.ask(question, turn)
 
 
 def schema_of(role: str, image: bool) -> dict[str, Any]:
-    """Of a role's answer: a text, or a verdict; and with an image what the Summarizer saw."""
+    """The JSON schema of a role's answer: a text or a verdict, and what the Summarizer saw in the image."""
     texts: dict[str, Any] = {"verdict" if role == EVALUATOR else "text": {"type": "string"}}
     if role == SUMMARIZER and image:
         texts["seen"] = closed({name: {"type": "string"} for name in SEEN})
@@ -161,16 +162,16 @@ def closed(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_seen(product: Product, seen: Any) -> Product:
-    """The product with what was read off its photo: short words for the known attributes, and nothing else."""
+    """The product with the attributes that the model saw in its photo, as far as they are short words for ``SEEN``."""
     seen = seen if isinstance(seen, dict) else {}
     found = {f"{name} in the photo": seen[name] for name in SEEN if isinstance(seen.get(name), str)}
     found = {name: clean(text) for name, text in found.items() if len(text) <= 60 and not any(map(str.isdigit, text))}
     return replace(product, attributes={**product.attributes, **found})
 
 
-def brief(product: Product) -> Product:
-    """The product in clean texts of bounded length: what the model is shown, and what its words are held against."""
-    left = LONGEST_DATUM
+def shorten(product: Product) -> Product:
+    """The product with clean texts of bounded length. The model gets it, and the checks compare its drafts with it."""
+    left = MAX_TEXT
     attributes = {}
     for name, text in product.attributes.items():
         left -= len(name) + len(text)
@@ -179,30 +180,30 @@ def brief(product: Product) -> Product:
     return Product(clean(product.product_type), clean(product.title), clean(product.description), attributes)
 
 
-def described(product: Product) -> dict[str, Any]:
+def to_json(product: Product) -> dict[str, Any]:
     texts = {"type": product.product_type, "title": product.title, "description": product.description}
     return texts | {"attributes": dict(product.attributes)}
 
 
 def delimited(data: Mapping[str, Any]) -> str:
-    """JSON between <data> and </data>, without an angle bracket, so that no text can end it or look like a tag."""
+    """JSON between <data> and </data>. It has no angle brackets, so that no text can close the tag or open another."""
     inner = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
     return f"<data>\n{inner}\n</data>"
 
 
 def clean(text: str) -> str:
-    """Not too long, and without characters that nobody sees, in which instructions can be hidden."""
-    kept = (one for one in text[:LONGEST_DATUM] if one.isspace() or unicodedata.category(one)[0] != "C")
+    """The text, cut to ``MAX_TEXT``, without invisible characters, which can hide instructions."""
+    kept = (one for one in text[:MAX_TEXT] if one.isspace() or unicodedata.category(one)[0] != "C")
     return " ".join("".join(kept).split())
 
 
 def one_line(text: str) -> str:
-    """A model's text without quotation marks around it. What else is wrong with it is for ``checks`` to say."""
-    return " ".join(text[:LONGEST_DATUM].split()).strip("\"'“”„«» ")
+    """A model's text on one line, without the quotation marks around it."""
+    return " ".join(text[:MAX_TEXT].split()).strip("\"'“”„«» ")
 
 
 def data_url(image: bytes) -> str | None:
-    """None for what is not JPEG, PNG or WebP."""
+    """The image as a data URL, or None if it is not JPEG, PNG or WebP."""
     kind = "jpeg" if image[:3] == b"\xff\xd8\xff" else "png" if image[:4] == b"\x89PNG" else ""
     if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
         kind = "webp"

@@ -1,7 +1,6 @@
-"""Answers that were paid for, kept beyond the life of the process.
+"""A persistent cache of the language model's answers, so that none is paid for twice.
 
-Every single answer of the language model is kept, so that an item that was interrupted between its calls goes on
-where it stood.
+It keeps the answer of every call, so that an item that was interrupted between two calls continues where it stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 
 
 class Cache(Protocol):
-    """Used from one thread at a time. Raises OSError where it cannot be read or written."""
+    """Use it from one thread at a time. Its methods raise OSError if it cannot be read or written."""
 
     def get(self, key: str) -> str | None: ...
 
@@ -24,9 +23,9 @@ class Cache(Protocol):
 
 
 def open_cache(where: str) -> Cache:
-    """``redis://host:6379/0``, ``rediss://…`` or a path of a file, which several processes may share.
+    """Open the cache at ``redis://host:6379/0``, ``rediss://…`` or the path of a file; processes can share either.
 
-    Raises OSError, in one line, where that is impossible.
+    Raises OSError with a message of one line if that fails.
     """
     if where.startswith(("redis://", "rediss://", "unix://")):
         return RedisCache(where)
@@ -34,26 +33,26 @@ def open_cache(where: str) -> Cache:
 
 
 def default_file(environ: Mapping[str, str] = os.environ) -> str:
-    """In the user's folder for caches."""
+    """The default file, in the user's cache folder."""
     return str(Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "vlclip" / "agent.sqlite")
 
 
 class FileCache:
-    """SQLite with a write-ahead log: readers never wait, and what was put survives the process."""
+    """SQLite with a write-ahead log, so that readers never wait and answers survive a crash of the process."""
 
     def __init__(self, file: Path) -> None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            # Autocommit: each answer is kept as soon as it is there. It is only ever used from one thread at a time.
+            # Autocommit keeps each answer at once. Several threads use the connection, but only one at a time.
             self._database = sqlite3.connect(file, timeout=5, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode = WAL")
-            # Without a sync at every commit, a power cut may cost the last answers, and never the file.
+            # Without a sync at every commit, a power cut can lose the last answers but never corrupts the file.
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT) WITHOUT ROWID"
             )
         except (OSError, sqlite3.Error) as error:
-            raise OSError(f"the agent's cache {file} cannot be opened: {error}") from None
+            raise OSError(f"cannot open the agent's cache {file}: {error}") from None
 
     def get(self, key: str) -> str | None:
         found = self._execute("SELECT answer FROM answers WHERE key = ?", key).fetchone()
@@ -73,22 +72,22 @@ class FileCache:
 
 
 class RedisCache:
-    """For replicas on several machines. Keys begin with ``vlclip:``; how long they live is up to the server."""
+    """A cache that several machines share. Keys begin with ``vlclip:``. The Redis server decides when they expire."""
 
     def __init__(self, url: str) -> None:
         try:
             import redis
         except ImportError:
-            raise OSError("a cache at redis:// needs the redis package: pip install redis") from None
+            raise OSError("a cache at redis:// needs the package redis: pip install redis") from None
         self._error: type[Exception] = redis.RedisError
         try:
-            # It connects when it is asked: one that is away must keep nobody from serving.
+            # The client connects at the first call, so the server starts even if Redis is down.
             self._redis: Any = redis.Redis.from_url(
                 url, socket_timeout=2, socket_connect_timeout=2, decode_responses=True
             )
         except ValueError:
-            # The URL may hold a password, and so may what the package says about it.
-            raise OSError("the agent's cache: expected redis://host:6379/0 or the like") from None
+            # The URL may contain a password, and the package's message may quote it.
+            raise OSError("the agent's cache: expected a URL such as redis://host:6379/0") from None
 
     def get(self, key: str) -> str | None:
         found: str | None = self._call(self._redis.get, f"vlclip:{key}")

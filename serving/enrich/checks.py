@@ -1,7 +1,6 @@
-"""What is plainly wrong with a text that claims to describe a product, whoever wrote it.
+"""Checks of a text about a product, without a model, so that no product description can manipulate them.
 
-These checks need no model, so no description can talk them out of anything. They know words, not meanings: that a
-product's shop offers it in other colours too is for the Evaluator to notice.
+They compare words, not meanings. For example, only the Evaluator can notice that a colour belongs to another product.
 """
 
 from __future__ import annotations
@@ -12,15 +11,11 @@ from collections.abc import Callable, Iterator
 
 from serving.enrich.product import Product
 from serving.enrich.tokens import Tokens
-from serving.enrich.words import COLOURS, MATERIALS, PATTERNS, families
+from serving.enrich.words import COLOURS, MATERIALS, PATTERNS, families, stem
 
 FAMILIES = {"colour": families(COLOURS), "pattern": families(PATTERNS), "material": families(MATERIALS)}
-NUMBERS = {
-    word: str(number)
-    for number, word in enumerate(
-        ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"), start=2
-    )
-}
+NUMBER_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+NUMBERS = {word: str(number) for number, word in enumerate(NUMBER_WORDS, start=2)}
 
 MARKUP = re.compile(
     r"[<>{}\[\]|`*#~^_\\=]|&\w+;|https?:|www\.|\S@\S|\b\w+\.(?:com|net|org|io|shop)\b|\n|\s-\s.*\s-\s", re.I
@@ -43,18 +38,18 @@ OTHER_LANGUAGES = frozenset(
 
 
 def problems(text: str, product: Product, tokens: Tokens) -> list[str]:
-    """Sentences that say what to change; none where nothing is wrong.
+    """Sentences that say what to change. The list is empty if all checks pass.
 
-    Colours, patterns and materials are compared as English words. Of a product whose own texts are in another language
-    they prove nothing, so there the numbers and everything else are checked, and these are not.
+    Colours, patterns and materials are compared as English words, so they are not checked if the product's own texts
+    are in another language.
     """
     if not text.strip():
         return ["The text is empty."]
     return [sentence for check in CHECKS for sentence in check(text, product, tokens)]
 
 
-def runs(text: str, length: int = 6) -> set[str]:
-    """So many words in a row, wherever in the text: two texts that share one quote each other."""
+def phrases(text: str, length: int = 6) -> set[str]:
+    """All sequences of ``length`` words in the text. If two texts share one, the one quotes the other."""
     words = _words(text)
     return {" ".join(words[i : i + length]) for i in range(len(words) - length + 1)}
 
@@ -83,14 +78,14 @@ def _language(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
 
 
 def _instructions(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
-    # A "system camera" is a product, and what its type or title says is no instruction.
+    # Words of the type and the title are not instructions: a "system camera" is a product.
     names = f"{product.product_type} {product.title}".casefold()
     if found := next((f[0] for f in INSTRUCTIONS.finditer(text) if f[0].casefold().strip() not in names), None):
         yield f"Describe the product and speak to nobody: {found.strip()!r}."
 
 
 def _subject(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
-    """The description is left out here: it is the place where a shop's seller writes what he likes."""
+    """The text must share a word with the product, whose description does not count: it may mention anything."""
     names = _stems(" ".join([product.product_type, product.title, *product.attributes.values()]))
     if names and _is_english(product) and not names & _stems(text):
         yield f"Say what the product is: {product.product_type or product.title}."
@@ -130,14 +125,14 @@ def _said(product: Product) -> str:
 
 
 def _words(text: str) -> list[str]:
-    """In lower case, with compounds both whole and in parts."""
+    """The words in lower case. A compound with hyphens counts as a whole and in parts."""
     found = re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", unicodedata.normalize("NFKC", text).casefold())
     return [word for compound in found for word in dict.fromkeys([compound, *compound.split("-")])]
 
 
 def _stems(text: str) -> set[str]:
-    """Words of three letters and more, singular and plural alike."""
-    return {word.rstrip("es") for word in _words(text) if len(word) > 2} - ENGLISH
+    """The stems of all words of three letters or more, without function words."""
+    return {stem(word) for word in _words(text) if len(word) > 2 and word not in ENGLISH}
 
 
 def _numerals(text: str) -> list[str]:
@@ -151,7 +146,7 @@ def _scripts(text: str) -> set[str]:
 
 
 def _is_english(product: Product) -> bool:
-    """As far as little words and letters tell; short texts without either pass for English."""
+    """Whether function words and letters suggest English. A short text without either counts as English."""
     said = _said(product)
     words = re.findall(r"[^\W\d_]+", said.casefold())
     letters = sum(map(str.isalpha, said))

@@ -1,11 +1,14 @@
-"""A text about a product from its metadata alone: the same for the same product, always.
+"""A deterministic text about a product, made from its metadata without a model.
 
-It reads like the captions that encoders were trained on: ``a red striped cotton shirt for women, long sleeve``. The
-type is the shop's own. What can be seen of the product is taken from the attributes, else from the title, else from
-what the description says of this product and not of others. Of the title's other words those stay that are no filler,
-number, maker, department or repetition. So no sentence of a description gets into the text, whatever it asks for.
+The text reads like the captions that encoders are trained on: ``a red striped cotton shirt for women, long sleeve``.
 
-The word lists are English; a title in another language keeps nearly all of its words.
+- The type is copied from the shop.
+- Visible properties come from the attributes; failing that, from the title; failing that, from sentences of the
+  description that do not mention other products.
+- Of the title's remaining words, fillers, numbers, makers, departments and repetitions are dropped.
+
+No sentence of a description is copied, so a description cannot inject anything into the text. The word lists are
+English, so a title in another language keeps nearly all of its words.
 """
 
 from __future__ import annotations
@@ -18,10 +21,10 @@ from collections.abc import Iterable, Mapping
 from serving.enrich import words as shop
 from serving.enrich.product import Product
 from serving.enrich.tokens import Tokens
-from serving.enrich.words import any_of, heads
+from serving.enrich.words import any_of, heads, is_plural, stem
 
 Vocabulary = Mapping[str, str]
-"""A word to the one that is said for it."""
+"""Maps each word to the word that the text uses for it."""
 
 MATERIAL = heads(shop.MATERIALS)
 VISUAL: dict[str, Vocabulary] = {
@@ -42,14 +45,14 @@ NAMES = {
     "material": ("material", "fabric", "main material", "upper material"),
     "wearer": ("gender", "age group", "audience", "target group"),
 }
-"""The attributes that say it, however a shop calls them."""
+"""The names that shops give to the attributes."""
 BRANDS = ("brand", "manufacturer", "vendor", "maker", "supplier")
 FURTHER = re.compile(
     r"\b(?:neck|neckline|collar|sleeves?|length|fit|shape|style|heel|finish|closure|silhouette|waist|theme)\b"
 )
-"""Attributes whose values can be seen as well."""
+"""Further attributes with visible values."""
 
-LONGEST = 5000
+MAX_TEXT = 5000
 """Characters of a text that are read."""
 MOST_TYPE_WORDS = 8
 MOST_VALUES = 3
@@ -64,7 +67,7 @@ MARKUP = re.compile(
 
 
 def compose(product: Product, tokens: Tokens) -> str:
-    """One line that fits the encoder; empty only where no text of the product holds a word."""
+    """One line that fits the encoder. It is empty only if no text of the product contains a word."""
     title = words_of(product.title)
     kind = words_of(re.split("[>»|]", plain(product.product_type))[-1])[:MOST_TYPE_WORDS]
     seen = {name: see(product, title, name) for name in VISUAL}
@@ -72,7 +75,7 @@ def compose(product: Product, tokens: Tokens) -> str:
     title = title[count_maker(title, stems(kind)) :]
     extras = find_extras(product, title, stems([*kind, *(word for values in seen.values() for word in _split(values))]))
     if not kind:
-        # Then the title alone names the product, and what is left of it may do so.
+        # Only the title can name the product.
         kind, extras = extras, []
     words = [" and ".join(front["colour"]), *front["pattern"], *front["material"], *kind]
     text = " ".join(filter(None, words))
@@ -88,28 +91,28 @@ def compose(product: Product, tokens: Tokens) -> str:
 
 
 def plain(text: str) -> str:
-    """Without markup, links and addresses, also where they are escaped, once or twice."""
-    text = text[:LONGEST]
+    """The text without markup, links and e-mail addresses, even if they are HTML-escaped once or twice."""
+    text = text[:MAX_TEXT]
     for _ in range(3):
         text = MARKUP.sub(" ", html.unescape(text))
     return text
 
 
 def words_of(text: str) -> list[str]:
-    """In lower case: letters with their marks and digits, with apostrophes and hyphens inside; symbols are no words."""
+    """The words in lower case: letters, marks and digits, with apostrophes and hyphens inside, but no symbols."""
     text = unicodedata.normalize("NFC", plain(text)).lower().replace("\u2019", "'")
     words = "".join(letter(one) for one in text).split()
     return [word for word in (word.strip("'-") for word in words) if word]
 
 
 def letter(one: str) -> str:
-    """Itself where it can be of a word, nothing where it has no width, else a blank."""
+    """The character if a word may contain it, nothing if it has no width, otherwise a blank."""
     category = unicodedata.category(one)
     return one if category[0] in "LMN" or one in "'-" else "" if category == "Cf" else " "
 
 
 def see(product: Product, title: list[str], name: str) -> list[str]:
-    """What the first source says of it that says anything."""
+    """The values of a visible property, from the first source that has any."""
     vocabulary, attributes = VISUAL[name], product.attributes
     values = [attributes[one] for one in NAMES[name] if one in attributes]
     sources = [
@@ -125,7 +128,7 @@ def see(product: Product, title: list[str], name: str) -> list[str]:
 
 
 def read_values(text: str, vocabulary: Vocabulary, known_only: bool) -> list[str]:
-    """The values in an attribute, which may have names of a shop's own: ``Midnight Blue / White``."""
+    """The values of an attribute. They may be the shop's own words: ``Midnight Blue / White``."""
     values = []
     for part in re.split(r"[,;/|+&]", plain(text)):
         words = [word for word in words_of(FILLER.sub(" ", part)) if not is_noise(word)]
@@ -135,7 +138,7 @@ def read_values(text: str, vocabulary: Vocabulary, known_only: bool) -> list[str
 
 
 def find(words: list[str], vocabulary: Vocabulary) -> list[str]:
-    """What a vocabulary says of the words, once each, a shade with its colour."""
+    """The values of a vocabulary among the words, without repetitions. A colour keeps its shade: ``light blue``."""
     found = []
     for before, word in zip(["", *words], words, strict=False):
         if word in vocabulary:
@@ -145,7 +148,7 @@ def find(words: list[str], vocabulary: Vocabulary) -> list[str]:
 
 
 def find_extras(product: Product, title: list[str], said: set[str]) -> list[str]:
-    """Words of the title and of further attributes that say something more than the stems that were said."""
+    """Words of the title and of further attributes whose stems are not in ``said``."""
     makers = stems(_split(product.attributes.get(name, "").lower() for name in BRANDS))
     kept = words_of(FILLER.sub(" ", " ".join(title)))
     if kept and kept[-1] in DEPARTMENTS:
@@ -160,9 +163,9 @@ def find_extras(product: Product, title: list[str], said: set[str]) -> list[str]
 
 
 def count_maker(title: list[str], kind: set[str]) -> int:
-    """How many words at the beginning of a title are no more than a maker's name, as shops put it there.
+    """The number of words at the beginning of a title that are a maker's name: those before the first known word.
 
-    Where the type, given by its stems, comes first of what is known, the word before belongs to it: ``coffee mug``.
+    If the first known word is of the type (``kind`` has its stems), the word before it belongs to it: ``coffee mug``.
     """
     known = (
         stem(word) in kind or word in KNOWN or FILLER.match(" ".join(title[n : n + 3])) for n, word in enumerate(title)
@@ -175,18 +178,13 @@ def is_noise(word: str) -> bool:
     return word in LITTLE or any(map(str.isdigit, word)) or (len(word) == 1 and word.isascii())
 
 
-def stem(word: str) -> str:
-    """Singular and plural alike, where that is a matter of an s."""
-    return re.sub(r"(?:'s|es|s)$", "", word) or word
-
-
 def stems(words: Iterable[str]) -> set[str]:
     return set(map(stem, words))
 
 
 def article(text: str) -> str:
-    """Of an English singular, as far as letters tell."""
-    if not text.isascii() or re.search("[^s]s$", text):
+    """The article of an English singular, as far as letters tell."""
+    if not text.isascii() or is_plural(text.split()[-1]):
         return ""
     return "an " if text[0] in "aeiou" else "a "
 

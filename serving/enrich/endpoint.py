@@ -1,4 +1,4 @@
-"""Calls to an OpenAI-compatible endpoint that may be slow, busy, broken or gone: answers, or an error in time."""
+"""Calls to an OpenAI-compatible endpoint, with time-outs, retries, a cache and a circuit breaker."""
 
 from __future__ import annotations
 
@@ -23,27 +23,30 @@ from serving.enrich.config import Config
 from serving.enrich.meter import Meter
 
 LOG = logging.getLogger("vlclip.agent")
-LONGEST_WAIT = 8.0
-LONGEST_PROBE = 60.0
+MAX_BACKOFF = 8.0
+MAX_PROBE_SECONDS = 60.0
 T = TypeVar("T")
 
 
 class EndpointError(Exception):
-    """There is no answer, and asking again would not help now. The message is for logs and holds no secret."""
+    """There is no answer, and a retry would not help now. The message is for logs and contains no secret."""
 
 
-class TryAgain(Exception):
-    """This try failed. ``after`` is what the endpoint said about seconds, ``broken`` whether it is to blame."""
+class RetryableError(Exception):
+    """A call failed and may be retried: after ``after`` seconds, if the endpoint sent Retry-After.
 
-    def __init__(self, result: str, *, after: float | None = None, broken: bool = True) -> None:
+    ``healthy`` means that the endpoint works, but its model wrote an unusable answer.
+    """
+
+    def __init__(self, result: str, *, after: float | None = None, healthy: bool = False) -> None:
         super().__init__(result)
         self.after = after
-        self.broken = broken
+        self.healthy = healthy
 
 
 @dataclass(frozen=True)
 class Question:
-    """One call: a role's prompt, the data, perhaps an image as a data URL, and the properties of the answer."""
+    """A call: a role's prompt, the data, perhaps an image as a data URL, and the schema of the answer."""
 
     role: str
     prompt: str
@@ -64,7 +67,7 @@ class Question:
 
 
 class Turn:
-    """One product's place among those that are worked on, taken at its first call; its clock runs from then on."""
+    """A product's place among those that are processed. It takes the place, and its time starts, at its first call."""
 
     def __init__(self, places: asyncio.Semaphore, seconds: float) -> None:
         self._places = places
@@ -89,9 +92,9 @@ class Turn:
 
 
 class Circuit:
-    """Opens after so many failures in a row; probes the endpoint by itself then, and closes when it answers.
+    """A circuit breaker. It opens after consecutive failures, then probes the endpoint and closes when that answers.
 
-    No product waits for a probe, so that with the endpoint down every one is answered at once.
+    No product waits for a probe, so that every product falls back at once while the endpoint is down.
     """
 
     def __init__(self, config: Config, probe: Callable[[], Any], meter: Meter) -> None:
@@ -103,32 +106,30 @@ class Circuit:
         self._probing: asyncio.Task[None] | None = None
         meter.set("circuit_open", 0)
 
-    def answered(self) -> None:
-        self._failures = 0
-        if self.is_open:
+    def record(self, result: str, healthy: bool) -> None:
+        """Count the result of a call."""
+        self._failures = 0 if healthy else self._failures + 1
+        if self.is_open and healthy:
             self.is_open = False
             self._meter.set("circuit_open", 0)
             LOG.warning("%s answers again", self.config.host)
-
-    def failed(self, result: str) -> None:
-        self._failures += 1
-        if not self.is_open and self._failures >= self.config.failures:
+        elif not self.is_open and self._failures >= self.config.failures:
             self.is_open = True
             self._meter.set("circuit_open", 1)
-            LOG.warning("%s is out of order (%s): texts are composed until it answers", self.config.host, result)
+            LOG.warning("%s fails (%s): texts are composed until it answers again", self.config.host, result)
             self._probing = asyncio.get_running_loop().create_task(self._until_it_answers())
 
     async def _until_it_answers(self) -> None:
         seconds = self.config.probe_seconds
         while self.is_open:
             await asyncio.sleep(seconds)
-            seconds = min(2 * seconds, max(LONGEST_PROBE, self.config.probe_seconds))
+            seconds = min(2 * seconds, max(MAX_PROBE_SECONDS, self.config.probe_seconds))
             if self.is_open and await self._probe():
-                self.answered()
+                self.record("answered", healthy=True)
 
 
 class Endpoint:
-    """Belongs to one event loop."""
+    """The endpoint, for use on one event loop."""
 
     def __init__(self, config: Config, cache: Cache, meter: Meter) -> None:
         self.config = config
@@ -140,16 +141,17 @@ class Endpoint:
         self._places = asyncio.Semaphore(config.concurrency)
         self._flying: dict[str, asyncio.Task[dict[str, Any]]] = {}
         self._in_flight = 0
-        # Without a key of ours the package would take OPENAI_API_KEY, which is for another host. It is told not to try
-        # again, since it knows neither the product's deadline nor the circuit.
+        # Without a key, the package would send OPENAI_API_KEY, which is for another host. It must not retry, because it
+        # knows neither the product's deadline nor the circuit breaker.
         self._client = openai.AsyncOpenAI(base_url=config.url, api_key=config.key or "none", max_retries=0)
 
     def turn(self) -> Turn:
         return Turn(self._places, self.config.item_seconds)
 
     async def ask(self, question: Question, turn: Turn) -> dict[str, Any]:
-        """The answer's properties, paid for only once: from the cache, or from a call that is under way, or from a new
-        one. Raises EndpointError.
+        """The answer's properties: from the cache, from an equal call in flight, or from a new call.
+
+        Raises EndpointError.
         """
         key = self._key(question)
         flying = self._flying.get(key)
@@ -167,7 +169,7 @@ class Endpoint:
         self._disk.shutdown()
 
     def _key(self, question: Question) -> str:
-        """Of the model, the prompt and all it is asked about."""
+        """The cache key: a hash of everything that determines the answer."""
         image = hashlib.sha256(question.image.encode()).hexdigest() if question.image else None
         asked = [self.config.model, self.config.options, question.prompt, question.data, image, question.schema]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
@@ -179,14 +181,14 @@ class Endpoint:
             answer: dict[str, Any] = json.loads(known)
             return answer
         if self.circuit.is_open:
-            raise EndpointError(f"{self.config.host} is out of order")
+            raise EndpointError(f"{self.config.host} fails")
         await turn.begin()
         answer = await self._until_answered(question, turn)
         await self._keep(lambda: self._cache.put(key, json.dumps(answer, ensure_ascii=False)))
         return answer
 
     async def _keep(self, use: Callable[[], T]) -> T | None:
-        """A cache that is out of order costs calls, never answers."""
+        """Use the cache on its own thread. If it fails, the answer comes from a call instead."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._disk, use)
         except OSError as error:
@@ -197,109 +199,105 @@ class Endpoint:
     async def _until_answered(self, question: Question, turn: Turn) -> dict[str, Any]:
         for tries in range(1 + self.config.retries):
             if self.circuit.is_open:
-                raise EndpointError(f"{self.config.host} is out of order")
+                raise EndpointError(f"{self.config.host} fails")
             if turn.left <= 0:
                 break
             try:
                 return await self._try(question, min(self.config.call_seconds, turn.left))
-            except TryAgain as error:
-                wait = random.uniform(0, min(LONGEST_WAIT, 0.25 * 2**tries)) if error.after is None else error.after
+            except RetryableError as error:
+                wait = random.uniform(0, min(MAX_BACKOFF, 0.25 * 2**tries)) if error.after is None else error.after
                 if tries == self.config.retries or wait >= turn.left:
-                    raise EndpointError(f"{self.config.host}: {error} at try {tries + 1}") from None
+                    raise EndpointError(f"{self.config.host}: {error} at attempt {tries + 1}") from None
                 await asyncio.sleep(wait)
         raise EndpointError(f"{self.config.host}: no answer within {self.config.item_seconds:g} s")
 
     async def _try(self, question: Question, seconds: float) -> dict[str, Any]:
-        """One call, or two where the endpoint turns out not to know JSON schemas. Raises TryAgain or EndpointError."""
-        begun, structured = time.monotonic(), self.structured
-        result = "broken"
+        """One attempt. Raises RetryableError or EndpointError."""
+        begun, result = time.monotonic(), "broken"
+        healthy: bool | None = None
         try:
-            try:
-                body = await self._send(question, structured, seconds)
-            except openai.APIStatusError as error:
-                if not (structured and error.status_code in (400, 422)):
-                    raise
-                body = await self._send(question, False, begun + seconds - time.monotonic())
-                LOG.warning("%s takes no JSON schemas: answers are asked for in the prompt", self.config.host)
-                self.structured = False
+            body = await self._send(question, seconds)
             result = "malformed"
             answer = parse(self._content(body), question.schema)
-            result = "answered"
-        except TryAgain as error:
-            if error.broken:
-                self.circuit.failed(str(error))
-            else:
-                self.circuit.answered()
+            result, healthy = "answered", True
+            return answer
+        except RetryableError as error:
+            healthy = error.healthy
             raise
         except openai.APIStatusError as error:
-            result = str(error.status_code)
-            if error.status_code in (400, 413, 422):
-                # It is this product that the endpoint does not want, so the next may fare better.
-                self.circuit.answered()
-                raise EndpointError(f"{self.config.host} refused a call with {result}") from None
-            # One that has too much to do is in order: its callers wait as long as it says.
-            if error.status_code != 429:
-                self.circuit.failed(result)
+            result, rejected = str(error.status_code), error.status_code in (400, 413, 422)
+            # It may reject this product only, such as a text that its filter blocks. A busy endpoint is healthy, too.
+            healthy = rejected or error.status_code == 429
             if error.status_code in (408, 409, 425, 429) or error.status_code >= 500:
-                raise TryAgain(result, after=retry_after(error.response.headers)) from None
-            raise EndpointError(f"{self.config.host} answered {result}") from None
+                raise RetryableError(result, after=retry_after(error.response.headers)) from None
+            raise EndpointError(
+                f"{self.config.host} {'rejected a call with' if rejected else 'answered'} {result}"
+            ) from None
         except (openai.APITimeoutError, asyncio.TimeoutError):
-            result = "timeout"
-            self.circuit.failed(result)
-            raise TryAgain(result) from None
+            result, healthy = "timeout", False
+            raise RetryableError(result) from None
         except openai.OpenAIError as error:
-            result = "unreachable" if isinstance(error, openai.APIConnectionError) else "broken"
-            self.circuit.failed(result)
-            raise TryAgain(result) from None
+            result, healthy = "unreachable" if isinstance(error, openai.APIConnectionError) else "broken", False
+            raise RetryableError(result) from None
         finally:
+            if healthy is not None:  # None if the call was cancelled
+                self.circuit.record(result, healthy)
             self.meter.add("calls", role=question.role, result=result)
             self.meter.observe("call_seconds", time.monotonic() - begun)
-        self.circuit.answered()
-        return answer
 
-    async def _send(self, question: Question, structured: bool, seconds: float) -> bytes:
-        form: dict[str, Any] = {}
-        if structured:
-            schema = {"name": question.role, "strict": True, "schema": question.schema}
-            form["response_format"] = {"type": "json_schema", "json_schema": schema}
+    async def _send(self, question: Question, seconds: float) -> bytes:
+        """Send a call, or two if the endpoint turns out not to support JSON schemas."""
+        end = time.monotonic() + seconds
+        if not self.structured:
+            return await self._post(question.messages(structured=False), seconds)
+        schema = {"name": question.role, "strict": True, "schema": question.schema}
+        form = {"type": "json_schema", "json_schema": schema}
+        try:
+            return await self._post(question.messages(structured=True), seconds, response_format=form)
+        except openai.APIStatusError as error:
+            if error.status_code not in (400, 422):
+                raise
+        body = await self._post(question.messages(structured=False), end - time.monotonic())
+        LOG.warning("%s does not support JSON schemas: the prompt describes the answer instead", self.config.host)
+        self.structured = False
+        return body
+
+    async def _post(self, messages: list[dict[str, Any]], seconds: float, **form: Any) -> bytes:
+        create: Any = self._client.chat.completions.with_raw_response.create
+        sent = create(
+            model=self.config.model, messages=messages, timeout=seconds, extra_body=dict(self.config.options), **form
+        )
         self._in_flight += 1
         self.meter.set("calls_in_flight", self._in_flight)
         try:
-            # The package's timeout is between two pieces of an answer, and an answer may come in many pieces.
-            return await asyncio.wait_for(self._post(question.messages(structured), seconds, **form), seconds)
+            # The package's own time-out only limits the time between two pieces of an answer.
+            content: bytes = (await asyncio.wait_for(sent, seconds)).content
+            return content
         finally:
             self._in_flight -= 1
             self.meter.set("calls_in_flight", self._in_flight)
 
-    async def _post(self, messages: list[dict[str, Any]], seconds: float, **form: Any) -> bytes:
-        create: Any = self._client.chat.completions.with_raw_response.create
-        response = await create(
-            model=self.config.model, messages=messages, timeout=seconds, extra_body=dict(self.config.options), **form
-        )
-        content: bytes = response.content
-        return content
-
     def _content(self, body: bytes) -> str:
-        """What the model wrote, from the endpoint's JSON."""
+        """The model's text, from the endpoint's JSON."""
         try:
             completion = json.loads(body)
             content = completion["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError, RecursionError):
-            raise TryAgain("no completion") from None
+            raise RetryableError("no completion") from None
         usage = completion.get("usage") or {}
         for kind in ("prompt", "completion"):
             with suppress(TypeError, ValueError, AttributeError, OverflowError):
                 self.meter.add("tokens", int(usage.get(f"{kind}_tokens", 0)), kind=kind)
         if not isinstance(content, str):
-            raise TryAgain("no text", broken=False)
+            raise RetryableError("no text", healthy=True)
         return content
 
     async def _probe(self) -> bool:
-        """Whether the endpoint answers a real call, since one that is alive may still have lost its model."""
+        """Whether the endpoint answers a real call. An endpoint that is up can still have lost its model."""
         result = "answered"
         try:
             question = [{"role": "user", "content": "Answer with OK."}]
-            await asyncio.wait_for(self._post(question, self.config.call_seconds), self.config.call_seconds)
+            await self._post(question, self.config.call_seconds)
         except openai.APIStatusError as error:
             result = str(error.status_code)
         except (openai.OpenAIError, asyncio.TimeoutError):
@@ -309,7 +307,7 @@ class Endpoint:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from a number or a date; None without either."""
+    """The seconds in a Retry-After header, which is a number or a date; None if it is neither."""
     said = headers.get("retry-after", "")
     try:
         return max(0.0, float(said))
@@ -322,11 +320,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def parse(content: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer's properties, from JSON with or without a fence around, or from plain text, which is the first one's.
+    """The answer's properties, from JSON with or without a Markdown fence. Plain text is the first property.
 
-    Raises TryAgain where it is neither.
+    Raises RetryableError for invalid JSON or an empty answer.
     """
-    # Models that think aloud do so first.
+    # Reasoning models print their thoughts first.
     text = re.sub(r"^\s*<think>.*?</think>", "", content, flags=re.DOTALL).strip()
     if fenced := re.fullmatch(r"```\w*\s*(.*?)\s*```", text, flags=re.DOTALL):
         text = fenced[1]
@@ -335,9 +333,9 @@ def parse(content: str, schema: Mapping[str, Any]) -> dict[str, Any]:
         try:
             answer = json.loads(text)
         except (ValueError, RecursionError):
-            raise TryAgain("malformed", broken=False) from None
+            raise RetryableError("malformed", healthy=True) from None
     else:
         answer = {first: text}
     if not isinstance(answer, dict) or not isinstance(answer.get(first), str) or not answer[first].strip():
-        raise TryAgain("malformed", broken=False)
+        raise RetryableError("malformed", healthy=True)
     return answer

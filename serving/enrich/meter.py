@@ -1,18 +1,21 @@
-"""What the agent counts, for Triton to publish."""
+"""The agent's metrics, which Triton publishes."""
 
 from __future__ import annotations
 
 from typing import Literal, Protocol
 
 METRICS: dict[str, tuple[Literal["counter", "gauge", "histogram"], str]] = {
-    "items": ("counter", "Products that were given to the agent, by the status of their text"),
-    "rounds": ("counter", "Times that a draft was judged"),
+    "items": ("counter", "Products that the agent was given, by the status of their text"),
+    "rounds": ("counter", "Rounds in which a draft was judged"),
     "calls": ("counter", "Calls to the language model, by role and result"),
     "tokens": ("counter", "Tokens of the language model, by kind: prompt or completion"),
-    "cache": ("counter", "Look-ups of an answer, by result: hit, miss, joined (a call in flight) or error"),
+    "cache": ("counter", "Cache look-ups, by result: hit, miss, joined (waits for a call in flight) or error"),
     "call_seconds": ("histogram", "Seconds that a call to the language model took"),
-    "calls_in_flight": ("gauge", "Calls to the language model that are under way"),
-    "circuit_open": ("gauge", "1 while the endpoint is out of order and nothing is sent to it, else 0"),
+    "calls_in_flight": ("gauge", "Calls to the language model in flight"),
+    "circuit_open": (
+        "gauge",
+        "1 while the circuit breaker is open, so that no product is sent to the endpoint, else 0",
+    ),
 }
 
 BUCKETS = {"call_seconds": [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0]}
@@ -20,7 +23,7 @@ BUCKETS = {"call_seconds": [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0]}
 
 
 class Meter(Protocol):
-    """Takes numbers under the names of ``METRICS``, from any thread and without delay."""
+    """Records values under the names of ``METRICS``. Its methods are thread-safe and do not block."""
 
     def add(self, name: str, amount: float = 1, **labels: str) -> None: ...
 

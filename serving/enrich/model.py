@@ -1,124 +1,147 @@
 """PRODUCT, a shop's JSON, to TEXT, what a shopper would type to find it, with ROUNDS, STATUS and PROMPTS.
 
-The agent writes it where an endpoint is configured (``config.py`` says how), and else it is composed.
+The agent writes the text if an endpoint is configured (see ``config``). Otherwise ``compose`` makes it.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from serving.enrich.compose import compose
 from serving.enrich.config import Config
 from serving.enrich.meter import BUCKETS, METRICS
 from serving.enrich.photo import show
-from serving.enrich.product import Enriched, Outcome, ProductError, parse
+from serving.enrich.product import Enriched, Outcome, Product, ProductError, parse
 from serving.enrich.tokens import Tokens
 from serving.metrics import Metrics
 
+if TYPE_CHECKING:
+    from serving.enrich.agent import Agent
+
 NO_PRODUCT = Enriched("", 0, Outcome.NOT_A_PRODUCT)
 REQUESTS = 32
-"""That wait for the agent at a time; the agent itself says how many products it works on."""
+"""Requests that wait for the agent at a time. The agent limits how many products it works on."""
+
+Row = tuple[Product | None, bytes]
+"""A product, or None if its JSON holds none, and its image, which may be empty."""
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: Mapping[str, str]) -> None:
         self.tokenize = Path(args["model_repository"]).parent / "tokenize"
         self.tokens = Tokens.served(self.tokenize)
-        self.agent = None
-        if config := Config.from_environment(os.environ):
-            self.metrics = Metrics("vlclip_agent_", METRICS, BUCKETS)
-            self.agent = hire(config, self.tokens, self.metrics)
-            self.waiting = ThreadPoolExecutor(REQUESTS)
-            self.lock, self.in_hand = Lock(), 0
+        config = Config.from_environment(os.environ)
+        self.queue = AgentQueue(config, self.tokens) if config else None
 
-    def execute(self, requests):
+    def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse] | None:
         self.tokens = Tokens.served(self.tokenize, self.tokens)
-        if self.agent is None:
-            return [respond([self.compose(raw) for raw, _ in items(request)]) for request in requests]
-        # Answered later, each by itself, so that no request waits for the slowest product of another.
-        self.agent.tokens = self.tokens
-        vision, most = self.agent.config.vision, self.agent.config.waiting
+        if self.queue is None:
+            return [respond([self.compose(product) for product, _ in rows_of(request)]) for request in requests]
+        self.queue.agent.tokens = self.tokens
         for request in requests:
-            sender = request.get_response_sender()
-            # Those that wait may be many: photos that nobody looks at are not kept.
-            rows = [(read(raw), image if vision else b"") for raw, image in items(request)]
-            number = sum(product is not None for product, _ in rows)
-            if not number:
-                # Probes ask about an empty product: a slow language model is no reason to take a server out.
-                self.answer(sender, rows)
-            elif self.in_hand and self.in_hand + number > most:
-                refuse(
-                    sender, f"overloaded: {self.in_hand} products wait for the agent, {most} at most: try again later"
-                )
-            else:
-                self.add(number)
-                self.waiting.submit(self.answer, sender, rows).add_done_callback(lambda _, n=number: self.add(-n))
+            self.queue.add(request)
+        # The queue sends each response on its own, so that no request waits for the products of another.
         return None
 
-    def add(self, number):
-        with self.lock:
-            self.in_hand += number
-
-    def compose(self, raw):
-        product = read(raw)
+    def compose(self, product: Product | None) -> Enriched:
         return Enriched(compose(product, self.tokens), 0, Outcome.COMPOSED) if product else NO_PRODUCT
 
-    def answer(self, sender, rows):
+    def finalize(self) -> None:
+        if self.queue:
+            self.queue.close()
+
+
+class AgentQueue:
+    """Requests that wait for the agent. A request that comes while too many products wait is refused."""
+
+    def __init__(self, config: Config, tokens: Tokens) -> None:
+        self.metrics = Metrics("vlclip_agent_", METRICS, BUCKETS)
+        self.agent = open_agent(config, tokens, self.metrics)
+        self.threads = ThreadPoolExecutor(REQUESTS)
+        self.lock, self.products = Lock(), 0
+
+    def add(self, request: pb_utils.InferenceRequest) -> None:
+        sender = request.get_response_sender()
+        # Many requests may wait, so images that the agent does not look at are not kept.
+        vision, limit = self.agent.config.vision, self.agent.config.waiting
+        rows = [(product, image if vision else b"") for product, image in rows_of(request)]
+        number = sum(product is not None for product, _ in rows)
+        if not number:
+            # Probes send an empty product. They are answered at once, so that a slow language model does not make the
+            # server look unhealthy.
+            self.answer(sender, rows)
+        elif self.products and self.products + number > limit:
+            message = f"overloaded: {self.products} products wait for the agent, {limit} at most: try again later"
+            send(sender, fail(message, pb_utils.TritonError.UNAVAILABLE))
+        else:
+            self.count(number)
+            self.threads.submit(self.answer, sender, rows).add_done_callback(lambda _: self.count(-number))
+
+    def count(self, number: int) -> None:
+        with self.lock:
+            self.products += number
+
+    def answer(self, sender: pb_utils.ResponseSender, rows: Sequence[Row]) -> None:
         try:
-            products, images = zip(*rows, strict=True)
-            images = self.look(products, images)
+            images = self.crop(rows) if self.agent.config.vision else [b""] * len(rows)
             pending = [
-                product and self.agent.submit(product, image) for product, image in zip(products, images, strict=True)
+                self.agent.submit(product, image) if product else None
+                for (product, _), image in zip(rows, images, strict=True)
             ]
             response = respond([enriched.result() if enriched else NO_PRODUCT for enriched in pending])
         except Exception as error:
-            response = pb_utils.InferenceResponse(error=pb_utils.TritonError(f"enrich: {type(error).__name__}"))
-        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            response = fail(f"enrich: {type(error).__name__}")
+        send(sender, response)
 
-    def look(self, products, images):
-        """What the agent is shown beside each product; without images where it takes none, or none can be grounded."""
-        if not self.agent.config.vision:
-            return [b""] * len(images)
+    def crop(self, rows: Sequence[Row]) -> list[bytes]:
+        """The grounded crop of each image. Without the models for it, the agent works on the texts alone."""
         try:
-            types = [product.product_type if product else "" for product in products]
-            return show(
-                ask, [image if product else b"" for product, image in zip(products, images, strict=True)], types
-            )
+            images = [image if product else b"" for product, image in rows]
+            return show(ask, images, [product.product_type if product else "" for product, _ in rows])
         except pb_utils.TritonModelException as error:
-            pb_utils.Logger.log_warn(f"enrich: the agent sees no photo, {error}")
-            return [b""] * len(images)
+            pb_utils.Logger.log_warn(f"enrich: the agent gets no photo: {error}")
+            return [b""] * len(rows)
 
-    def finalize(self):
-        if self.agent:
-            self.waiting.shutdown()
-            self.agent.close()
-            self.metrics.close()
+    def close(self) -> None:
+        self.threads.shutdown()
+        self.agent.close()
+        self.metrics.close()
 
 
-def hire(config, tokens, metrics):
+def open_agent(config: Config, tokens: Tokens, metrics: Metrics) -> Agent:
     try:
-        # Without an endpoint the agent's package need not be there.
+        # Without an endpoint, the agent's packages need not be installed.
         from serving.enrich.agent import Agent
     except ModuleNotFoundError as error:
         raise pb_utils.TritonModelException(
-            f"VLCLIP_AGENT_URL is set, and the agent needs {error.name}: pip install 'vlclip[agent]'"
+            f"VLCLIP_AGENT_URL is set, but the agent needs {error.name}: pip install 'vlclip-serving[agent]'"
         ) from None
     return Agent(config, tokens, metrics)
 
 
-def read(raw):
+def rows_of(request: pb_utils.InferenceRequest) -> Iterable[Row]:
+    products, images = (array_of(pb_utils.get_input_tensor_by_name(request, name)) for name in ("PRODUCT", "IMAGE"))
+    return [(read(raw), image) for raw, image in zip(products.ravel(), images.ravel(), strict=True)]
+
+
+def read(raw: bytes) -> Product | None:
     try:
         return parse(raw)
     except ProductError:
         return None
 
 
-def ask(model, outputs, **inputs):
-    """The outputs of a model of this server, in the memory of the host."""
+def ask(model: str, outputs: Sequence[str], **inputs: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """The outputs of another model of this server, in host memory. Raises TritonModelException."""
     answer = pb_utils.InferenceRequest(
         model_name=model,
         requested_output_names=outputs,
@@ -127,21 +150,23 @@ def ask(model, outputs, **inputs):
     ).exec()
     if answer.has_error():
         raise pb_utils.TritonModelException(answer.error().message())
-    return {name: pb_utils.get_output_tensor_by_name(answer, name).as_numpy() for name in outputs}
+    return {name: array_of(pb_utils.get_output_tensor_by_name(answer, name)) for name in outputs}
 
 
-def items(request):
-    """Each product with its image, which may be of no bytes."""
-    columns = (pb_utils.get_input_tensor_by_name(request, name).as_numpy().ravel() for name in ("PRODUCT", "IMAGE"))
-    return zip(*columns, strict=True)
+def array_of(tensor: pb_utils.Tensor | None) -> npt.NDArray[Any]:
+    assert tensor is not None
+    return tensor.as_numpy()
 
 
-def refuse(sender, why):
-    error = pb_utils.TritonError(why, pb_utils.TritonError.UNAVAILABLE)
-    sender.send(pb_utils.InferenceResponse(error=error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+def fail(message: str, *code: int) -> pb_utils.InferenceResponse:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, *code))
 
 
-def respond(enriched):
+def send(sender: pb_utils.ResponseSender, response: pb_utils.InferenceResponse) -> None:
+    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+
+def respond(enriched: Sequence[Enriched]) -> pb_utils.InferenceResponse:
     return pb_utils.InferenceResponse(
         [
             pb_utils.Tensor("TEXT", np.array([[one.text.encode()] for one in enriched], object)),

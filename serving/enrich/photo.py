@@ -1,4 +1,4 @@
-"""What the agent is shown of a photo: the grounded product, as the image encoder sees it, and nothing around it."""
+"""Crops for the agent: it sees the grounded product of a photo, as the image encoder does, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 
 Ask = Callable[..., dict[str, np.ndarray]]
-"""``ask("ground", ["BOX"], IMAGE=…, PRODUCT_TYPE=…)``: the outputs of a model beside this one."""
+"""Returns outputs of another model of the server: ``ask("ground", ["BOX"], IMAGE=…, PRODUCT_TYPE=…)``."""
 
 QUALITY = 90
 
 
 def show(ask: Ask, images: Sequence[bytes], product_types: Sequence[str]) -> list[bytes]:
-    """The grounded crop of each image as a JPEG; no bytes where there is no image, or none that can be decoded.
+    """The grounded crop of each image as a JPEG. It is empty if there is no image or ``decode`` cannot decode it.
 
-    Where nothing of the type is found it is the whole image, as everywhere. ``decode`` keeps its limits here too.
+    If nothing of the type is found, the crop is the whole image, as in all pipelines.
     """
     shown = [b""] * len(images)
     rows = [row for row, image in enumerate(images) if image]
@@ -33,9 +33,9 @@ def show(ask: Ask, images: Sequence[bytes], product_types: Sequence[str]) -> lis
 
 
 def crop(canvas_rgb: np.ndarray, size: np.ndarray, box_xyxy: np.ndarray) -> bytes:
-    """A box in pixels of the original, cut out of its canvas (S, S, 3), in whole pixels and at least one.
+    """Crop a box from a canvas (S, S, 3), in whole pixels and at least one, and encode it as a JPEG.
 
-    ``size`` is height and width on the canvas, height and width of the original.
+    ``box_xyxy`` is in pixels of the original photo. ``size``: height and width on the canvas, then of the original.
     """
     height, width = size[:2]
     x0, y0, x1, y1 = box_xyxy * (np.tile(size[1::-1], 2) / np.tile(size[:1:-1], 2))
@@ -47,5 +47,5 @@ def crop(canvas_rgb: np.ndarray, size: np.ndarray, box_xyxy: np.ndarray) -> byte
 
 
 def column(values: Sequence[bytes]) -> np.ndarray:
-    """A tensor BYTES [N, 1]."""
+    """The values as a tensor BYTES [N, 1]."""
     return np.array(values, object)[:, None]

@@ -1,4 +1,4 @@
-"""A shop's product, read from JSON, and what can become of one."""
+"""A shop's product, read from JSON, and the outcomes of enriching it."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from typing import Any
 MAX_BYTES = 1 << 20
 TEXTS = ("product type", "title", "description")
 DEPTH = 4
-"""How deep attributes may be nested; what is deeper is left out."""
+"""The depth to which nested attributes are read. Deeper ones are ignored."""
 
 
 class Outcome(IntEnum):
-    """What became of one product; the values of the `STATUS` of `enriched_text`."""
+    """How the text of a product came about. These are the values of ``STATUS`` in ``enriched_text``."""
 
     WRITTEN = 0
-    """By the agent."""
+    """The agent wrote it."""
     COMPOSED = 1
-    """No agent is configured."""
+    """Composed, because no agent is configured."""
     UNANSWERED = 2
-    """Composed: the agent did not answer in time, or is out of order."""
+    """Composed, because the agent did not answer in time or its endpoint fails."""
     REFUSED = 3
-    """Composed: what the agent wrote did not pass the checks."""
+    """Composed, because no text of the agent passed the checks."""
     NOT_A_PRODUCT = 4
-    """Not JSON, or nothing in it: the text is empty."""
+    """Empty, because the input is not JSON or says nothing about a product."""
 
 
 @dataclass(frozen=True)
 class Enriched:
-    """A text, the times that the agent judged a draft of it, and how it came about."""
+    """A text, the number of rounds in which the agent judged a draft, and the outcome."""
 
     text: str
     rounds: int
     status: Outcome
     prompts: str = ""
-    """Their version, where the agent wrote the text."""
+    """The version of the prompts, if the agent wrote the text."""
 
 
 class ProductError(ValueError):
-    """There is no product in these bytes; one sentence says why."""
+    """The bytes hold no product. The message is one sentence that says why."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """What a shop says about a product. ``attributes`` have names in lower case with single blanks: ``age group``."""
+    """A shop's data about a product. Names of ``attributes`` are in lower case with single blanks: ``age group``."""
 
     product_type: str = ""
     title: str = ""
@@ -56,17 +56,14 @@ class Product:
 
 
 def parse(raw: bytes) -> Product:
-    """The product in a JSON object.
+    """The product in a JSON object. Raises ProductError if there is none.
 
-    Attributes may stand beside the three texts or anywhere below, as values, lists, objects or pairs of ``name`` and
-    ``value``; the last of several with one name counts.
-
-    Raises ProductError where there is none.
+    Attributes may be on the level of the three texts or nested below it, as values, lists, objects or pairs of ``name``
+    and ``value``. Of several attributes with one name, the last one counts.
     """
     if len(raw) > MAX_BYTES:
         raise ProductError(f"The product has {len(raw)} bytes, more than {MAX_BYTES}.")
     try:
-        # Lone surrogates come as \ud800 in JSON, and no encoder takes them.
         given = json.loads(raw.decode("utf-8-sig", errors="replace"))
     except (ValueError, RecursionError) as error:
         raise ProductError(f"The product is not JSON: {error}.") from None
@@ -82,16 +79,12 @@ def parse(raw: bytes) -> Product:
 
 def _leaves(given: Mapping[str, Any], depth: int) -> Iterator[tuple[str, str]]:
     for name, value in given.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, depth - 1) if depth else ()
-        elif isinstance(value, list) and any(isinstance(one, dict) for one in value):
-            for one in value:
-                if isinstance(one, dict) and "name" in one and "value" in one:
-                    yield from _leaves({str(one["name"]): one["value"]}, depth - 1) if depth else ()
-                elif isinstance(one, dict):
-                    yield from _leaves(one, depth - 1) if depth else ()
-        elif text := _text(value):
+        objects = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)]
+        if not objects and (text := _text(value)):
             yield _name(name), text
+        for one in objects if depth else ():
+            is_pair = "name" in one and "value" in one and isinstance(value, list)
+            yield from _leaves({str(one["name"]): one["value"]} if is_pair else one, depth - 1)
 
 
 def _name(key: str) -> str:
@@ -105,5 +98,5 @@ def _text(value: Any) -> str:
 
 
 def clean(text: str) -> str:
-    """Without lone surrogates, which cannot be encoded."""
+    """The text without lone surrogates, which JSON can contain as \\ud800 but UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Whether a text fits the encoder, by the tokenizer file of the encoder itself."""
+"""Counts tokens with the encoder's own tokenizer, so that texts fit the encoder."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 
 
 class Tokens:
-    """Counts as ``tokenize`` does; ``limit`` is the number of tokens at which it cuts, None where it never does."""
+    """Counts tokens as ``tokenize`` does. ``limit`` is the length to which it cuts texts, None if it does not."""
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path) -> None:
         self.file = file
         self._tokenizer = Tokenizer.from_file(str(file))
         truncation = self._tokenizer.truncation
@@ -22,27 +22,25 @@ class Tokens:
 
     @classmethod
     def served(cls, tokenize: Path, known: Tokens | None = None) -> Tokens:
-        """Of the newest version in the folder of the model ``tokenize``; ``known`` itself where it is of that one.
+        """The tokenizer of the newest version in the folder of the model ``tokenize``. Returns ``known`` if it is that.
 
-        A version that comes in changes the encoder and its tokenizer, but not this model, which must look for itself.
+        A new version replaces the encoder's tokenizer but does not reload this model, so this is called for each batch.
         """
         files = {int(file.parent.name): file for file in tokenize.glob("[0-9]*/tokenizer.json")}
         if not files:
-            raise FileNotFoundError(
-                f"no tokenizer.json in {tokenize}: enrich must lie beside the tokenize it writes for"
-            )
+            raise FileNotFoundError(f"no tokenizer.json in {tokenize}: put tokenize into the same repository as enrich")
         newest = files[max(files)]
         return known if known and known.file == newest else cls(newest)
 
     def count(self, text: str) -> int:
-        """With the tokens that mark its beginning and end."""
+        """The number of tokens, including those that mark the beginning and the end."""
         return len(self._tokenizer.encode(text.strip()).ids)
 
     def fits(self, text: str) -> bool:
         return self.count(text) <= (self.limit or sys.maxsize)
 
     def cut(self, text: str) -> str:
-        """The beginning that fits, in whole words; in letters, where one word alone is too long."""
+        """The longest beginning that fits: whole words, or whole letters if the first word alone is too long."""
         if self.fits(text):
             return text
         words = text.split()
@@ -53,7 +51,7 @@ class Tokens:
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self.fits(joint.join(parts[:middle])) else (low, middle - 1)
-        # Tokens need not grow with the text: where they did not, the search may have stopped at one that is too long.
+        # A longer text can have fewer tokens, so the binary search may have stopped at a text that is too long.
         while low and not self.fits(joint.join(parts[:low])):
             low -= 1
         return joint.join(parts[:low])

@@ -1,10 +1,12 @@
-"""Words of shops, in English: what can be seen of a product, who wears it, and what only sells it."""
+"""English words of shops: visible properties of products, audiences, marketing fillers; and how words are compared."""
 
 from __future__ import annotations
 
 import re
 
-# A line is one family: the first word is what any of the others may be called as well. Words after a "/" mean the same.
+# Each line is a family: a word, its synonyms after "/", and narrower words after ":". A text about a product may call
+# any of the narrower words by the first word or a synonym. Plurals are listed, since many mean another thing: a glass
+# is a material, glasses are not.
 COLOURS = """
 black / jet ebony onyx noir
 white / snow ivory cream eggshell alabaster pearl
@@ -98,17 +100,41 @@ OTHERS = """
 also other others another available choose choice option options variant variants assorted differ vary match
 matches matching pair goes not never no instead unlike than
 """
-"""In a sentence that may speak of other things than this product."""
+"""Words that show that a sentence may be about other products."""
+
+
+SINGULAR_IN_S = re.compile(r"(?:ss|us|lens|canvas)$")
+ENDINGS = ((re.compile("ie$"), "y"), (re.compile("[fv]e$"), "f"), (re.compile("([osxz]|[cs]h)e$"), r"\1"))
+"""Endings that a plural shares with the singular of another word: shoes and potatoes, gloves and leaves."""
+
+
+def is_plural(word: str) -> bool:
+    """Whether a word in lower case looks like an English plural."""
+    return len(word) > 3 and word.endswith("s") and not SINGULAR_IN_S.search(word)
+
+
+def stem(word: str) -> str:
+    """A key that an English noun in lower case, its plural and its genitive share: ``dress``, ``dresses``.
+
+    It need not be a word: shoe and shoes share ``sho``. It removes nothing but inflection, like Harman's S-stemmer
+    (doi:10.1002/(SICI)1097-4571(199101)42:1<7::AID-ASI2>3.0.CO;2-P): to a stemmer of Porter's kind, bedding is a bed,
+    an organizer is organic and a light is lighting, which are different things to a shop.
+    """
+    word = re.sub("'s?$", "", word) or word
+    word = word[:-1] if is_plural(word) else word
+    for ending, replacement in ENDINGS:
+        word = ending.sub(replacement, word)
+    return word
 
 
 def any_of(phrases: list[str]) -> re.Pattern[str]:
-    """One of them as whole words, in singular or plural, the longest first."""
+    """A pattern for any of the phrases, as whole words, in singular or plural."""
     longest_first = sorted((phrase.strip() for phrase in phrases), key=len, reverse=True)
     return re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})s?\b", re.I)
 
 
 def families(table: str) -> dict[str, frozenset[str]]:
-    """Each word to the words that justify it: itself, its synonyms, and for a family's name all of the family."""
+    """Maps each word to the words that justify it: itself, its synonyms, and for a family's first word, the family."""
     justify: dict[str, set[str]] = {}
     for line in table.strip().splitlines():
         same, _, narrower = line.partition(":")
@@ -121,7 +147,7 @@ def families(table: str) -> dict[str, frozenset[str]]:
 
 
 def heads(table: str) -> dict[str, str]:
-    """Each word to the first of those that mean the same; a narrower word to itself."""
+    """Maps each word to the first of its synonyms, and a narrower word to itself."""
     found: dict[str, str] = {}
     for line in table.strip().splitlines():
         same, _, narrower = line.partition(":")

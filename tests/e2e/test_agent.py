@@ -1,4 +1,4 @@
-"""The agent in the real server: a thousand products on a bad day, an endpoint that goes and returns, metrics."""
+"""The agent in the real server: failures of its endpoint, slow answers, overload, photos and metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import re
 import signal
-import time
+import threading
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ from serving.server.api import Api
 from serving.server.probe import TIMEOUT, check_ready
 from serving.server.server import Server
 from serving.server.stubs import find_stubs
-from tests.agent_server import AgentServer, Reply, sensible
+from tests.agent_server import STALLED, AgentServer, Reply, sensible
 from tests.asking import to_array
 from tests.pictures import encode, picture
 from tests.serving.enrich.scripts import bad_day, until
@@ -57,7 +57,7 @@ def serve(repositories: list[Path], model: AgentServer, folder: Path, **settings
 def served(
     toy_repositories: list[Path], model: AgentServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    settings = {"CONCURRENCY": "32", "VISION": "1", "CALL_SECONDS": "1", "PROBE_SECONDS": "0.2"}
+    settings = {"CONCURRENCY": "32", "VISION": "1", "CALL_SECONDS": "3", "PROBE_SECONDS": "0.2", "FAILURES": "50"}
     with serve(toy_repositories, model, tmp_path_factory.mktemp("agent"), **settings) as server:
         yield server
 
@@ -67,7 +67,7 @@ def shop(number: int, kind: str = "mug") -> list[dict[str, str]]:
 
 
 def metric(server: Server, start: str) -> float:
-    """Of the process that there is."""
+    """The sum over the series of the agent whose text begins like this."""
     with urllib.request.urlopen(server.metrics_url) as answer:
         lines = re.sub(r'pid="\d+",?', "", answer.read().decode()).replace("{}", "").splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"vlclip_agent_{start}"))
@@ -77,7 +77,7 @@ def test_a_thousand_products_on_a_bad_day(served: Server, model: AgentServer) ->
     model.script = bad_day
     items, judged = metric(served, "items{"), metric(served, 'calls{result="answered",role="evaluator"}')
     products = shop(1000)
-    with Client(served.grpc_url, timeout=120) as client:
+    with Client(served.grpc_url, timeout=300) as client:
         found = client.enrich(products)
         assert found.text.tolist() == [f"{one['colour']} mug" for one in products]
         assert set(found.status.tolist()) == {Outcome.WRITTEN}
@@ -90,20 +90,17 @@ def test_a_thousand_products_on_a_bad_day(served: Server, model: AgentServer) ->
         assert model.count() == paid
     until(lambda: metric(served, "items{") - items == 2000)
     assert metric(served, 'calls{result="answered",role="evaluator"}') - judged == 1000
-    # A busy machine may give up a call before the endpoint has read it.
+    # A call can time out before the endpoint has read it.
     assert metric(served, "calls{") == metric(served, 'call_seconds_bucket{le="+Inf"}') >= paid
 
 
-def test_an_endpoint_goes_and_returns(served: Server, model: AgentServer) -> None:
+def test_an_endpoint_that_is_down_is_called_again_when_it_is_back(served: Server, model: AgentServer) -> None:
     model.script = sensible
     with Client(served.grpc_url, timeout=120) as client:
         model.stop()
         down = client.enrich(shop(100, "vase"))
         assert set(down.status.tolist()) == {Outcome.UNANSWERED}
         assert all(down.text)
-        begun = time.monotonic()
-        assert set(client.enrich(shop(100, "lamp")).status.tolist()) == {Outcome.UNANSWERED}
-        assert time.monotonic() - begun < 2
         until(lambda: metric(served, "circuit_open") == 1)
         model.start()
         until(lambda: metric(served, "circuit_open") == 0)
@@ -111,18 +108,18 @@ def test_an_endpoint_goes_and_returns(served: Server, model: AgentServer) -> Non
 
 
 def test_a_slow_product_delays_no_other_request(served: Server, model: AgentServer) -> None:
-    model.script = lambda call: Reply(sensible(call).content, delay=0.9 if "snail" in str(call.data) else 0)
+    proceed = threading.Event()
+    model.script = lambda call: Reply(sensible(call).content, after=proceed if "snail" in str(call.data) else None)
     with Client(served.grpc_url, timeout=120) as client, ThreadPoolExecutor(1) as pool:
         slow = pool.submit(client.enrich, shop(1, "snail"))
-        time.sleep(0.2)
-        begun = time.monotonic()
+        until(lambda: metric(served, "calls_in_flight") == 1)
         assert client.enrich([{}, *shop(3, "cup")]).status.tolist() == [Outcome.NOT_A_PRODUCT] + [Outcome.WRITTEN] * 3
-        assert time.monotonic() - begun < 0.6
         assert not slow.done()
+        proceed.set()
         assert slow.result().text.tolist() == ["red snail"]
 
 
-def test_the_agent_sees_the_grounded_product_alone(served: Server, model: AgentServer) -> None:
+def test_the_agent_sees_only_the_grounded_product(served: Server, model: AgentServer) -> None:
     model.script = sensible
     photos = [encode(picture(100, 160, seed=n), "JPEG") for n in range(20)]
     products = shop(22, "bowl")
@@ -135,7 +132,7 @@ def test_the_agent_sees_the_grounded_product_alone(served: Server, model: AgentS
             parts = call.user if isinstance(call.user, list) else []
             urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
             seen.setdefault(call.data["product"]["title"], []).extend(base64.b64decode(u.split(",")[1]) for u in urls)
-    # The toy detector finds everything in the upper left quarter.
+    # The toy detector's box is the upper left quarter.
     for n, photo in enumerate(photos):
         whole = np.asarray(Image.open(io.BytesIO(photo)).convert("RGB")).astype(float)
         assert seen[f"bowl {n}"]
@@ -153,12 +150,12 @@ def test_a_slow_language_model_leaves_the_server_ready(toy_repositories: list[Pa
 
     answers: list[object] = []
     with (
-        AgentServer(lambda call: Reply(delay=60)) as model,
-        serve(toy_repositories, model, tmp_path, CONCURRENCY="16", CALL_SECONDS="60") as server,
+        AgentServer(lambda call: STALLED) as model,
+        serve(toy_repositories, model, tmp_path, CONCURRENCY="16", CALL_SECONDS="600", ITEM_SECONDS="600") as server,
         InferenceServerClient(server.grpc_url) as client,
     ):
         api = Api((server.host, server.ports.http), (server.host, server.ports.metrics))
-        # Twice as many as wait for the agent at a time.
+        # Twice the number of requests that can wait for the agent.
         for product in shop(64):
             tensors = [
                 InferInput(name, [1, 1], "BYTES").set_data_from_numpy(to_array([data]))
@@ -170,24 +167,26 @@ def test_a_slow_language_model_leaves_the_server_ready(toy_repositories: list[Pa
         assert ready() == (True, f"{', '.join(PIPELINES)}: answered rightly")
         assert not answers
         os.kill(next(stub.pid for stub in find_stubs(server.shm_prefix) if stub.model == "enrich"), signal.SIGSTOP)
-        until(lambda: not ready()[0], 10)
+        until(lambda: not ready()[0])
         assert "enriched_text" in ready()[1]
-        until(lambda: ready()[0], 60)
+        until(lambda: ready()[0])
 
 
 def test_more_products_than_may_wait_are_refused(
     toy_repositories: list[Path], model: AgentServer, tmp_path: Path
 ) -> None:
-    model.script = lambda call: Reply(sensible(call).content, delay=1.0)
+    proceed = threading.Event()
+    model.script = lambda call: Reply(sensible(call).content, after=proceed)
     with (
-        serve(toy_repositories, model, tmp_path, WAITING="8", CALL_SECONDS="20") as server,
+        serve(toy_repositories, model, tmp_path, WAITING="8", CALL_SECONDS="600", ITEM_SECONDS="600") as server,
         Client(server.grpc_url, retry=None) as client,
         ThreadPoolExecutor(6) as threads,
     ):
-        first = threads.submit(client.enrich, shop(16), timeout=30)
+        first = threads.submit(client.enrich, shop(16), timeout=120)
         until(lambda: metric(server, "calls_in_flight") > 0)
         with pytest.raises(OverloadedError, match="overloaded: 16 products wait for the agent, 8 at most: try again"):
             client.enrich(shop(1, "plate"))
-        # A batch that is larger is not refused for its own size.
+        proceed.set()
+        # A request with more products than the limit is accepted if no other product waits.
         assert (first.result().status == Outcome.WRITTEN).all()
-        assert (client.enrich(shop(1, "plate"), timeout=30).status == Outcome.WRITTEN).all()
+        assert (client.enrich(shop(1, "plate"), timeout=120).status == Outcome.WRITTEN).all()

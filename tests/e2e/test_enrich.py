@@ -1,7 +1,8 @@
-"""Products in, texts and their embeddings out, through the real server."""
+"""Products to texts and their embeddings, through the real server, without an agent."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,12 @@ PRODUCTS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def client(server: Server):
+def client(server: Server) -> Iterator[Client]:
     with Client(server.grpc_url, timeout=60) as client:
         yield client
 
 
-def test_every_product_has_a_text_and_its_embedding(client: Client):
+def test_every_product_has_a_text_and_its_embedding(client: Client) -> None:
     found = client.enrich(PRODUCTS)
     assert found.status.tolist() == [Outcome.COMPOSED] * 4 + [Outcome.NOT_A_PRODUCT]
     assert found.rounds.tolist() == [0] * 5
@@ -42,7 +43,7 @@ def test_every_product_has_a_text_and_its_embedding(client: Client):
     np.testing.assert_allclose((found.embedding * expected).sum(1), 1, atol=1e-5)
 
 
-def test_an_image_may_be_there_or_not(client: Client):
+def test_images_do_not_change_composed_texts(client: Client) -> None:
     photo = encode(picture(), "JPEG")
     some = client.enrich(PRODUCTS, [photo, None, b"", b"no image", photo])
     none = client.enrich(PRODUCTS)
@@ -50,14 +51,14 @@ def test_an_image_may_be_there_or_not(client: Client):
     np.testing.assert_allclose(some.embedding, none.embedding, atol=1e-6)
 
 
-def test_a_row_of_a_batch_equals_the_same_product_alone(client: Client):
+def test_a_row_of_a_batch_equals_the_same_product_alone(client: Client) -> None:
     together = client.enrich(PRODUCTS * 12)
     assert together.text.tolist() == [text for _ in range(12) for text in client.enrich(PRODUCTS).text]
     alone = np.concatenate([client.enrich([product]).embedding for product in PRODUCTS])
     assert (together.embedding[:5] * alone).sum(1).min() >= 0.9999
 
 
-def test_what_is_no_product_costs_its_own_row_only(server: Server):
+def test_an_invalid_product_affects_its_own_row_only(server: Server) -> None:
     rows = [
         b'{"title": "a red mug"}',
         b"",
@@ -78,7 +79,7 @@ def test_what_is_no_product_costs_its_own_row_only(server: Server):
         np.testing.assert_allclose(np.linalg.norm(answer["EMBEDDING"], axis=1), 1, atol=1e-4)
 
 
-def test_grounding_and_enriching_each_add_to_retrieval(client: Client, tmp_path: Path):
+def test_grounding_and_enriching_each_add_to_retrieval(client: Client, tmp_path: Path) -> None:
     report = ablation.run(client, draw_scenes(60, 31)) | {"scenes": 60, "seed": 31}
     assert ablation.is_ordered(report), ablation.steps(report)
     figures = report["figures"]

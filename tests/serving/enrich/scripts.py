@@ -1,4 +1,4 @@
-"""What tests of the agent share: a product, and endpoints of several moods."""
+"""Products, scripts of endpoints and helpers for tests of the agent."""
 
 from __future__ import annotations
 
@@ -6,32 +6,27 @@ import json
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from random import Random
-from typing import Any
 
+from serving.enrich.agent import Agent
 from serving.enrich.compose import compose
-from serving.enrich.product import Outcome, Product
-from tests.agent_server import Call, Reply, says, sensible
+from serving.enrich.product import Enriched, Outcome, Product
+from serving.enrich.tokens import Tokens
+from tests.agent_server import STALLED, Call, Reply, says, sensible
 
 MUG = Product("coffee mug", "Nordhaus Mug NEW!", "A mug. Also available in green.", {"colour": "red"})
-
-
 WRITTEN_MUG = ("red coffee mug", 1, Outcome.WRITTEN)
-
-
 JPEG = b"\xff\xd8\xff\xe0 not much of a photo"
-
-
-FIVE = ("first", "second", "third", "fourth", "fifth")
-
-
 SECRET = "sk-this-is-a-secret"
+MakeAgent = Callable[..., Agent]
+"""``make_agent(failures=1)``: an agent with these settings, on the scripted server, with the test's own cache."""
+Summary = tuple[str, int, Outcome]
+"""The text, the rounds and the outcome of a product."""
 
 
 class Numbers:
-    """A meter that keeps them: ``numbers.of("calls", role="refiner")`` is the sum over all other labels."""
+    """A meter for tests. ``numbers.of("calls", role="refiner")`` is the sum over all other labels."""
 
     def __init__(self) -> None:
         self.observed: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=1000))
@@ -55,17 +50,30 @@ class Numbers:
         with self._lock:
             return sum(n for (known, having), n in self._sums.items() if known == name and wanted <= having)
 
+    def names(self) -> frozenset[str]:
+        return frozenset(name for name, _ in self._sums) | self.observed.keys()
 
-def of(enriched: Any) -> tuple[str, int, int]:
+
+def numbers(agent: Agent) -> Numbers:
+    assert isinstance(agent.meter, Numbers)
+    return agent.meter
+
+
+def enrich(agent: Agent, product: Product = MUG, image: bytes | None = None) -> Summary:
+    """Fails if the agent takes longer than any sum of its time-outs in the tests."""
+    return summary(agent.submit(product, image).result(timeout=150))
+
+
+def summary(enriched: Enriched) -> Summary:
     return enriched.text, enriched.rounds, enriched.status
 
 
-def composed(status: int, counted: Any, of: Any = MUG) -> tuple[str, int, int]:
-    return compose(of, counted), 0, status
+def composed(status: Outcome, tokens: Tokens, product: Product = MUG) -> Summary:
+    return compose(product, tokens), 0, status
 
 
 def drafts(*texts: str, verdict: str = "<STOP>") -> Callable[[Call], Reply]:
-    """A model that writes these texts one after the other, and the last again and again."""
+    """A model that writes these texts in turn and then repeats the last one."""
     left = list(texts)
 
     def script(call: Call) -> Reply:
@@ -76,21 +84,15 @@ def drafts(*texts: str, verdict: str = "<STOP>") -> Callable[[Call], Reply]:
     return script
 
 
-def until(happened: Callable[[], bool], seconds: float = 5) -> None:
+def until(happened: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait for a condition. The time-out is long, because it only matters to a test that fails."""
     end = time.monotonic() + seconds
     while not happened():
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < end, f"it did not happen within {seconds:g} s"
         time.sleep(0.02)
 
 
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    begun = time.monotonic()
-    yield
-    assert time.monotonic() - begun < seconds
-
-
-def shop(number: int) -> list[Any]:
+def shop(number: int) -> list[Product]:
     colours = ("red", "blue", "green", "black", "white")
     return [
         Product("coffee mug", f"Mug {n} NEW!", "", {"colour": colours[n % 5], "number": str(n)}) for n in range(number)
@@ -98,7 +100,7 @@ def shop(number: int) -> list[Any]:
 
 
 def bad_day(call: Call) -> Reply:
-    """One first try in ten fails, one in twenty is malformed, one in fifty stalls; always the same ones."""
+    """One first attempt in ten fails, one in twenty is malformed, one in fifty stalls: always the same ones."""
     if call.attempt > 1:
         return sensible(call)
     luck = Random(json.dumps(call.body)).random()
@@ -106,4 +108,4 @@ def bad_day(call: Call) -> Reply:
         return Reply(status=(500, 429, 503, 502)[int(luck * 40)])
     if luck < 0.15:
         return Reply(('{"text": "red', "{}", "[1]", "")[int((luck - 0.1) * 80)])
-    return Reply("...", delay=30) if luck < 0.17 else sensible(call)
+    return STALLED if luck < 0.17 else sensible(call)

@@ -1,4 +1,4 @@
-"""What the agent is shown of a photo."""
+"""The crops that the agent gets."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def canvas() -> np.ndarray:
         pytest.param((50, 60, 50, 60), (30, 20, 30, 20), (1, 1), id="no area"),
     ],
 )
-def test_cuts_the_product_out(size: tuple[int, ...], box: tuple[float, ...], hw: tuple[int, int]) -> None:
+def test_crops_the_product(size: tuple[int, ...], box: tuple[float, ...], hw: tuple[int, int]) -> None:
     shown = opened(crop(canvas(), np.array(size, np.int32), np.array(box, np.float32)))
     assert shown.shape == (*hw, 3)
     assert np.abs(shown - (255, 0, 0)).max() < 60
 
 
 @pytest.mark.parametrize("box", [(-9, -9, 90, 90), (0, 0, 60, 50)])
-def test_leaves_what_is_beside_the_photo_out(box: tuple[float, ...]) -> None:
+def test_a_crop_stays_inside_the_photo(box: tuple[float, ...]) -> None:
     assert opened(crop(canvas(), np.array((50, 60, 50, 60), np.int32), np.array(box, np.float32))).shape == (50, 60, 3)
 
 
-def test_asks_about_the_rows_with_images_alone() -> None:
+def test_asks_only_about_rows_with_images() -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
 
     def ask(model: str, outputs: list[str], **inputs: np.ndarray) -> dict[str, np.ndarray]:
