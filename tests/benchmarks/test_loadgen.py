@@ -6,13 +6,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
-from tritonclient.grpc import service_pb2
 
 from benchmarks.loadgen import (
     PAIRS,
@@ -28,6 +24,7 @@ from benchmarks.loadgen import (
 )
 from benchmarks.photos import Sample
 from serving.server.server import Server
+from tests.client.conftest import FakeTriton
 from tests.pictures import encode, picture
 from vlclip import Client
 
@@ -119,47 +116,12 @@ def test_models_with_a_response_cache_are_a_fault() -> None:
     ]
 
 
-@pytest.fixture
-def recorder() -> Iterator[tuple[str, Counter[bytes]]]:
-    """A server that answers with zeros and counts how often it received each photo."""
-    received: Counter[bytes] = Counter()
-
-    def config(request: Any, context: Any) -> Any:
-        response = service_pb2.ModelConfigResponse()
-        response.config.max_batch_size = 64
-        return response
-
-    def infer(request: Any, context: Any) -> Any:
-        received[b"".join(request.raw_input_contents)] += 1
-        response = service_pb2.ModelInferResponse(model_name=request.model_name)
-        for output in request.outputs:
-            width = {"EMBEDDING": 512, "BOX": 4}.get(output.name, 1)
-            datatype = "INT32" if output.name == "STATUS" else "FP32"
-            response.outputs.add(name=output.name, datatype=datatype, shape=[1, width])
-            response.raw_output_contents.append(bytes(4 * width))
-        return response
-
-    methods = {
-        "ModelConfig": (config, service_pb2.ModelConfigRequest, service_pb2.ModelConfigResponse),
-        "ModelInfer": (infer, service_pb2.ModelInferRequest, service_pb2.ModelInferResponse),
-    }
-    handlers = {
-        name: grpc.unary_unary_rpc_method_handler(call, request.FromString, response.SerializeToString)
-        for name, (call, request, response) in methods.items()
-    }
-    server = grpc.server(ThreadPoolExecutor(4))
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers)])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield f"127.0.0.1:{port}", received
-    server.stop(None)
-
-
-def test_repeats_are_compared_with_photos_that_were_never_sent(
-    recorder: tuple[str, Counter[bytes]], photos: list[Sample], tmp_path: Path
-) -> None:
-    url, received = recorder
-    with Client(url, retry=None) as client:
+def test_repeats_are_compared_with_photos_that_were_never_sent(tmp_path: Path) -> None:
+    fake = FakeTriton()
+    photos = [(b"%d" % number, "mug") for number in range(16 * PAIRS)]
+    with Client(fake.address, retry=None) as client:
         check = compare_repeats(System(client, 2), photos, tmp_path)
+    fake.stop()
     assert check["photos"] == 15
+    received = Counter(photo for batch in fake.batches for photo in batch)
     assert sorted(received.values()) == [1] * 15 * PAIRS + [15] * PAIRS

@@ -6,11 +6,10 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import tritonclient.grpc
-import tritonclient.http
 from PIL import Image
 
 from benchmarks import demo, parity, retrieval
@@ -18,6 +17,7 @@ from benchmarks.judge import box_iou
 from benchmarks.photos import draw_scenes, find_photos
 from export.reference import Reference, open_image
 from serving.server.server import Server
+from tests.asking import ask_grpc, ask_http
 from training.catalogue.scenes import Photo
 from vlclip import Client, Status
 
@@ -108,22 +108,15 @@ def test_an_empty_prompt_falls_back_to_the_whole_image(client: Client, photos: l
 
 def test_plain_tritonclient_over_grpc_and_http_agree(server: Server, client: Client, photos: list[Photo]) -> None:
     files, prompts = [photo.jpeg for photo in photos[:3]], _prompts(photos[:3])
-    answers = []
-    for library, address in ((tritonclient.grpc, server.grpc_url), (tritonclient.http, server.http_url)):
-        inputs = []
-        for name, values in (("IMAGE", files), ("PRODUCT_TYPE", [prompt.encode() for prompt in prompts])):
-            tensor = library.InferInput(name, [3, 1], "BYTES")
-            tensor.set_data_from_numpy(np.array(values, object).reshape(3, 1))
-            inputs.append(tensor)
-        with library.InferenceServerClient(address.removeprefix("http://")) as plain:
-            result = plain.infer("product_image", inputs)
-        assert result.as_numpy("EMBEDDING").dtype == np.float32
-        assert result.as_numpy("STATUS").dtype == np.int32
-        assert result.as_numpy("BOX").shape == (3, 4)
-        assert result.as_numpy("SCORE").shape == (3, 1)
-        answers.append(result.as_numpy("EMBEDDING"))
-    assert answers[0] == pytest.approx(answers[1], abs=1e-5)
-    assert answers[0] == pytest.approx(client.embed_images(files, prompts).embedding, abs=1e-5)
+    inputs: dict[str, Any] = {"IMAGE": files, "PRODUCT_TYPE": [prompt.encode() for prompt in prompts]}
+    expected = client.embed_images(files, prompts).embedding
+    for answer in (
+        ask_grpc(server.grpc_url, "product_image", **inputs),
+        ask_http(server.http_url, "product_image", **inputs),
+    ):
+        assert answer["EMBEDDING"] == pytest.approx(expected, abs=1e-5)
+        assert [answer[name].dtype for name in ("EMBEDDING", "STATUS")] == ["float32", "int32"]
+        assert (answer["BOX"].shape, answer["SCORE"].shape) == ((3, 4), (3, 1))
 
 
 def test_parity_reads_a_folder_of_photos(
