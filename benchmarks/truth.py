@@ -26,7 +26,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from serving import triton_metrics
-from serving.server.server import ADMIN_KEY
+from serving.server.options import ADMIN_KEY
 from serving.triton_metrics import Sample
 
 KEY_HEADER = "triton-grpc-protocol-admin-key"

@@ -6,8 +6,8 @@ import importlib
 import sys
 
 COMMANDS = {
-    "start": ("serving.server.start", "start Triton with the models, and keep it running"),
-    "probe": ("serving.server.probe", "ask a server whether it is ready, or alive"),
+    "start": ("serving.server.start", "start Triton with the models, and keep it working"),
+    "probe": ("serving.server.probe", "check whether a server is ready, or live"),
     "check": ("serving.repository.check", "check configs, profiles, pipelines and graphs against each other"),
     "write": ("serving.repository.write", "write a repository for a tritonserver that you start yourself"),
 }
@@ -15,7 +15,7 @@ USAGE = (
     "usage: python -m serving {"
     + ",".join(COMMANDS)
     + "} [option ...]\n\ncommands:\n"
-    + "".join(f"  {name:<8}{says}\n" for name, (_, says) in COMMANDS.items())
+    + "".join(f"  {name:<8}{what}\n" for name, (_, what) in COMMANDS.items())
     + "\n`python -m serving COMMAND --help` lists the options of a command."
 )
 
@@ -28,8 +28,8 @@ def main() -> int:
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(USAGE)
         return 0
-    named = f"there is no command {sys.argv[1]!r}" if sys.argv[1:] else "expected a command"
-    print(f"{USAGE}\n\nerror: {named}", file=sys.stderr)
+    problem = f"there is no command {sys.argv[1]!r}" if sys.argv[1:] else "expected a command"
+    print(f"{USAGE}\n\nerror: {problem}", file=sys.stderr)
     return 2
 
 

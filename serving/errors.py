@@ -1,9 +1,9 @@
-"""Errors that a person can act on; each message says what to do.
+"""Errors that the user can fix. Each message says how.
 
 ServingError
 ├── SetupError        something is not installed, not exported or not configured
-├── ServerError       Triton did not start, or cannot be kept running
-└── RepositoryError   the model repository lacks what was asked for, or is locked by another export
+├── ServerError       Triton did not start, or stopped and could not be restarted
+└── RepositoryError   the model repository lacks a version, or is locked by another export
 """
 
 from __future__ import annotations

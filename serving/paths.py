@@ -1,4 +1,4 @@
-"""Folders of the checkout that the server works with."""
+"""The folders of the model repositories."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def find_root() -> Path:
-    """The checkout that this package lies in; the current folder where the package was installed, as in our images."""
+    """The checkout that contains this package; the current folder if the package was installed, as in our images."""
     checkout = Path(__file__).resolve().parents[1]
     return checkout if (checkout / "ensembles").is_dir() else Path.cwd()
 

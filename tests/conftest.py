@@ -22,13 +22,13 @@ sys.modules["triton_python_backend_utils"] = fake_triton
 
 @pytest.fixture(scope="session")
 def toy_repositories(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Our own models and pipelines, with toys for graphs and tokenizers."""
+    """The models and pipelines of this project, with toys instead of the exported files."""
     return [toys.build(MODELS, tmp_path_factory.mktemp("toys") / "models"), ENSEMBLES]
 
 
 @pytest.fixture(scope="session")
 def server(toy_repositories: list[Path]) -> Iterator[Server]:
-    """The exported models where there are any, toys elsewhere. Not to be harmed."""
+    """A server with the exported models, or with toys if nothing was exported. Tests must not break it."""
     try:
         require_artefacts(REPOSITORIES)
         repositories = list(REPOSITORIES)

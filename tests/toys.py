@@ -1,14 +1,15 @@
-"""Graphs of a few nodes that keep the leaves' contract, so that the server can be tested before anything is trained.
+"""Small graphs with the tensors of the real models, so that the server can be tested without trained models.
 
-A toy embedding is the mean colour of the crop, a toy text embedding counts tokens: enough to tell rows apart, to see
-a prompt arrive, and to see statuses pass through.
+A toy image embedding is the mean colour of the crop, and a toy text embedding counts tokens. This is enough to tell
+rows apart, and to see that prompts and statuses arrive.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -98,8 +99,8 @@ GRAPHS = {
 }
 
 
-# What a version changes. A score of 0.11 or 0.22, a box from 1 or 2, and an embedding along (1, 1, 0) or (1, 2, 0) are
-# of version 1 or 2 as a whole; whatever else comes out has passed through some of each.
+# The graphs that differ between versions. A score of 0.11 or 0.22, a box of 1 or 2, and an embedding along (1, 1, 0) or
+# (1, 2, 0) come from version 1 or 2 alone. Any other result comes from a mix of both.
 VERSIONED = {
     "encode_prompt": """(int64[B,16] TOKENS) => (float[B,1,C] PROMPT, int32[B,L] PROMPT_MASK) {
         version = Constant<value_float=VERSION>()
@@ -184,7 +185,7 @@ def make_manifest(version: int, leaves: Mapping[str, Leaf]) -> Manifest:
 
 
 def build(source: Path, repository: Path) -> Path:
-    """Write a copy of the model repository ``source`` to ``repository``, with toys in place of the exported files."""
+    """Copy the model repository ``source`` to ``repository``, with toys instead of the exported files."""
     artefacts = shutil.ignore_patterns(
         "model.onnx", "model.plan", "tokenizer.json", "__pycache__", "manifest*.json", "[2-9]", ".export-*"
     )
@@ -203,10 +204,67 @@ def to_onnx(name: str, signature_and_body: str) -> onnx.ModelProto:
 
 
 def toy_tokenizer() -> Tokenizer:
-    """One token a word, 16 at most: 1 for "mug", 2 for any other word, 0 as padding."""
+    """One token per word, at most 16: 1 for "mug", 2 for any other word, 0 for padding."""
     tokenizer = Tokenizer(models.WordLevel({"[PAD]": 0, "mug": 1, "[UNK]": 2}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.enable_truncation(16)
     tokenizer.enable_padding(length=16)
     return tokenizer
+
+
+GATED = """
+import os
+import time
+import triton_python_backend_utils as pb_utils
+
+def wait(closed, entered):
+    while os.path.exists(closed):
+        open(entered, "w").close()
+        time.sleep(0.02)
+
+class TritonPythonModel(Leaf):
+    def initialize(self, args):
+        wait("{files}.load", "{files}.loading")
+        super().initialize(args)
+
+    def execute(self, requests):
+        wait("{files}.hold", "{files}.holding")
+        if os.path.exists("{files}.refuse"):
+            refusal = "overloaded: try again later", pb_utils.TritonError.UNAVAILABLE
+            # One error for each: Triton crashes if two responses share one.
+            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(*refusal)) for _ in requests]
+        return super().execute(requests)
+"""
+
+
+class Gate:
+    """Controls a leaf that runs Python code: its process can be made to hold requests, hold its start, or refuse."""
+
+    def __init__(self, models: Path, leaf: str):
+        """Change the leaf's code in the copy ``models``, before a server loads it."""
+        self._files = models.parent / f"gate-{leaf}"
+        code = models / leaf / "1" / "model.py"
+        line = code.read_text()
+        assert line.endswith(" as TritonPythonModel\n")
+        code.write_text(line.replace(" as TritonPythonModel", " as Leaf") + GATED.format(files=self._files))
+
+    @contextmanager
+    def closed(self, what: str = "hold") -> Iterator[None]:
+        """Until :meth:`open` or the end: "hold" requests, hold a starting process ("load"), or "refuse" requests."""
+        self._file(f"{what}ing").unlink(missing_ok=True)
+        self._file(what).touch()
+        try:
+            yield
+        finally:
+            self.open(what)
+
+    def open(self, what: str = "hold") -> None:
+        self._file(what).unlink(missing_ok=True)
+
+    def is_reached(self, what: str = "hold") -> bool:
+        """Whether a request, or the start of a process, is held."""
+        return self._file(f"{what}ing").exists()
+
+    def _file(self, suffix: str) -> Path:
+        return self._files.with_suffix(f".{suffix}")

@@ -1,17 +1,16 @@
-"""Where a `tritonserver` comes from, and what the embedded one needs around it.
+"""Finds the `tritonserver` to run, and prepares what the embedded one needs.
 
-The wheel `nvidia-pytriton` carries a whole Triton. Of that wheel only the binaries are used; Triton wants them in one
-folder together with the Python backend's process ("stub") for one version of Python, so such a folder is assembled
-anew at every start:
+The wheel `nvidia-pytriton` contains a complete Triton, of which only the binaries are used. Triton needs its backends
+in one folder, with the Python backend's executable ("stub") for one version of Python. Every start assembles it:
 
     backends/python/         the wheel's Python backend, and the stub of the running Python
-    backends/onnxruntime/    our stand-in, see serving/backends
+    backends/onnxruntime/    our implementation, see serving/backends
     lib/                     libpython, which the stub links
-    env/                     a virtual environment without packages of its own, which leads the stub to the running
-                             Python's packages, but to the wheel folder's numpy first
+    env/                     a virtual environment without packages, which adds the wheel folder's numpy and then the
+                             running Python's packages to the stub's path
 
-That last detour is needed because the stub was built for numpy 1: under numpy 2 it reads every array as a repetition
-of its first element. The stub ignores PYTHONPATH, so an environment is the only way in.
+The environment is needed because the stub was built for numpy 1: with numpy 2 it reads every array as a repetition of
+its first element. The stub ignores PYTHONPATH, so only an environment can change its path.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ import serving
 from serving.errors import SetupError
 
 BACKENDS = ("onnxruntime",)
-"""Backends of ours, each a package of ``serving.backends``, that stand in for Triton's of the same name."""
+"""The packages of ``serving.backends``. Each implements Triton's backend of the same name."""
 PYTHONS = ("3.10", "3.11", "3.12")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def find_tritonserver(where: str | None = None) -> Path:
-    """The binary to run: what is asked for by option or VLCLIP_TRITON, else one on the PATH, else the embedded one.
+    """The binary to run: ``where`` or VLCLIP_TRITON if given, else the one on the PATH, else the embedded one.
 
-    ``where`` is a binary, or the folder that the wheel was installed into. Raises SetupError.
+    ``where`` is a binary, or the folder into which the wheel was installed. Raises SetupError.
     """
-    asked = where or os.environ.get("VLCLIP_TRITON")
-    if asked:
-        candidates = [Path(asked), inside_wheel(Path(asked))]
+    named = where or os.environ.get("VLCLIP_TRITON")
+    if named:
+        candidates = [Path(named), inside_wheel(Path(named))]
     else:
         on_path = shutil.which("tritonserver")
         folders = [Path(sys.prefix, "tritonserver"), Path(sysconfig.get_path("purelib"))]
@@ -59,27 +58,29 @@ def inside_wheel(folder: Path) -> Path:
 
 
 def is_embedded(binary: Path) -> bool:
-    """Whether it is the wheel's, and no full installation."""
+    """Whether the binary is the wheel's, and not that of a full installation."""
     return (binary.parent.parent / "python_backend_stubs").is_dir()
 
 
 def assemble(binary: Path, runtime: Path) -> tuple[list[str], dict[str, str]]:
-    """Prepare the empty folder ``runtime`` for ``binary``; return the options and the environment to start it with.
+    """Prepare the empty folder ``runtime``, and return options and environment variables for ``binary``.
 
-    A full installation, such as NVIDIA's container, needs neither. Raises SetupError.
+    A full installation, such as NVIDIA's container, needs none. Raises SetupError.
     """
     if not is_embedded(binary):
         return [], {}
     home = binary.parent.parent
     wheel_folder = home.parent.parent
     if PYTHON not in PYTHONS:
-        raise SetupError(f"the Python backend of this Triton needs numpy 1, hence Python {' or '.join(PYTHONS)}")
+        raise SetupError(
+            f"this is Python {PYTHON}; the embedded Triton needs numpy 1 and so Python {', '.join(PYTHONS)}"
+        )
     stub = home / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
     package_folder = str(Path(serving.__file__).resolve().parents[1])
     packages = [str(wheel_folder), *(path for path in sys.path if path.endswith("-packages")), package_folder]
     require_numpy_1(packages)
 
-    # Copies, because Triton refuses a backend that is a link out of its folder.
+    # Copies, because Triton refuses a backend that links to another folder.
     backends = runtime / "backends"
     for name in BACKENDS:
         (backends / name).mkdir(parents=True)
@@ -96,7 +97,7 @@ def assemble(binary: Path, runtime: Path) -> tuple[list[str], dict[str, str]]:
     return [f"--backend-directory={backends}"], {
         "LD_LIBRARY_PATH": join_paths(*libraries, os.environ.get("LD_LIBRARY_PATH")),
         "PATH": join_paths(commands, os.environ.get("PATH")),
-        # Canvases of 1.2 MB pass through malloc at every hop. Kept, their pages need not be faulted in each time.
+        # Every hop allocates canvases of 1.2 MB. If malloc keeps their pages, the kernel need not map them each time.
         "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
         "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
         "MALLOC_TOP_PAD_": str(16 << 20),
@@ -104,42 +105,44 @@ def assemble(binary: Path, runtime: Path) -> tuple[list[str], dict[str, str]]:
 
 
 def require_numpy_1(packages: list[str]) -> None:
-    """Refuse numpy 2 where the stub would find it, along ``packages``."""
+    """Raise SetupError if the first numpy in the folders ``packages`` is not numpy 1."""
     versions = [dist.version for dist in importlib.metadata.distributions(name="numpy", path=packages)]
     if not versions or not versions[0].startswith("1."):
         raise SetupError(
-            f"the Python backend of this Triton reads arrays of numpy 1 only, found {versions[:1] or 'none'}:\n"
+            f"the embedded Triton reads arrays of numpy 1 only, found {versions[0] if versions else 'none'}:\n"
             f"    pip install --no-deps --target {packages[0]} numpy==1.26.4"
         )
 
 
 def link_libpython(folder: Path) -> None:
-    """Put a link to the running Python's shared library into ``folder``, unless the loader finds one by itself."""
+    """Link the running Python's shared library into ``folder``, if the loader does not find one by itself.
+
+    Raises SetupError if there is none.
+    """
     name = f"libpython{PYTHON}.so.1.0"
-    own_folders = [sysconfig.get_config_var("LIBDIR") or "/usr/lib", f"{sys.base_prefix}/lib"]
-    for own in own_folders:
-        # Unlike pathlib's, this is False, too, for a folder that may not be looked into.
-        if os.path.exists(Path(own, name)):
-            (folder / name).symlink_to(Path(own, name))
+    for source in (sysconfig.get_config_var("LIBDIR") or "/usr/lib", f"{sys.base_prefix}/lib"):
+        # Unlike Path.exists, this is also False for a folder that we are not allowed to read.
+        if os.path.exists(Path(source, name)):
+            (folder / name).symlink_to(Path(source, name))
             return
     try:
         ctypes.CDLL(name)
     except OSError:
         raise SetupError(
-            f"the Python backend needs {name}, which {sys.executable} came without. On Debian or Ubuntu:\n"
+            f"the embedded Triton needs {name}, which {sys.executable} does not have. On Debian or Ubuntu:\n"
             f"    apt-get install libpython{PYTHON}\n"
             f"with pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install --force {PYTHON}"
         ) from None
 
 
 def make_environment(folder: Path, packages: list[str]) -> Path:
-    """Make a virtual environment of the running Python that takes its modules from ``packages``; return its bin."""
+    """Make a virtual environment that imports from ``packages``, and return its bin folder."""
     python = Path(sys.executable).resolve()
     site_packages = folder / "lib" / f"python{PYTHON}" / "site-packages"
     site_packages.mkdir(parents=True)
-    # Bytecode written beside a model.py would count as a change of the model, and have Triton load it twice.
+    # Triton takes new bytecode next to a model.py for a change of the model, and would load the model twice.
     lines = [*packages, "import sys; sys.dont_write_bytecode = True"]
-    (site_packages / "elsewhere.pth").write_text("\n".join(lines) + "\n")
+    (site_packages / "packages.pth").write_text("\n".join(lines) + "\n")
     (folder / "pyvenv.cfg").write_text(f"home = {python.parent}\ninclude-system-site-packages = false\n")
     commands = folder / "bin"
     commands.mkdir()

@@ -1,4 +1,4 @@
-"""What the embedded server needs beside Triton where a profile has models on a GPU: found, or named."""
+"""Checks that the embedded server has what a profile with models on a GPU needs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from serving.errors import SetupError
 
 POOL_BYTES = 2 << 30
-"""On each GPU, for tensors between models: without the pool a hop costs 17 ms and copies fail. The largest canvases of
-a full batch take 113 MB, its crops 38 MB, and several batches are on their way at once."""
+"""Memory on each GPU for tensors between models. Without this pool a hop costs 17 ms and copies fail. The largest
+canvases of a full batch take 113 MB, its crops 38 MB, and several batches are in flight at the same time."""
 INSTALL = 'pip uninstall onnxruntime; pip install ".[gpu]"'
-"""The two ONNX Runtimes have one folder: the plain one must go first, or its files remain."""
+"""Both packages of ONNX Runtime install into the same folder, so the CPU one must be removed first."""
 
 
 def gpu_options(configs: Iterable[ModelConfig]) -> list[str]:
-    """Options for tritonserver; none where no model is on a GPU.
+    """Options for tritonserver; none if no model is on a GPU.
 
-    Raises SetupError with all that is missing.
+    Raises SetupError with everything that is missing.
     """
     on_gpu = [
         config
@@ -33,7 +33,7 @@ def gpu_options(configs: Iterable[ModelConfig]) -> list[str]:
     gpus = count_gpus()
     missing = [] if gpus else ["an NVIDIA GPU with its driver (`nvidia-smi` shows both)"]
     if not has_cuda_onnxruntime():
-        missing.append("onnxruntime-gpu, alone, without onnxruntime")
+        missing.append("onnxruntime-gpu, without onnxruntime")
     modules = {"torch": "PyTorch"}
     if any(
         config.parameters["decoder"].string_value == "nvimgcodec" for config in on_gpu if "decoder" in config.parameters
@@ -42,14 +42,14 @@ def gpu_options(configs: Iterable[ModelConfig]) -> list[str]:
     missing += [name for module, name in modules.items() if not is_installed(module)]
     if missing:
         raise SetupError(
-            f"{', '.join(config.name for config in on_gpu)} are to run on a GPU, and these are missing: "
-            f"{'; '.join(missing)}\n    {INSTALL}\nor serve with --profile embedded-cpu"
+            f"the profile runs {', '.join(config.name for config in on_gpu)} on a GPU, and this is missing: "
+            f"{'; '.join(missing)}\n    {INSTALL}\nor use --profile embedded-cpu"
         )
     return [f"--cuda-memory-pool-byte-size={gpu}:{POOL_BYTES}" for gpu in range(gpus)]
 
 
 def count_gpus() -> int:
-    """GPUs that the driver shows us; 0 without a driver."""
+    """The number of GPUs that the driver shows; 0 without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -60,7 +60,7 @@ def count_gpus() -> int:
 
 
 def has_cuda_onnxruntime() -> bool:
-    """Whether the one that is installed was built for CUDA, with no other in the same folder."""
+    """Whether ONNX Runtime is installed for CUDA, and the CPU package is not in the same folder."""
     versions = {
         name: bool(list(importlib.metadata.distributions(name=name))) for name in ("onnxruntime", "onnxruntime-gpu")
     }

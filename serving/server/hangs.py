@@ -1,45 +1,58 @@
 """Finds the processes that are alive and do not work.
 
-stopped    by a signal, and nobody has let it go on for STOPPED_SECONDS. Triton refuses what its model is asked by then,
-           and crashes when it goes on.
-hung       requests wait in front of its model and none is finished, while for HANG_SECONDS it has hardly wanted a
-           processor, and no disk.
+stopped    A signal stopped the process, and nothing continued it within STOPPED_SECONDS. By then Triton refuses
+           requests for its model, and crashes when the process continues.
+hung       Requests wait for the model and none finishes, while for HANG_SECONDS the process has hardly wanted a
+           processor and has not waited for a disk.
 
-So a process that computes for minutes is not taken for hung, nor one that gets no processor because others have them:
-it wants one. Without requests nobody waits, and nothing is found; a probe asks for that reason too. What loops without
-end looks like work and is not found either.
+A process that computes for minutes is not taken for hung, nor is one that gets no processor because other processes
+use them all: it wants one. Without requests nothing waits and nothing is found; therefore a probe sends requests. A
+process in an endless loop looks like one that works, and is not found either.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from serving.server.api import FAILURES, Api, Queue
+from serving.server.limits import HANG_SECONDS, STOPPED_SECONDS
 from serving.server.stubs import PROCESSES, Stub
 
 LOOK_SECONDS = 1.0
-STOPPED_SECONDS = 3.0
-HANG_SECONDS = 20.0
 IDLE = 0.1
-"""The part of the time for which an idle process may want a processor: its heart beats, and on a busy machine waits."""
+"""The share of time for which an idle process may want a processor: for its heartbeat, for which it may have to wait
+on a busy machine."""
 
 
 @dataclass(frozen=True)
 class Pulse:
-    """What the kernel says of a process."""
+    """What the kernel knows about a process."""
 
     wanted_seconds: float
-    """That its threads have computed, or waited for a processor."""
+    """For how long its threads have computed or waited for a processor, in total."""
     state: str
-    """The letter of `ps`: T is stopped, t held by a debugger, D waits for a disk (a single thread is enough)."""
+    """The letter of `ps`: T for stopped, t for held by a debugger, D for waiting for a disk (any thread), else S."""
+
+
+def read_pulse(pid: int) -> Pulse | None:
+    """None if the process is gone, or the kernel does not count."""
+    try:
+        threads = list(Path(PROCESSES, str(pid), "task").iterdir())
+        times = [(thread / "schedstat").read_text().split() for thread in threads]
+        states = [(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads]
+    except OSError:
+        return None
+    nanoseconds = sum(int(computed) + int(waited) for computed, waited, _ in times)
+    state = next((state for state in "DtT" if state in states), "S")
+    return Pulse(nanoseconds / 1e9, state) if nanoseconds else None
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A process at a look, and when it was last seen to run, and to work or have nothing to do."""
+    """A process at one look. ``ran_at`` and ``well_at`` are when it last ran, and last worked or had nothing to do."""
 
     at: float
     pulse: Pulse
@@ -49,21 +62,28 @@ class Seen:
 
 
 class Hangs:
-    """Looks at a Triton and its stubs again and again; ``patience`` is in seconds."""
+    """Looks at a Triton and its stubs again and again. ``clock`` returns seconds, ``read`` the pulse of a process."""
 
-    def __init__(self, api: Api, patience: float = HANG_SECONDS):
+    def __init__(
+        self,
+        api: Api,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        read: Callable[[int], Pulse | None] = read_pulse,
+    ):
         self._api = api
-        self._patience = patience
-        self._looked_at = 0.0
+        self._clock = clock
+        self._read = read
+        self._looked_at = float("-inf")
         self._seen: dict[int, Seen] = {}
 
     def find(self, triton: int, stubs: Collection[Stub]) -> dict[int, str]:
-        """What is wrong with each process that is to be ended. To be called often: it looks once a second."""
-        now = time.monotonic()
+        """The processes to kill, by pid, and why. Call this often: it looks once a second."""
+        now = self._clock()
         if now - self._looked_at < LOOK_SECONDS:
             return {}
         if now - self._looked_at > 5 * LOOK_SECONDS:
-            # We were held up ourselves, maybe with all the others: what was seen before says nothing.
+            # We did not run ourselves, and maybe the other processes did not either: what was seen before is void.
             self._seen.clear()
         self._looked_at = now
         queues = {triton: Queue()}
@@ -75,15 +95,16 @@ class Hangs:
         except FAILURES:
             pass
         self._seen = {pid: seen for pid, queue in queues.items() if (seen := self._look(pid, queue, now))}
-        return {pid: why for pid, seen in self._seen.items() if (why := self._judge(seen))}
+        return {pid: why for pid, seen in self._seen.items() if (why := judge(seen))}
 
     def _look(self, pid: int, queue: Queue, now: float) -> Seen | None:
-        pulse = read_pulse(pid)
+        pulse = self._read(pid)
         if pulse is None:
             return None
         before = self._seen.get(pid)
         if before is None:
             return Seen(now, pulse, queue.finished, now, now)
+        # Less than before if a thread has ended since.
         wanted = abs(pulse.wanted_seconds - before.pulse.wanted_seconds)
         is_well = (
             queue.waiting == 0
@@ -99,22 +120,11 @@ class Hangs:
             well_at=now if is_well else before.well_at,
         )
 
-    def _judge(self, seen: Seen) -> str | None:
-        if seen.at - seen.ran_at >= STOPPED_SECONDS:
-            return f"was stopped {seen.at - seen.ran_at:.0f} s ago"
-        if seen.at - seen.well_at >= self._patience:
-            return f"has been asked in vain for {seen.at - seen.well_at:.0f} s and does nothing"
-        return None
 
-
-def read_pulse(pid: int) -> Pulse | None:
-    """None for a process that is gone, or where the kernel does not count."""
-    try:
-        threads = list(Path(PROCESSES, str(pid), "task").iterdir())
-        times = [(thread / "schedstat").read_text().split() for thread in threads]
-        states = [(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads]
-    except OSError:
-        return None
-    nanoseconds = sum(int(computed) + int(waited) for computed, waited, _ in times)
-    state = next((state for state in "DtT" if state in states), "S")
-    return Pulse(nanoseconds / 1e9, state) if nanoseconds else None
+def judge(seen: Seen) -> str | None:
+    """Why the process is to be killed; None if it is well."""
+    if seen.at - seen.ran_at >= STOPPED_SECONDS:
+        return f"was stopped {seen.at - seen.ran_at:.0f} s ago"
+    if seen.at - seen.well_at >= HANG_SECONDS:
+        return f"has had requests for {seen.at - seen.well_at:.0f} s and does nothing"
+    return None

@@ -1,7 +1,7 @@
-"""Triton's log: one file, which every new start of Triton appends to.
+"""Triton's log, to which every start of Triton appends, and the server's own reports.
 
-A file that was asked for is kept whole. One that nobody asked for lies in /tmp, which may be memory, and is emptied
-when it has grown large.
+A log file that the user named is kept whole. The default one lies in /tmp, which may be memory, so it is emptied when
+it becomes large.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import BinaryIO
 
 from serving.errors import SetupError
 
 LIMIT_BYTES = 16 << 20
-# Complaints of a Triton without a GPU, which would hide the error that matters.
+# Errors of every Triton without a GPU, which would hide the one that matters.
 NOISE = re.compile("CudaDriverHelper|unable to create stream|Internal - failed to load all models")
 
 
 class Log:
-    """``limit`` is the size at which the file is emptied, in bytes; ``echo`` repeats what comes in on stderr."""
+    """``limit`` is the size in bytes at which the file is emptied. ``echo`` repeats new lines on stderr."""
 
     def __init__(self, file: Path, *, limit: int | None = None, echo: bool = False):
         self.file = file
@@ -29,7 +30,7 @@ class Log:
         self._begin = self._read = self._size()
 
     def open(self) -> BinaryIO:
-        """For a Triton that is to start. Raises SetupError."""
+        """The file, for a Triton that starts. Raises SetupError."""
         try:
             stream = self.file.open("ab")
         except OSError as error:
@@ -39,34 +40,34 @@ class Log:
         return stream
 
     def mark(self) -> None:
-        """Have :meth:`has` and :meth:`excerpt` look at what comes from here on."""
+        """Let :meth:`has` and :meth:`excerpt` ignore what was written so far."""
         self._begin = self._size()
 
     def has(self, words: str) -> bool:
         return words.encode() in self._read_from(self._begin)
 
     def follow(self) -> None:
-        """Repeat what is new, and empty the file once it is too large. To be called often."""
+        """Repeat what is new, and empty the file if it is too large. Call this often."""
         size = self._size()
         if size < self._read:
-            # Emptied by others, as by logrotate's copytruncate.
+            # Another program emptied it, such as logrotate with copytruncate.
             self._begin = self._read = 0
         if self._echo:
-            news = self._read_from(self._read)
-            sys.stderr.write(news.decode(errors="replace"))
-            size = self._read + len(news)
+            new = self._read_from(self._read)
+            sys.stderr.write(new.decode(errors="replace"))
+            size = self._read + len(new)
         self._read = size
         if self._limit is not None and size > self._limit:
             os.truncate(self.file, 0)
             self._begin = self._read = 0
 
     def excerpt(self) -> str:
-        """The errors with what follows each, else the last lines; tables left out."""
+        """The errors, each with the lines that follow it; the last lines if there is no error. Tables are left out."""
         log = self._read_from(max(self._begin, self._size() - LIMIT_BYTES)).decode(errors="replace").splitlines()
         lines = [line for line in log if not re.match("[|+]|$", line)]
         errors, in_error = [], False
         for line in lines:
-            # A line of Triton's own starts with its level and the date, as in "E1123 05:42:05.121180 6048 file.cc:1]".
+            # Triton's own lines start with a level and the date, as in "E1123 05:42:05.121180 6048 file.cc:1]".
             if re.match(r"[IWE]\d{4} ", line):
                 in_error = line.startswith("E")
             elif re.match(r"error|terminate|Signal \(", line):
@@ -76,7 +77,7 @@ class Log:
         return "\n".join(errors[-30:] or lines[-10:])
 
     def _size(self) -> int:
-        """0 for a pipe too, such as /dev/stderr, of which nothing is read back."""
+        """0 for a pipe, such as /dev/stderr, which cannot be read back."""
         return self.file.stat().st_size if self.file.is_file() else 0
 
     def _read_from(self, offset: int) -> bytes:
@@ -85,3 +86,12 @@ class Log:
         with self.file.open("rb") as stream:
             stream.seek(offset)
             return stream.read()
+
+
+def report(message: str) -> None:
+    """Print a message of the server on stderr, with the time."""
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

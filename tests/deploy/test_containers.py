@@ -17,7 +17,8 @@ import pytest
 
 from serving.enrich.config import Config
 from serving.paths import ROOT
-from serving.server.server import DRAIN_SECONDS, SHARED_MEMORY_BYTES
+from serving.server.limits import DRAIN_SECONDS
+from serving.server.server import SHARED_MEMORY_BYTES
 from serving.server.start import parse_arguments
 
 DEPLOY = ROOT / "deploy"

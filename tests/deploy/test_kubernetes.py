@@ -21,8 +21,8 @@ import yaml
 import vlclip
 from serving.paths import ROOT
 from serving.server import probe as prober
-from serving.server.api import LOAD_SECONDS
-from serving.server.server import DRAIN_SECONDS, SHARED_MEMORY_BYTES
+from serving.server.limits import DRAIN_SECONDS, LOAD_SECONDS
+from serving.server.server import SHARED_MEMORY_BYTES
 from serving.server.start import parse_arguments
 
 FOLDER = ROOT / "deploy" / "kubernetes"

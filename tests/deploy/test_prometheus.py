@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from serving.paths import ROOT
-from serving.server.server import Ports, Server, replace_zeros
+from serving.server.options import replace_zeros
+from serving.server.server import Ports, Server
 from tests.agent_server import AgentServer
 from tests.asking import ask_grpc
 from tests.pictures import bad_files, encode, picture

@@ -23,7 +23,7 @@ without_gpu = pytest.mark.skipif(count_gpus() > 0, reason="there is a GPU")
 
 @without_gpu
 def test_what_is_missing_is_named_before_anything_starts(toy_repositories: list[Path]) -> None:
-    wanted = r"(?s)detect.* are to run on a GPU.*missing: an NVIDIA GPU.*onnxruntime-gpu.*pip install .*embedded-cpu"
+    wanted = r"(?s)detect.* on a GPU, and this is missing: an NVIDIA GPU.*onnxruntime-gpu.*pip install .*embedded-cpu"
     with pytest.raises(SetupError, match=wanted):
         Server.start(toy_repositories, profile="embedded-gpu")
 
@@ -37,7 +37,7 @@ def test_models_on_the_cpu_need_nothing() -> None:
     ("gpus", "with_cuda", "installed", "missing"),
     [
         pytest.param(0, True, {"torch", "nvidia.nvimgcodec"}, "an NVIDIA GPU", id="no GPU"),
-        pytest.param(1, False, {"torch", "nvidia.nvimgcodec"}, "missing: onnxruntime-gpu, alone", id="no CUDA"),
+        pytest.param(1, False, {"torch", "nvidia.nvimgcodec"}, "missing: onnxruntime-gpu, without", id="no CUDA"),
         pytest.param(1, True, {"nvidia.nvimgcodec"}, "missing: PyTorch", id="no PyTorch"),
         pytest.param(1, True, {"torch"}, "missing: nvImageCodec", id="no decoder"),
     ],

@@ -1,4 +1,4 @@
-"""What a probe says of a server whose processes are killed, stopped, hung and starved, and what the server does."""
+"""What a probe says about a server whose processes are killed, stopped or hang, and what the server does."""
 
 from __future__ import annotations
 
@@ -6,117 +6,76 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from serving.paths import REPOSITORIES, ROOT
+from serving.paths import ROOT
 from serving.repository.specs import PIPELINES
 from serving.server.api import Api
-from serving.server.hangs import Hangs
 from serving.server.probe import check_live, check_ready, main
 from serving.server.server import Server
-from serving.server.stubs import PROCESSES, SHARED_MEMORY, Stub, find_stubs, is_alive, kill
-from tests.asking import ask_grpc
+from serving.server.stubs import SHARED_MEMORY, Stub, find_stubs, is_alive, kill
+from tests.asking import SECONDS, ask_grpc, until
 from tests.pictures import encode, picture
+from tests.toys import Gate
 
 PHOTO = encode(picture(), "JPEG")
-RED_SECONDS = 10
-"""In which a probe is to notice a process that was stopped."""
-SECONDS = 60
-"""More than a busy machine takes for anything here."""
-PATIENCE = 1.5
-"""For a process that hangs; the server's own is longer."""
-TROUBLE = """
-    def execute(self, requests):
-        import os, time
-        begun = time.process_time()
-        while os.path.exists("{hang}"):
-            time.sleep(0.2)
-        while os.path.exists("{toil}") and time.process_time() - begun < 0.1:
-            pass
-        if os.path.exists("{refuse}"):
-            refusal = "overloaded: come again", pb_utils.TritonError.UNAVAILABLE
-            # One error for each: Triton crashes where two responses share it.
-            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(*refusal)) for _ in requests]
-"""
-"""For a model.py: as long as there are such files, the process hangs, has more to compute, or refuses to."""
 
 
-class Harmed:
-    """A server of toys, whose tokenizers can be made to hang, to toil and to refuse."""
+@dataclass
+class Target:
+    """A server of toys that tests can break, and the gates of its tokenizers."""
 
-    def __init__(self, server: Server, folder: Path):
-        self.server = server
-        self.folder = folder
-        self.api = Api((server.host, server.ports.http), (server.host, server.ports.metrics))
+    server: Server
+    api: Api
+    tokenize: Gate
+    tokenize_prompt: Gate
 
     def stub(self, model: str) -> Stub:
         return next(stub for stub in find_stubs(self.server.shm_prefix) if stub.model == model)
 
-    @contextmanager
-    def trouble(self, kind: str, model: str) -> Iterator[None]:
-        file = self.folder / f"{kind}-{model}"
-        file.touch()
-        try:
-            yield
-        finally:
-            file.unlink(missing_ok=True)
-
-    def ready(self, *pipelines: str, timeout: float = 2.5) -> tuple[bool, str]:
+    def probe(self, *pipelines: str, timeout: float = SECONDS) -> tuple[bool, str]:
         return check_ready(self.api, pipelines or list(PIPELINES), timeout)
 
-    def wait(self, wanted: bool) -> float:
-        """Until the probe is green or red; the seconds that took."""
-        begin = time.monotonic()
-        while self.ready()[0] is not wanted:
-            assert time.monotonic() - begin < SECONDS
-            time.sleep(0.1)
-        return time.monotonic() - begin
+    def wait_until_ready(self) -> None:
+        until(lambda: self.probe()[0])
 
-    def ask(self, product_type: bytes) -> None:
+    def ground(self) -> None:
         with suppress(InferenceServerException):
-            ask_grpc(self.server.grpc_url, "ground", IMAGE=[PHOTO], PRODUCT_TYPE=[product_type])
+            ask_grpc(self.server.grpc_url, "ground", IMAGE=[PHOTO], PRODUCT_TYPE=[b"mug"])
 
 
 @pytest.fixture(scope="module")
-def harmed(toy_repositories: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harmed]:
-    folder = tmp_path_factory.mktemp("harmed")
-    models = shutil.copytree(toy_repositories[0], folder / "models")
-    for model in ("tokenize", "tokenize_prompt"):
-        code, signature = models / model / "1" / "model.py", "    def execute(self, requests):\n"
-        text = code.read_text()
-        assert signature in text
-        files = {kind: folder / f"{kind}-{model}" for kind in ("hang", "toil", "refuse")}
-        trouble = TROUBLE.format(**files).lstrip("\n")
-        code.write_text(text.replace(signature, trouble))
-    with Server.start([models, REPOSITORIES[1]]) as server:
-        yield Harmed(server, folder)
+def target(toy_repositories: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    models = Path(shutil.copytree(toy_repositories[0], tmp_path_factory.mktemp("target") / "models"))
+    gates = Gate(models, "tokenize"), Gate(models, "tokenize_prompt")
+    with Server.start([models, toy_repositories[1]]) as server:
+        api = Api((server.host, server.ports.http), (server.host, server.ports.metrics))
+        yield Target(server, api, *gates)
 
 
-def command(harmed: Harmed, *options: str) -> list[str]:
-    return [
-        *options,
-        f"--url={harmed.server.http_url}",
-        f"--metrics={harmed.server.host}:{harmed.server.ports.metrics}",
-    ]
+def options(target: Target) -> list[str]:
+    metrics = f"{target.server.host}:{target.server.ports.metrics}"
+    return [f"--url={target.server.http_url}", f"--metrics={metrics}", f"--timeout={SECONDS}"]
 
 
-def test_a_server_that_works_is_ready_and_live(harmed: Harmed, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(command(harmed, "--ready")) == 0
-    assert main(command(harmed, "--live")) == 0
-    assert main(command(harmed, "--ready", "--pipeline=ground")) == 0
+def test_a_server_that_works_is_ready_and_live(target: Target, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--ready", *options(target)]) == 0
+    assert main(["--live", *options(target)]) == 0
+    assert main(["--ready", "--pipeline=ground", *options(target)]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "ready: product_image, whole_image, ground, product_text, enriched_text: answered rightly",
+        "ready: product_image, whole_image, ground, product_text, enriched_text: correct answers",
         "live: Triton answers",
-        "ready: ground: answered rightly",
+        "ready: ground: correct answers",
     ]
 
 
@@ -126,154 +85,103 @@ def test_a_probe_imports_little() -> None:
         "import sys, serving.server.probe\nfrom serving.server.api import samples\nsamples()\n"
         f"print(sys.modules.keys() & set({heavy}))"
     )
-    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert told.stdout == "set()\n"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
-def test_a_stopped_process_is_seen_and_mended(harmed: Harmed, capfd: pytest.CaptureFixture[str]) -> None:
-    triton, victim = harmed.server.pid, harmed.stub("detect")
+def test_a_stopped_process_makes_its_pipelines_unready_and_is_replaced(
+    target: Target, capfd: pytest.CaptureFixture[str]
+) -> None:
+    triton, victim = target.server.pid, target.stub("detect")
     os.kill(victim.pid, signal.SIGSTOP)
-    assert harmed.wait(wanted=False) < RED_SECONDS
-    told, words = harmed.ready()
-    assert not told
-    assert "product_image" in words
-    assert "ground" in words
-    assert "whole_image" not in words
-    assert check_live(harmed.api, timeout=2.5)[0]
-    harmed.wait(wanted=True)
-    assert harmed.server.pid == triton
+    # The answer comes once the server has killed the process.
+    is_ready, message = target.probe("product_image", "ground", "whole_image")
+    assert not is_ready
+    assert "product_image does not answer" in message
+    assert "ground does not answer" in message
+    assert "whole_image" not in message
+    target.wait_until_ready()
+    assert target.server.pid == triton
     assert not is_alive(victim.pid)
-    assert re.search("a process of detect was stopped . s ago; killing it", capfd.readouterr().err)
+    assert re.search(r"a process of detect was stopped \d+ s ago; killing it", capfd.readouterr().err)
+
+
+def test_a_server_is_not_ready_until_a_killed_process_is_replaced(target: Target) -> None:
+    victim = target.stub("tokenize_prompt").pid
+    with target.tokenize_prompt.closed("load"):
+        kill(victim)
+        until(lambda: target.tokenize_prompt.is_reached("load"))
+        is_ready, message = target.probe("product_image", "product_text")
+        assert not is_ready
+        assert "product_image does not answer" in message
+        assert "product_text" not in message
+    target.wait_until_ready()
+    assert target.stub("tokenize_prompt").pid != victim
 
 
 @pytest.mark.slow
-def test_a_process_that_was_stopped_may_go_on(harmed: Harmed) -> None:
-    victim = harmed.stub("crop").pid
-    os.kill(victim, signal.SIGSTOP)
-    assert harmed.wait(wanted=False) < RED_SECONDS
-    # Triton has given it up by now and may crash, which is mended too.
-    os.kill(victim, signal.SIGCONT)
-    harmed.wait(wanted=True)
+def test_a_stopped_triton_is_restarted(target: Target) -> None:
+    triton = target.server.pid
+    os.kill(triton, signal.SIGSTOP)
+    until(lambda: target.server.pid != triton)
+    target.wait_until_ready()
+    assert check_live(target.api, SECONDS) == (True, "Triton answers")
 
 
-def test_a_killed_process_is_mended(harmed: Harmed) -> None:
-    kill(harmed.stub("encode_image").pid)
-    assert harmed.wait(wanted=False) < RED_SECONDS
-    harmed.wait(wanted=True)
+def test_a_triton_that_never_answers_is_not_live() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        is_live, message = check_live(Api(silent.getsockname(), ("127.0.0.1", 1)), timeout=0.2)
+    assert not is_live
+    assert "accepts connections and does not answer within 0.2 s" in message
 
 
-@pytest.mark.slow
-def test_a_stopped_triton_is_neither_ready_nor_live_and_started_anew(harmed: Harmed) -> None:
-    os.kill(harmed.server.pid, signal.SIGSTOP)
-    assert not harmed.ready(timeout=1)[0]
-    live, words = check_live(harmed.api, timeout=1)
-    assert not live
-    assert "does not answer within 1 s" in words
-    harmed.wait(wanted=True)
-    assert check_live(harmed.api, timeout=2.5)[0]
+def test_a_process_that_hangs_makes_its_pipelines_unready(target: Target) -> None:
+    with target.tokenize_prompt.closed():
+        is_ready, message = target.probe("product_image", "product_text", timeout=1)
+        assert not is_ready
+        assert "product_image does not answer within" in message
+        assert check_live(target.api, SECONDS)[0]
+    target.wait_until_ready()
 
 
-def find_for(seconds: float, harmed: Harmed) -> dict[int, str]:
-    """What hangs within that time."""
-    hangs, deadline = Hangs(harmed.api, PATIENCE), time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := hangs.find(harmed.server.pid, find_stubs(harmed.server.shm_prefix)):
-            return found
-        time.sleep(0.1)
-    return {}
+def test_an_overloaded_server_is_ready_unless_a_process_hangs(target: Target) -> None:
+    with target.tokenize.closed("refuse"):
+        is_ready, message = target.probe("product_text", timeout=1)
+        assert is_ready, message
+        assert "product_text does not answer" in message
+        assert "overloaded: try again later" in message
+        with target.tokenize_prompt.closed(), ThreadPoolExecutor(3) as threads:
+            threads.submit(target.ground)
+            until(target.tokenize_prompt.is_reached)
+            for _ in range(2):
+                threads.submit(target.ground)
+            until(lambda: target.api.queues()["tokenize_prompt", 1].waiting == 2)
+            is_ready, message = target.probe("product_text", timeout=1)
+            target.tokenize_prompt.open()
+    assert not is_ready
+    assert "tokenize_prompt has finished none of 2 requests in 1 s" in message
+    target.wait_until_ready()
 
 
-def test_a_process_that_hangs_is_seen_and_found(harmed: Harmed) -> None:
-    with harmed.trouble("hang", "tokenize_prompt"):
-        ready, words = harmed.ready(timeout=1)
-        assert not ready
-        assert "product_image does not answer within" in words
-        assert check_live(harmed.api, timeout=2.5)[0]
-        assert list(find_for(SECONDS, harmed)) == [harmed.stub("tokenize_prompt").pid]
-        kill(harmed.stub("tokenize_prompt").pid)
-    harmed.wait(wanted=True)
-
-
-@contextmanager
-def starved(pid: int) -> Iterator[None]:
-    """Leave a process what two others leave of one processor, which is a few thousandths of it."""
-
-    def schedule(policy: int, cores: set[int]) -> None:
-        for thread in Path(PROCESSES, str(pid), "task").iterdir():
-            os.sched_setaffinity(int(thread.name), cores)
-            with suppress(PermissionError):  # Without privileges there is no way back.
-                os.sched_setscheduler(int(thread.name), policy, os.sched_param(0))
-
-    cores = os.sched_getaffinity(0)
-    program = f"import os\nos.sched_setaffinity(0, {{{min(cores)}}})\nwhile True: pass"
-    hogs = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
-    schedule(os.SCHED_IDLE, {min(cores)})
-    try:
-        yield
-    finally:
-        for hog in hogs:
-            hog.kill()
-            hog.wait()
-        schedule(os.SCHED_OTHER, cores)
-
-
-def test_a_starved_process_is_seen_and_left_alone(harmed: Harmed) -> None:
-    triton, victim = harmed.server.pid, harmed.stub("tokenize_prompt").pid
-    with ThreadPoolExecutor(4) as threads, harmed.trouble("toil", "tokenize_prompt"):
-        harmed.wait(wanted=True)
-        with starved(victim):
-            assert harmed.wait(wanted=False) < RED_SECONDS
-            for i in range(4):
-                threads.submit(harmed.ask, b"mug" if i % 2 else b"lamp")
-            assert find_for(2 * PATIENCE, harmed) == {}
-            ready, words = harmed.ready()
-            assert not ready
-            assert "product_image does not answer" in words
-            assert "product_text" not in words
-            assert check_live(harmed.api, timeout=2.5)[0]
-        harmed.wait(wanted=True)
-    assert harmed.server.pid == triton
-    assert harmed.stub("tokenize_prompt").pid == victim
-
-
-@pytest.mark.slow
-def test_an_overloaded_server_is_ready_unless_work_piles_up_behind_what_hangs(harmed: Harmed) -> None:
-    with harmed.trouble("refuse", "tokenize"):
-        ready, words = harmed.ready(timeout=1)
-        assert ready, words
-        assert "product_text does not answer" in words
-        assert "overloaded: come again" in words
-        with harmed.trouble("hang", "tokenize_prompt"), ThreadPoolExecutor(3) as threads:
-            for _ in range(3):
-                threads.submit(harmed.ask, b"mug")
-                time.sleep(0.3)
-            ready, words = harmed.ready("product_text", timeout=1)
-            (harmed.folder / "hang-tokenize_prompt").unlink()
-    assert not ready
-    assert "tokenize_prompt has finished none of 2 requests in 1 s" in words
-    harmed.wait(wanted=True)
-
-
-def test_a_server_that_is_to_stop_is_live_and_not_ready(harmed: Harmed, capsys: pytest.CaptureFixture[str]) -> None:
-    with harmed.trouble("hang", "tokenize_prompt"), ThreadPoolExecutor(2) as threads:
-        accepted = threads.submit(ask_grpc, harmed.server.grpc_url, "ground", IMAGE=[PHOTO], PRODUCT_TYPE=[b"mug"])
-        time.sleep(0.5)
-        stopping = threads.submit(harmed.server.stop)
-        while harmed.ready("product_text", timeout=1)[0]:
-            time.sleep(0.05)
-        assert check_live(harmed.api, timeout=2.5) == (True, "Triton answers")
-        (harmed.folder / "hang-tokenize_prompt").unlink()
+def test_a_server_that_is_stopping_is_live_and_not_ready(target: Target, capsys: pytest.CaptureFixture[str]) -> None:
+    with target.tokenize_prompt.closed(), ThreadPoolExecutor(2) as threads:
+        accepted = threads.submit(ask_grpc, target.server.grpc_url, "ground", IMAGE=[PHOTO], PRODUCT_TYPE=[b"mug"])
+        until(target.tokenize_prompt.is_reached)
+        stopping = threads.submit(target.server.stop)
+        until(lambda: not target.probe("product_text")[0])
+        assert check_live(target.api, SECONDS) == (True, "Triton answers")
+        target.tokenize_prompt.open()
         assert accepted.result()["STATUS"].tolist() == [[0]]
         stopping.result()
-    assert main(command(harmed, "--ready")) == 1
-    assert main(command(harmed, "--live")) == 0
-    assert "not ready: no metrics, hence no server" in capsys.readouterr().out
+    assert main(["--ready", *options(target)]) == 1
+    assert main(["--live", *options(target)]) == 0
+    assert "not ready: cannot read the metrics; is the server running" in capsys.readouterr().out
 
 
-def test_nothing_outlives_a_killed_server(toy_repositories: list[Path]) -> None:
-    options = [f"--model-repository={toy_repositories[0]}", "--grpc-port=0", "--http-port=0", "--metrics-port=0"]
+def test_nothing_is_left_of_a_killed_server(toy_repositories: list[Path]) -> None:
+    arguments = [f"--model-repository={toy_repositories[0]}", "--grpc-port=0", "--http-port=0", "--metrics-port=0"]
     with subprocess.Popen(
-        [sys.executable, "-m", "serving.server.start", *options], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "serving", "start", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
         assert "Serving" in process.stdout.readline()
@@ -281,10 +189,3 @@ def test_nothing_outlives_a_killed_server(toy_repositories: list[Path]) -> None:
         assert find_stubs(prefix)
         process.kill()
     until(lambda: not find_stubs(prefix) and not list(SHARED_MEMORY.glob(f"{prefix}*")))
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Another version comes into the repository of a server at work, and goes again: nobody notices but by the answers."""
+"""A running server switches to another version and back: only the answers change."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import http.client
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -21,23 +21,23 @@ from serving.paths import REPOSITORIES
 from serving.repository.manifest import ARTEFACTS, Leaf, read_manifests, read_served
 from serving.repository.profiles import read_config
 from serving.repository.view import View, at_version
-from serving.server.server import Server, find_hindrance
+from serving.server.server import Server
 from serving.server.stubs import find_stubs
+from serving.server.switch import find_obstacle
 from tests import toys
+from tests.asking import SECONDS, until
 from tests.pictures import encode, picture
 from vlclip import Client, VlclipError
 
 MODELS, ENSEMBLES = REPOSITORIES
 PHOTO = encode(picture(), "JPEG")
-SECONDS = 60
-"""More than a busy machine takes for anything here."""
 REQUESTS = 1000
-"""At least, of which none may fail while versions come and go."""
+"""The least number of requests during the switches, of which none may fail."""
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """Toys of version 1, placed as an export would."""
+    """Toys of version 1, as an export would leave them."""
     models = toys.build(MODELS, tmp_path / "models")
     toys.place_version(models, 1)
     return models
@@ -50,7 +50,7 @@ def server(repository: Path) -> Iterator[Server]:
 
 
 def version_of(client: Client) -> int | None:
-    """Of one answer; None if more than one version had a hand in it."""
+    """The version that gave an answer; None if it is a mix of versions."""
     found = client.embed_images([PHOTO] * 3, ["mug"] * 3)
     for version in (1, 2):
         unit = np.array([1, version, 0]) / np.hypot(1, version)
@@ -64,14 +64,11 @@ def version_of(client: Client) -> int | None:
 
 
 def wait_for(client: Client, version: int) -> None:
-    deadline = time.monotonic() + SECONDS
-    while version_of(client) != version:
-        assert time.monotonic() < deadline, f"version {version} is not served"
-        time.sleep(0.05)
+    until(lambda: version_of(client) == version)
 
 
-class Asking(threading.Thread):
-    """A client that never rests, and what it got."""
+class Sender(threading.Thread):
+    """A client that sends one request after the other, and the versions that answered."""
 
     def __init__(self, url: str):
         super().__init__()
@@ -89,7 +86,7 @@ class Asking(threading.Thread):
 
 
 def is_ready(server: Server, model: str | None = None) -> bool:
-    """A pipeline, or the server as a load balancer asks it."""
+    """Whether a pipeline is ready, or the server for a load balancer."""
     connection = http.client.HTTPConnection(server.http_url, timeout=5)
     connection.request("GET", f"/v2/models/{model}/ready" if model else "/v2/health/ready")
     ready = connection.getresponse().status == 200
@@ -98,135 +95,121 @@ def is_ready(server: Server, model: str | None = None) -> bool:
 
 
 def read_until(wanted: str, capfd: pytest.CaptureFixture[str]) -> str:
-    """What the server reports, up to that."""
-    deadline, told = time.monotonic() + SECONDS, ""
-    while wanted not in told:
-        assert time.monotonic() < deadline, f"{wanted!r} is not in {told!r}"
-        time.sleep(0.05)
-        told += capfd.readouterr().err
-    return told
+    """Wait until the server reports this, and return its reports."""
+    reports: list[str] = []
+
+    def is_reported() -> bool:
+        reports.append(capfd.readouterr().err)
+        return wanted in "".join(reports)
+
+    until(is_reported)
+    return "".join(reports)
 
 
-def test_there_and_back_without_a_failed_or_a_mixed_answer(
+def test_switching_there_and_back_fails_no_request_and_mixes_no_answer(
     server: Server, repository: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    clients = [Asking(server.grpc_url) for _ in range(6)]
+    clients = [Sender(server.grpc_url) for _ in range(6)]
     readiness = []
     with Client(server.grpc_url, timeout=SECONDS) as client:
-        for asking in clients:
-            asking.start()
+        for sender in clients:
+            sender.start()
         wait_for(client, 1)
         toys.place_version(repository, 2)
-        deadline = time.monotonic() + SECONDS
-        while version_of(client) != 2 and time.monotonic() < deadline:
+        while version_of(client) != 2:
             readiness += [is_ready(server, pipeline) for pipeline in (None, *server.pipelines)]
-        told = read_until("version 2 is served", capfd)
+        reports = read_until("version 2 is served", capfd)
         assert main(["use", "--version", "1", "--out", str(repository)]) == 0
         wait_for(client, 1)
-        told += read_until("version 1 is served", capfd)
-        while sum(len(asking.versions) for asking in clients) < REQUESTS and not any(
-            asking.error for asking in clients
-        ):
-            time.sleep(0.05)
-    for asking in clients:
-        asking.done.set()
-        asking.join()
-    assert [asking.error for asking in clients] == [None] * 6
-    for asking in clients:
-        assert [version for version, _ in groupby(asking.versions)] == [1, 2, 1]
+        reports += read_until("version 1 is served", capfd)
+        until(lambda: sum(len(sender.versions) for sender in clients) >= REQUESTS or any(one.error for one in clients))
+    for sender in clients:
+        sender.done.set()
+        sender.join()
+    assert [sender.error for sender in clients] == [None] * 6
+    for sender in clients:
+        assert [version for version, _ in groupby(sender.versions)] == [1, 2, 1]
     assert readiness
     assert all(readiness)
-    assert "died" not in told
+    assert "died" not in reports
 
 
-def test_the_old_version_is_let_go_and_a_killed_process_of_the_new_is_mended(server: Server, repository: Path) -> None:
+def test_the_old_version_is_unloaded_and_a_killed_process_of_the_new_one_replaced(
+    server: Server, repository: Path
+) -> None:
     toys.place_version(repository, 2)
     with Client(server.grpc_url, timeout=SECONDS) as client:
         wait_for(client, 2)
-        deadline = time.monotonic() + SECONDS
-        while {stub.version for stub in find_stubs(server.shm_prefix) if stub.model in ARTEFACTS} != {2}:
-            assert time.monotonic() < deadline, "version 1 is still loaded"
-            time.sleep(0.05)
+        until(lambda: {stub.version for stub in find_stubs(server.shm_prefix) if stub.model in ARTEFACTS} == {2})
         os.kill(next(stub.pid for stub in find_stubs(server.shm_prefix) if stub.model == "detect"), signal.SIGKILL)
         assert eventually(client) == 2
         pid = server.pid
         os.kill(pid, signal.SIGKILL)
-        while server.pid == pid:
-            time.sleep(0.05)
+        until(lambda: server.pid != pid)
         assert eventually(client) == 2
 
 
 def eventually(client: Client) -> int | None:
     """The version of the first answer."""
-    deadline = time.monotonic() + SECONDS
-    while True:
-        try:
-            return version_of(client)
-        except VlclipError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    versions: list[int | None] = []
+
+    def is_answered() -> bool:
+        with suppress(VlclipError):
+            versions.append(version_of(client))
+        return bool(versions)
+
+    until(is_answered)
+    return versions[0]
 
 
-def test_a_version_that_does_not_load_changes_nothing_and_stands_in_no_ones_way(
+def test_a_version_that_does_not_load_changes_nothing(
     server: Server, repository: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     toys.place_version(repository, 2, broken="detect")
-    told = ""
     with Client(server.grpc_url, timeout=SECONDS) as client:
-        deadline = time.monotonic() + SECONDS
-        while "version 2 is not served" not in told:
-            assert version_of(client) == 1
-            assert time.monotonic() < deadline
-            told += capfd.readouterr().err
-    assert "version 1 goes on" in told
-    assert "Protobuf" in told
+        reports = read_until("version 1 is still served; version 2 is not", capfd)
+        assert version_of(client) == 1
+    assert "Protobuf" in reports
     assert main(["use", "--version", "1", "--out", str(repository)]) == 0
     with Server.start([repository, ENSEMBLES]) as again, Client(again.grpc_url) as client:
         assert version_of(client) == 1
 
 
-def test_a_stop_in_the_middle_is_a_stop(server: Server, repository: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_server_stops_while_it_switches(server: Server, repository: Path, capfd: pytest.CaptureFixture[str]) -> None:
     toys.place_version(repository, 2)
     read_until("loading version 2", capfd)
     server.stop()
-    assert "anew" not in capfd.readouterr().err
+    assert "restarting" not in capfd.readouterr().err
     assert not find_stubs(server.shm_prefix)
 
 
-def test_what_is_replaced_in_place_is_served_as_a_whole_after_a_restart(
+def test_a_version_that_is_exported_again_is_served_after_a_restart(
     server: Server, repository: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     toys.place_version(repository, 1, pretend=2)
-    told = ""
     with Client(server.grpc_url, timeout=SECONDS) as client:
-        deadline = time.monotonic() + SECONDS
-        while "version 1 of the repository is served after a restart only" not in told:
-            assert version_of(client) == 1
-            assert time.monotonic() < deadline
-            told += capfd.readouterr().err
+        read_until("version 1 of the repository is served after a restart only", capfd)
+        assert version_of(client) == 1
         os.kill(next(stub.pid for stub in find_stubs(server.shm_prefix) if stub.model == "crop"), signal.SIGKILL)
-        deadline = time.monotonic() + SECONDS
-        while (version := eventually(client)) != 2:
-            assert version == 1
-            assert time.monotonic() < deadline
+        until(lambda: eventually(client) == 2)
 
 
-def test_an_export_that_was_cut_off_is_not_started(repository: Path) -> None:
+def test_an_incomplete_export_is_not_served(repository: Path) -> None:
     (repository / "manifest-1.json").unlink()
     assert read_served(repository) is None
     with pytest.raises(SetupError, match="an export was interrupted: run it again"):
         Server.start([repository, ENSEMBLES])
 
 
-def test_formats_cannot_stand_side_by_side() -> None:
+def test_another_format_needs_a_restart() -> None:
     onnx = toys.make_manifest(1, {"detect": Leaf("model.onnx", "", 0, {})})
     plan = toys.make_manifest(2, {"detect": Leaf("model.plan", "", 0, {})})
-    assert "format" in (find_hindrance(onnx, plan, None) or "")
-    assert "anew" in (find_hindrance(onnx, replace(onnx, version=2), onnx) or "")
-    assert find_hindrance(onnx, replace(onnx, version=2), None) is None
+    assert "format" in (find_obstacle(onnx, plan, None) or "")
+    assert "again" in (find_obstacle(onnx, replace(onnx, version=2), onnx) or "")
+    assert find_obstacle(onnx, replace(onnx, version=2), None) is None
 
 
-def test_versions_are_written_into_the_configs_of_what_was_exported(tmp_path: Path) -> None:
+def test_the_configs_of_exported_models_name_the_version(tmp_path: Path) -> None:
     (tmp_path / "detect.pbtxt").write_text("default_model_filename: 'other'")
     manifest = toys.make_manifest(7, {"detect": Leaf("model.plan", "", 0, {})})
     config = read_config(MODELS / "detect", profile=tmp_path)
@@ -246,7 +229,7 @@ def test_versions_are_written_into_the_configs_of_what_was_exported(tmp_path: Pa
     }
 
 
-def test_the_view_holds_the_versions_that_are_to_be_seen(repository: Path, tmp_path: Path) -> None:
+def test_the_view_holds_the_versions_to_load(repository: Path, tmp_path: Path) -> None:
     toys.place_version(repository, 2)
     one, two = read_manifests(repository)
     view = View(tmp_path / "view", [repository, ENSEMBLES])
