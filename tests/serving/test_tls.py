@@ -21,7 +21,7 @@ from serving.errors import SetupError
 from serving.paths import ROOT
 from serving.server.options import Tls
 from serving.server.server import Server
-from tests.asking import SECONDS
+from tests.asking import SECONDS, until
 from tests.serving.test_serve import PHOTO
 
 SHORT = vlclip.Timeout(request=5, connect=1)
@@ -102,7 +102,9 @@ def test_http_is_for_this_machine_only(server: Server) -> None:
 
 
 def test_a_killed_triton_is_restarted_with_tls(server: Server, pems: Path) -> None:
-    os.kill(server.pid, signal.SIGKILL)
+    triton = server.pid
+    os.kill(triton, signal.SIGKILL)
+    until(lambda: server.pid != triton)
     with vlclip.Client(server.grpc_url, tls=client_tls(pems, pems), timeout=SECONDS) as client:
         assert client.embed_images([PHOTO], ["mug"]).status.tolist() == [0]
 
