@@ -1,4 +1,4 @@
-"""The examples of the README run as they stand, against a real server, but for its address."""
+"""The examples of README.md and docs/calling.md run against a real server; only the address is replaced."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf import json_format
+from PIL import Image
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from benchmarks.photos import draw_scenes
@@ -25,20 +26,20 @@ from serving.paths import ROOT
 from serving.server.server import Server
 from vlclip import Client
 
-README = (ROOT / "README.md").read_text()
+PAGES = (ROOT / "README.md").read_text() + (ROOT / "docs/calling.md").read_text()
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
 
 def block(language: str, sign: str) -> str:
     """The code block in a language that contains ``sign``."""
-    blocks: list[str] = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    blocks: list[str] = re.findall(rf"^```{language}\n(.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
     (found,) = (code for code in blocks if sign in code)
     return found
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the examples speak of."""
+    """The current folder, with the files that the examples name."""
     scenes = draw_scenes(2, 5, ("coffee mug", "desk lamp"))
     (tmp_path / "photos").mkdir()
     for name, scene in zip(("mug.jpg", "lamp.jpg"), scenes, strict=True):
@@ -61,9 +62,9 @@ def for_server(code: str, server: Server) -> str:
 
 def run_python(code: str) -> tuple[dict[str, Any], str]:
     names: dict[str, Any] = {}
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        exec(compile(code, "README.md", "exec"), names)
-    return names, said.getvalue()
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(code, "example", "exec"), names)
+    return names, printed.getvalue()
 
 
 def run_sh(code: str, path: Path | None = None) -> str:
@@ -79,15 +80,15 @@ def embedding(answer: str) -> np.ndarray:
     return np.array(outputs["EMBEDDING"]["data"], np.float32)
 
 
-def test_five_lines_of_python(server: Server, expected: np.ndarray) -> None:
-    names, said = run_python(for_server(block("python", "from vlclip"), server))
+def test_python(server: Server, expected: np.ndarray) -> None:
+    names, printed = run_python(for_server(block("python", "from vlclip"), server))
     assert names["found"].embedding[0] @ expected > 0.9999
-    assert said.count("[") > 3
+    assert printed.count("[") > 3
 
 
 def test_enriching(server: Server) -> None:
-    _, said = run_python("from vlclip import Client\n" + for_server(block("python", "client.enrich"), server))
-    assert said.strip() == re.findall("# (.*)", block("python", "client.enrich"))[0]
+    _, printed = run_python("from vlclip import Client\n" + for_server(block("python", "client.enrich"), server))
+    assert printed.strip() == re.findall("# (.*)", block("python", "client.enrich"))[0]
 
 
 def test_tritonclient(server: Server, expected: np.ndarray) -> None:
@@ -108,8 +109,8 @@ def test_curl_of_a_photo(server: Server, expected: np.ndarray) -> None:
     assert embedding(answer) @ expected > 0.9999
 
 
-def test_json_of_grpcurl(server: Server, expected: np.ndarray, here: Path) -> None:
-    stand_in = here / "bin/grpcurl"
+def test_grpcurl_json(server: Server, expected: np.ndarray, here: Path) -> None:
+    stand_in = here / "bin/grpcurl"  # prints the JSON that it gets
     stand_in.parent.mkdir()
     stand_in.write_text("#!/bin/sh\ncat\n")
     stand_in.chmod(0o755)
@@ -120,11 +121,13 @@ def test_json_of_grpcurl(server: Server, expected: np.ndarray, here: Path) -> No
     assert np.frombuffer(content["EMBEDDING"], np.float32) @ expected > 0.9999
 
 
-def test_command_line(server: Server, here: Path) -> None:
+@pytest.mark.parametrize("sign", ["vlclip ground mug.jpg", "vlclip health"])
+def test_command_line(server: Server, here: Path, sign: str) -> None:
     commands = here / "bin/vlclip"
     commands.parent.mkdir()
-    commands.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT / "client"} exec {sys.executable} -m vlclip "$@" 2> said\n')
+    commands.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT / "client"} exec {sys.executable} -m vlclip "$@" 2> stderr\n')
     commands.chmod(0o755)
-    run_sh(f"export VLCLIP_ADDRESS={server.grpc_url}\n" + block("sh", "vlclip ground"), commands.parent)
-    assert (here / "found.png").read_bytes().startswith(b"\x89PNG")
+    (here / "titles.txt").write_text("a red mug\na desk lamp\n")
+    run_sh(f"export VLCLIP_ADDRESS={server.grpc_url}\n" + block("sh", sign), commands.parent)
+    Image.open(here / ("found.png" if "found.png" in block("sh", sign) else "found/mug.jpg")).verify()
     assert np.load(here / "mugs.npz")["embedding"].shape[0] == 2
