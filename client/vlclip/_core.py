@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2
 from vlclip import _wire
 from vlclip._connection import Endpoint, Headers, metadata, with_key
 from vlclip._memory import Kind, SharedMemory
-from vlclip._retry import Budget, Call, Retry, Timeout, Tries
+from vlclip._retry import Budget, Call, Retry, Timeout, TimeoutTypes, Tries
 from vlclip._tracing import Span
 from vlclip._wire import GROUND, PIPELINES, Pipeline, R, Row
 from vlclip.errors import ClosedError, DeadlineError, InvalidInputError, RequestError, UnavailableError, translated
@@ -86,7 +86,7 @@ class Session:
     def closed_during_call(self) -> ClosedError:
         return ClosedError(f"this client of {self.endpoint.label} was closed during the call")
 
-    def call(self, timeout: float | Timeout | None) -> Call:
+    def call(self, timeout: TimeoutTypes) -> Call:
         self.check_open()
         return Call(Timeout.of(timeout, self.timeout), self.budget)
 
@@ -124,7 +124,7 @@ class Session:
             self._max_batch_size[name] = _wire.max_batch_size(pipeline, config)
         return self._max_batch_size[name]
 
-    def embedding_dim(self, pipeline: Pipeline[Any], timeout: float | Timeout | None) -> Steps[int]:
+    def embedding_dim(self, pipeline: Pipeline[Any], timeout: TimeoutTypes) -> Steps[int]:
         """D of all pipelines. Only a response tells it, so an empty item is sent if there was no response yet."""
         if self._dim is None and pipeline is not GROUND:
             call = self.call(timeout)

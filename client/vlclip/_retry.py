@@ -32,13 +32,17 @@ class Timeout:
                 raise InvalidInputError(f"timeout: expected {name} as a number of seconds above 0, got {seconds!r}")
 
     @classmethod
-    def of(cls, given: float | Timeout | None, default: Timeout) -> Timeout:
+    def of(cls, given: TimeoutTypes, default: Timeout) -> Timeout:
         """The time-outs of a call. A number is the time-out of a request."""
         if given is None:
             return default
         if isinstance(given, Timeout):
             return given
         return cls(given, default.connect, default.total)
+
+
+TimeoutTypes = float | Timeout | None
+"""Seconds for each request, a `Timeout`, or ``None`` for the client's own."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from vlclip._inputs import (
     text_items,
 )
 from vlclip._memory import Kind
-from vlclip._retry import DEFAULT_RETRY, Call, Retry, Timeout
+from vlclip._retry import DEFAULT_RETRY, Call, Retry, Timeout, TimeoutTypes
 from vlclip._wire import Batches, Pipeline, R, Row
 from vlclip.results import (
     EnrichedTexts,
@@ -54,7 +54,7 @@ class AsyncClient:
         self,
         address: str | Sequence[str] = "localhost:8001",
         *,
-        timeout: float | Timeout | None = None,
+        timeout: TimeoutTypes = None,
         retry: Retry | None = DEFAULT_RETRY,
         tls: bool | TLS = False,
         headers: Headers | None = None,
@@ -70,43 +70,29 @@ class AsyncClient:
         self.stream = AsyncStream(self)
 
     async def embed_images(
-        self,
-        images: AsyncImages,
-        product_type: AsyncTexts,
-        *,
-        errors: Errors = "status",
-        timeout: float | Timeout | None = None,
+        self, images: AsyncImages, product_type: AsyncTexts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> ImageEmbeddings:
         """Find the product in each image and embed its crop, or the whole image if the product is not found."""
         return await self._collect(_wire.PRODUCT_IMAGE, grounded_items(images, product_type), errors, timeout)
 
     async def embed_whole_images(
-        self, images: AsyncImages, *, errors: Errors = "status", timeout: float | Timeout | None = None
+        self, images: AsyncImages, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> WholeImageEmbeddings:
         """Embed each image as a whole, without detection of the product."""
         return await self._collect(_wire.WHOLE_IMAGE, image_items(images), errors, timeout)
 
     async def ground(
-        self,
-        images: AsyncImages,
-        product_type: AsyncTexts,
-        *,
-        errors: Errors = "status",
-        timeout: float | Timeout | None = None,
+        self, images: AsyncImages, product_type: AsyncTexts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> Grounding:
         """Find the product in each image, without embedding it."""
         return await self._collect(_wire.GROUND, grounded_items(images, product_type), errors, timeout)
 
-    async def embed_texts(self, texts: AsyncTexts, *, timeout: float | Timeout | None = None) -> TextEmbeddings:
+    async def embed_texts(self, texts: AsyncTexts, *, timeout: TimeoutTypes = None) -> TextEmbeddings:
         """Embed texts in the space of the images: the dot product of two embeddings is their cosine similarity."""
         return await self._collect(_wire.PRODUCT_TEXT, text_items(texts), "status", timeout)
 
     async def enrich(
-        self,
-        products: AsyncProducts,
-        images: AsyncProductImages | None = None,
-        *,
-        timeout: float | Timeout | None = None,
+        self, products: AsyncProducts, images: AsyncProductImages | None = None, *, timeout: TimeoutTypes = None
     ) -> EnrichedTexts:
         """Write a text about each product from its metadata, and embed it; see `Client.enrich`."""
         return await self._collect(_wire.ENRICHED_TEXT, product_items(products, images), "status", timeout)
@@ -138,7 +124,7 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"<vlclip.AsyncClient {self._session.endpoint.label}{' (closed)' if self._session.closed else ''}>"
 
-    async def _collect(self, pipeline: Pipeline[R], items: Items, errors: Errors, timeout: float | Timeout | None) -> R:
+    async def _collect(self, pipeline: Pipeline[R], items: Items, errors: Errors, timeout: TimeoutTypes) -> R:
         parts: list[R] = []
         try:
             async for part in self._parts(pipeline, items, errors, timeout):
@@ -150,7 +136,7 @@ class AsyncClient:
         return _wire.merged(pipeline, parts, dim)
 
     async def _parts(
-        self, pipeline: Pipeline[R], items: Items, errors: Errors, timeout: float | Timeout | None
+        self, pipeline: Pipeline[R], items: Items, errors: Errors, timeout: TimeoutTypes
     ) -> AsyncGenerator[R, None]:
         """The result of each batch, in order. Sends at most ``max_in_flight`` batches at a time, in a task each."""
         session = self._session
@@ -245,40 +231,24 @@ class AsyncStream:
         self._client = client
 
     def embed_images(
-        self,
-        images: AsyncImages,
-        product_type: AsyncTexts,
-        *,
-        errors: Errors = "status",
-        timeout: float | Timeout | None = None,
+        self, images: AsyncImages, product_type: AsyncTexts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> AsyncGenerator[ImageEmbeddings, None]:
         return self._client._parts(_wire.PRODUCT_IMAGE, grounded_items(images, product_type), errors, timeout)
 
     def embed_whole_images(
-        self, images: AsyncImages, *, errors: Errors = "status", timeout: float | Timeout | None = None
+        self, images: AsyncImages, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> AsyncGenerator[WholeImageEmbeddings, None]:
         return self._client._parts(_wire.WHOLE_IMAGE, image_items(images), errors, timeout)
 
     def ground(
-        self,
-        images: AsyncImages,
-        product_type: AsyncTexts,
-        *,
-        errors: Errors = "status",
-        timeout: float | Timeout | None = None,
+        self, images: AsyncImages, product_type: AsyncTexts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> AsyncGenerator[Grounding, None]:
         return self._client._parts(_wire.GROUND, grounded_items(images, product_type), errors, timeout)
 
-    def embed_texts(
-        self, texts: AsyncTexts, *, timeout: float | Timeout | None = None
-    ) -> AsyncGenerator[TextEmbeddings, None]:
+    def embed_texts(self, texts: AsyncTexts, *, timeout: TimeoutTypes = None) -> AsyncGenerator[TextEmbeddings, None]:
         return self._client._parts(_wire.PRODUCT_TEXT, text_items(texts), "status", timeout)
 
     def enrich(
-        self,
-        products: AsyncProducts,
-        images: AsyncProductImages | None = None,
-        *,
-        timeout: float | Timeout | None = None,
+        self, products: AsyncProducts, images: AsyncProductImages | None = None, *, timeout: TimeoutTypes = None
     ) -> AsyncGenerator[EnrichedTexts, None]:
         return self._client._parts(_wire.ENRICHED_TEXT, product_items(products, images), "status", timeout)

@@ -28,7 +28,7 @@ from vlclip._inputs import (
     text_items,
 )
 from vlclip._memory import Kind
-from vlclip._retry import DEFAULT_RETRY, Call, Retry, Timeout
+from vlclip._retry import DEFAULT_RETRY, Call, Retry, Timeout, TimeoutTypes
 from vlclip._tracing import Span
 from vlclip._wire import Batches, Pipeline, R, Row
 from vlclip.results import (
@@ -76,7 +76,7 @@ class Client:
         self,
         address: str | Sequence[str] = "localhost:8001",
         *,
-        timeout: float | Timeout | None = None,
+        timeout: TimeoutTypes = None,
         retry: Retry | None = DEFAULT_RETRY,
         tls: bool | TLS = False,
         headers: Headers | None = None,
@@ -95,39 +95,29 @@ class Client:
         self.stream = Stream(self)
 
     def embed_images(
-        self,
-        images: Images,
-        product_type: Texts,
-        *,
-        errors: Errors = "status",
-        timeout: float | Timeout | None = None,
+        self, images: Images, product_type: Texts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> ImageEmbeddings:
         """Find the product in each image and embed its crop, or the whole image if the product is not found."""
         return self._collect(_wire.PRODUCT_IMAGE, grounded_items(images, product_type), errors, timeout)
 
     def embed_whole_images(
-        self, images: Images, *, errors: Errors = "status", timeout: float | Timeout | None = None
+        self, images: Images, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> WholeImageEmbeddings:
         """Embed each image as a whole, without detection of the product."""
         return self._collect(_wire.WHOLE_IMAGE, image_items(images), errors, timeout)
 
     def ground(
-        self,
-        images: Images,
-        product_type: Texts,
-        *,
-        errors: Errors = "status",
-        timeout: float | Timeout | None = None,
+        self, images: Images, product_type: Texts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> Grounding:
         """Find the product in each image, without embedding it."""
         return self._collect(_wire.GROUND, grounded_items(images, product_type), errors, timeout)
 
-    def embed_texts(self, texts: Texts, *, timeout: float | Timeout | None = None) -> TextEmbeddings:
+    def embed_texts(self, texts: Texts, *, timeout: TimeoutTypes = None) -> TextEmbeddings:
         """Embed texts in the space of the images: the dot product of two embeddings is their cosine similarity."""
         return self._collect(_wire.PRODUCT_TEXT, text_items(texts), "status", timeout)
 
     def enrich(
-        self, products: Products, images: ProductImages | None = None, *, timeout: float | Timeout | None = None
+        self, products: Products, images: ProductImages | None = None, *, timeout: TimeoutTypes = None
     ) -> EnrichedTexts:
         """Write a text about each product from its metadata, and embed it.
 
@@ -160,7 +150,7 @@ class Client:
     def __repr__(self) -> str:
         return f"<vlclip.Client {self._session.endpoint.label}{' (closed)' if self._session.closed else ''}>"
 
-    def _collect(self, pipeline: Pipeline[R], items: Items, errors: Errors, timeout: float | Timeout | None) -> R:
+    def _collect(self, pipeline: Pipeline[R], items: Items, errors: Errors, timeout: TimeoutTypes) -> R:
         parts: list[R] = []
         try:
             parts.extend(self._parts(pipeline, items, errors, timeout))
@@ -170,7 +160,7 @@ class Client:
         return _wire.merged(pipeline, parts, 0 if parts else self._run(self._session.embedding_dim(pipeline, timeout)))
 
     def _parts(
-        self, pipeline: Pipeline[R], items: Items, errors: Errors, timeout: float | Timeout | None
+        self, pipeline: Pipeline[R], items: Items, errors: Errors, timeout: TimeoutTypes
     ) -> Generator[R, None, None]:
         """The result of each batch, in order."""
         call, span = self._session.call(timeout), self._session.span(pipeline)
@@ -260,37 +250,25 @@ class Stream:
         self._client = client
 
     def embed_images(
-        self,
-        images: Images,
-        product_type: Texts,
-        *,
-        errors: Errors = "status",
-        timeout: float | Timeout | None = None,
+        self, images: Images, product_type: Texts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> Generator[ImageEmbeddings, None, None]:
         return self._client._parts(_wire.PRODUCT_IMAGE, grounded_items(images, product_type), errors, timeout)
 
     def embed_whole_images(
-        self, images: Images, *, errors: Errors = "status", timeout: float | Timeout | None = None
+        self, images: Images, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> Generator[WholeImageEmbeddings, None, None]:
         return self._client._parts(_wire.WHOLE_IMAGE, image_items(images), errors, timeout)
 
     def ground(
-        self,
-        images: Images,
-        product_type: Texts,
-        *,
-        errors: Errors = "status",
-        timeout: float | Timeout | None = None,
+        self, images: Images, product_type: Texts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> Generator[Grounding, None, None]:
         return self._client._parts(_wire.GROUND, grounded_items(images, product_type), errors, timeout)
 
-    def embed_texts(
-        self, texts: Texts, *, timeout: float | Timeout | None = None
-    ) -> Generator[TextEmbeddings, None, None]:
+    def embed_texts(self, texts: Texts, *, timeout: TimeoutTypes = None) -> Generator[TextEmbeddings, None, None]:
         return self._client._parts(_wire.PRODUCT_TEXT, text_items(texts), "status", timeout)
 
     def enrich(
-        self, products: Products, images: ProductImages | None = None, *, timeout: float | Timeout | None = None
+        self, products: Products, images: ProductImages | None = None, *, timeout: TimeoutTypes = None
     ) -> Generator[EnrichedTexts, None, None]:
         return self._client._parts(_wire.ENRICHED_TEXT, product_items(products, images), "status", timeout)
 

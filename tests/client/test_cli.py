@@ -238,7 +238,7 @@ def test_what_came_before_a_failure_is_kept(triton, run, tmp_path):
     assert code == cli.REFUSED
     assert [row["text"] for row in objects(out)] == ["0", "1", "2", "3"]
     assert np.load(tmp_path / "out.npy")[:, 0].tolist() == [0, 1, 2, 3]
-    assert "holds what had come before: embeddings [4, 3]\nvlclip: product_text from" in err
+    assert "has the results before the failure: embeddings [4, 3]\nvlclip: product_text from" in err
 
 
 def test_a_failure_before_anything_came_leaves_the_file_as_it_was(triton, run, tmp_path):
@@ -254,12 +254,12 @@ def test_a_failure_before_anything_came_leaves_the_file_as_it_was(triton, run, t
     ("arguments", "message"),
     [
         pytest.param("embed-image nowhere.jpg --whole", "nowhere.jpg: no such file or folder", id="a missing file"),
-        pytest.param("embed-image '*.gif' --whole", "*.gif: no photos there", id="a pattern without photos"),
+        pytest.param("embed-image '*.gif' --whole", "*.gif: found no photos", id="a pattern without photos"),
         pytest.param(
             "embed-image photos/a/.. empty --whole --out x.txt", "ends in .npy or .npz, got x.txt", id="--out"
         ),
         pytest.param("embed-image photos --whole --out no/x.npy", "there is no folder no", id="--out in no folder"),
-        pytest.param("embed-image empty --whole", "empty: no photos there", id="an empty folder"),
+        pytest.param("embed-image empty --whole", "empty: found no photos", id="an empty folder"),
         pytest.param("embed-text", "expected a TEXT, - for standard input", id="no text"),
         pytest.param("embed-text --lines nowhere.txt", "nowhere.txt: No such file", id="a missing file of lines"),
         pytest.param("embed-text --lines latin1.txt", "text 0: expected text that UTF-8", id="a file of another code"),
@@ -270,9 +270,9 @@ def test_a_failure_before_anything_came_leaves_the_file_as_it_was(triton, run, t
         pytest.param("health --address http://localhost:8000", 'expected "host:port"', id="--address"),
         pytest.param("ground photos/1.jpg --type x --draw photos/1.jpg", "is the photo itself", id="--draw on it"),
         pytest.param("ground photos/1.jpg --type x --draw x.gif", "ends in .jpg, .jpeg,", id="--draw of another kind"),
-        pytest.param("ground photos --type x --draw photos", "is where the photos are", id="--draw among them"),
-        pytest.param("ground photos --type x --draw photos/new", "is where the photos are", id="--draw below them"),
-        pytest.param("ground photos/*.* --type x --draw photos", "is where the photos are", id="--draw over a pattern"),
+        pytest.param("ground photos --type x --draw photos", "is among the photos", id="--draw among them"),
+        pytest.param("ground photos --type x --draw photos/new", "is among the photos", id="--draw below them"),
+        pytest.param("ground photos/*.* --type x --draw photos", "is among the photos", id="--draw over a pattern"),
         pytest.param(
             "ground photos --type x --draw latin1.txt", "expected a folder for several", id="--draw to a file"
         ),
@@ -412,7 +412,7 @@ def test_without_rich(triton):
     done = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOM)}, capture_output=True, text=True
     )
-    assert (done.returncode, done.stderr) == (cli.USAGE, "vlclip: this needs rich: pip install 'vlclip[cli]'\n")
+    assert (done.returncode, done.stderr) == (cli.USAGE, "vlclip: the command line needs rich: pip install 'vlclip[cli]'\n")
 
 
 def test_help_teaches_what_exists(capsys):

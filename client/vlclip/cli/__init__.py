@@ -1,4 +1,4 @@
-"""``vlclip`` on the command line: see ``--help``. Photos come in through ``photos``, rows go out through ``rows``."""
+"""The command line ``vlclip``: see ``--help``. ``photos`` reads the photos, ``rows`` writes the results."""
 
 from __future__ import annotations
 
@@ -25,47 +25,47 @@ from vlclip.errors import (
 )
 from vlclip.results import Result
 
-TEACHING = """\
-Product photos and texts to embeddings of one space, by a VL-CLIP server.
+DESCRIPTION = """\
+Embed product photos and texts in one space, with a VL-CLIP server.
 
   vlclip health
-      whether a server answers on localhost:8001, and whether all its models are ready
+      Check that a server answers on localhost:8001 and that all its models are ready.
 
   vlclip embed-image mug.jpg lamp.png --type "coffee mug"
-      finds the mug in each photo, embeds its crop, and prints where it was
+      Find the mug in each photo, embed its crop, and print its box.
 
   vlclip embed-image photos/ --type mug --out mugs.npz
-      every photo below a folder; the arrays of the file are embedding, status, score, box_xyxy and file
+      Embed every photo below a folder. The file has the arrays embedding, status, score, box_xyxy and file.
 
   vlclip embed-image 'photos/**/*.jpg' --whole --json > photos.jsonl
-      plain CLIP of whole photos; one JSON object per line, embeddings included
+      Embed whole photos, without detection. Print one JSON object per line, with the embedding.
 
   vlclip embed-image photos/ --type mug --query "a red mug"
-      and how similar each is to a text
+      Also print the similarity of each photo to a text.
 
   vlclip embed-text "a red mug" "a desk lamp" --out texts.npy
   vlclip embed-text - < titles.txt
-      texts of the command line, or the lines of standard input
+      Embed the texts of the command line, or the lines of standard input.
 
   vlclip ground table.jpg --type mug --draw found.png
   vlclip ground photos/ --type mug --draw found/
-      draws the box, its score and the type on each photo
+      Draw the box, its score and the type on each photo.
 
   vlclip models
-      which pipelines the server has ready, and the largest batch that each takes
+      List the pipelines, whether the server has them ready, and the maximum batch size of each.
 """
 
 EXIT_CODES = """\
 exit codes:
-  0    all right
-  1    some photos could not be read or decoded; the others are there
-  2    an argument is not right, or a file cannot be read or written
-  3    no server answers in time, or it is overloaded or not ready: another try may help
-  4    the server refused or failed: another try will not help
+  0    success
+  1    some photos could not be read or decoded; the results of the others are complete
+  2    an argument is invalid, or a file cannot be read or written
+  3    the server does not answer in time, is overloaded or is not ready: a retry may help
+  4    the server refused the request or failed: a retry does not help
   130  interrupted by Ctrl-C
 
-What came before a failure is printed, and saved with --out. VLCLIP_ADDRESS holds one address or several, separated
-by blanks, for when there is no --address.
+Results before a failure are printed, and saved with --out. Without --address, the environment variable VLCLIP_ADDRESS
+has the addresses, separated by spaces.
 """
 
 OK, NOT_DECODED, USAGE, NO_SERVER, REFUSED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 4, 130, 141
@@ -73,40 +73,40 @@ OK, NOT_DECODED, USAGE, NO_SERVER, REFUSED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    # gRPC logs what it cannot connect to, line after line; our one line says it too.
+    # gRPC would log each failed connection. The error message says it once.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         _require_extra()
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        _say("interrupted")
+        _print_error("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has enough. What Python still holds of it goes nowhere, without complaint.
+        # The reader closed the pipe. Python flushes its buffer at exit, which must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
-        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        _print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return NO_SERVER if isinstance(error, DeadlineError) else USAGE
     except (UsageError, InvalidInputError) as error:
-        _say(str(error))
+        _print_error(str(error))
         return USAGE
     except (UnavailableError, OverloadedError, CancelledError) as error:
-        _say(str(error))
+        _print_error(str(error))
         return NO_SERVER
     except VlclipError as error:
-        _say(str(error))
+        _print_error(str(error))
         return REFUSED
     return code
 
 
 def _require_extra() -> None:
     if missing := [module for module in ("rich", "PIL") if find_spec(module) is None]:
-        raise UsageError(f"this needs {' and '.join(missing)}: pip install 'vlclip[cli]'")
+        raise UsageError(f"the command line needs {' and '.join(missing)}: pip install 'vlclip[cli]'")
 
 
-def _say(line: str) -> None:
+def _print_error(line: str) -> None:
     print(f"vlclip: {line}", file=sys.stderr)
 
 
@@ -114,48 +114,51 @@ def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(
         prog="vlclip",
         usage="vlclip COMMAND [argument …]",
-        description=TEACHING,
+        description=DESCRIPTION,
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = main.add_subparsers(title="commands (vlclip COMMAND --help says more)", metavar="", required=True)
+    commands = main.add_subparsers(title="commands (details: vlclip COMMAND --help)", metavar="", required=True)
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], does: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(
+    def command(name: str, run: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
+        subparser = commands.add_parser(
             name,
             prog=f"vlclip {name}",
-            help=does,
-            description=f"{does[0].upper()}{does[1:]}.",
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
             epilog=EXIT_CODES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        made.set_defaults(run=run)
-        return made
+        subparser.set_defaults(run=run)
+        return subparser
 
     embed_image = command("embed-image", _embed_image, "embed photos of products")
     _add_files(embed_image)
     kind = embed_image.add_mutually_exclusive_group(required=True)
-    kind.add_argument("--type", metavar="TYPE", help='the product to look for in each photo, as in "coffee mug"')
-    kind.add_argument("--whole", action="store_true", help="embed photos as they are: plain CLIP")
-    embed_image.add_argument("--query", metavar="TEXT", help="also say how similar each photo is to this text")
+    kind.add_argument("--type", metavar="TYPE", help='the product to find in each photo, such as "coffee mug"')
+    kind.add_argument("--whole", action="store_true", help="embed whole photos, without detection")
+    embed_image.add_argument("--query", metavar="TEXT", help="also print the similarity of each photo to this text")
     _add_out(embed_image)
 
-    embed_text = command("embed-text", _embed_text, "embed texts, in the space of the photos")
-    embed_text.add_argument("texts", nargs="*", metavar="TEXT", help="- stands for the lines of standard input")
+    embed_text = command("embed-text", _embed_text, "embed texts in the space of the photos")
+    embed_text.add_argument("texts", nargs="*", metavar="TEXT", help="a text, or - for the lines of standard input")
     embed_text.add_argument("--lines", metavar="FILE", help="embed each line of this file")
     _add_out(embed_text)
 
     ground = command("ground", _ground, "find products in photos")
     _add_files(ground)
-    ground.add_argument("--type", metavar="TYPE", required=True, help='the product to look for, as in "coffee mug"')
+    ground.add_argument("--type", metavar="TYPE", required=True, help='the product to find, such as "coffee mug"')
     ground.add_argument(
-        "--draw", type=Path, metavar="PATH", help="draw what was found: a picture for a single photo, else a folder"
+        "--draw",
+        type=Path,
+        metavar="PATH",
+        help="save each photo with its box: a file for one photo, a folder for several",
     )
 
-    health = command("health", _health, "say whether each server is there and ready")
-    models = command("models", _models, "list the pipelines, and whether the server has them")
-    for made in (embed_image, embed_text, ground, health, models):
-        _add_common(made)
+    health = command("health", _health, "check whether each server answers and is ready")
+    models = command("models", _models, "list the pipelines, and whether the server has them ready")
+    for subparser in (embed_image, embed_text, ground, health, models):
+        _add_common(subparser)
     return main
 
 
@@ -164,13 +167,13 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="a photo; a folder, for all JPEG, PNG and WebP files below it; or a pattern in quotes, as in '**/*.jpg'",
+        help="a photo, a folder with JPEG, PNG and WebP files at any depth, or a pattern in quotes, such as '**/*.jpg'",
     )
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=Path, metavar="PATH", help="save the embeddings: .npy, or .npz with what they are of"
+        "--out", type=Path, metavar="PATH", help="save the embeddings as .npy, or with names and statuses as .npz"
     )
 
 
@@ -181,11 +184,15 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--address",
         action="append",
         metavar="HOST:PORT",
-        help="the server's gRPC endpoint; several are used in turn (VLCLIP_ADDRESS, else localhost:8001)",
+        help="gRPC endpoint of a server; repeat it for several, used round robin (VLCLIP_ADDRESS, else localhost:8001)",
     )
-    group.add_argument("--timeout", type=float, metavar="SECONDS", help="for each request, retries included (30)")
-    group.add_argument("--tls", action="store_true", help="encrypt; --ca and --cert include it")
-    group.add_argument("--ca", metavar="PEM", help="authority that vouches for the server, if not one of the system's")
+    group.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="time-out of each request, its retries included (30)"
+    )
+    group.add_argument("--tls", action="store_true", help="use TLS; implied by --ca and --cert")
+    group.add_argument(
+        "--ca", metavar="PEM", help="certificate authority of the server, if it is not one of the system's"
+    )
     group.add_argument("--cert", metavar="PEM", help="certificate of this client")
     group.add_argument("--key", metavar="PEM", help="its key")
     group.add_argument(
@@ -193,7 +200,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME:VALUE",
-        help='as in "authorization: Bearer …"; may be given several times',
+        help='header of each request, such as "authorization: Bearer …"; can be repeated',
     )
 
 
@@ -217,7 +224,7 @@ def _embed_image(arguments: argparse.Namespace) -> int:
 
 def _embed_text(arguments: argparse.Namespace) -> int:
     if not arguments.texts and arguments.lines is None:
-        raise UsageError("embed-text: expected a TEXT, - for standard input, or --lines FILE")
+        raise UsageError("embed-text: expected a TEXT, - for standard input, or --lines FILE, got none of them")
     out = checked_out(arguments.out)
     waiting: deque[str] = deque()
 
@@ -244,7 +251,7 @@ def _texts(texts: Sequence[str], lines: str | None) -> Iterator[str]:
 
 
 def _lines(file: str | int) -> Iterator[str]:
-    # What is not UTF-8 gets as far as the client, which refuses it and names the text.
+    # Bytes that are not UTF-8 are passed on to the client, whose error names the text.
     with open(file, encoding="utf-8", errors="surrogateescape", closefd=isinstance(file, str)) as opened:
         for line in opened:
             yield line.rstrip("\r\n")
@@ -263,19 +270,19 @@ def _ground(arguments: argparse.Namespace) -> int:
 
 
 def _health(arguments: argparse.Namespace) -> int:
-    said = []
+    healths = []
     for address in _addresses(arguments):
         with _client(arguments, address) as client:
-            said.append({"address": address, **asdict(client.health(timeout=arguments.timeout or 5.0))})
+            healths.append({"address": address, **asdict(client.health(timeout=arguments.timeout or 5.0))})
     state = {(False, False): "no answer", (True, False): "not ready", (True, True): "ready"}
-    cells = [(one["address"], state[one["live"], one["ready"]], f"{one['server']} {one['version']}") for one in said]
-    print_list(arguments.json, said, ("server", "state", "software"), cells)
-    if missing := [one["address"] for one in said if not one["live"]]:
-        _say(
+    cells = [(one["address"], state[one["live"], one["ready"]], f"{one['server']} {one['version']}") for one in healths]
+    print_list(arguments.json, healths, ("server", "state", "software"), cells)
+    if missing := [one["address"] for one in healths if not one["live"]]:
+        _print_error(
             f"no server answers at {', '.join(missing)}. Start one with `make serve`, or correct --address (host and "
-            "gRPC port, usually 8001), or the options for TLS"
+            "gRPC port, usually 8001) or the TLS options"
         )
-    return OK if all(one["ready"] for one in said) else NO_SERVER
+    return OK if all(one["ready"] for one in healths) else NO_SERVER
 
 
 def _models(arguments: argparse.Namespace) -> int:
@@ -296,19 +303,19 @@ def _addresses(arguments: argparse.Namespace) -> list[str]:
 
 
 def _client(arguments: argparse.Namespace, address: str | None = None) -> Client:
-    """Of all addresses, or of the one that is given."""
+    """A client of ``address``, or of all addresses of the command line."""
     addresses = [address] if address else _addresses(arguments)
-    own = arguments.ca or arguments.cert or arguments.key
+    certificates = arguments.ca or arguments.cert or arguments.key
     return Client(
         addresses[0] if len(addresses) == 1 else addresses,
         timeout=arguments.timeout,
-        tls=TLS(arguments.ca, arguments.cert, arguments.key) if own else arguments.tls,
+        tls=TLS(arguments.ca, arguments.cert, arguments.key) if certificates else arguments.tls,
         headers=dict(map(_header, arguments.header)),
     )
 
 
-def _header(given: str) -> tuple[str, str]:
-    name, colon, value = (part.strip() for part in given.partition(":"))
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = (part.strip() for part in text.partition(":"))
     if not name or not colon:
-        raise UsageError(f'--header: expected NAME:VALUE, got "{given}"')
+        raise UsageError(f'--header: expected NAME:VALUE, got "{text}"')
     return name, value

@@ -1,4 +1,4 @@
-"""Photos named on the command line: found, read as they are sent, and drawn on."""
+"""The photos of the command line: finds and reads them, and draws boxes on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLOUR = (214, 39, 40)
 
 
 class Photos:
-    """An iterable of files; which they were is kept until their answers come, and no longer."""
+    """An iterable over the content of photos, read lazily. It keeps the path of a photo until its result arrives."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._arguments = arguments
@@ -26,7 +26,7 @@ class Photos:
             if not os.path.exists(argument) and not _is_pattern(argument):
                 raise UsageError(f"{argument}: no such file or folder")
         if next(self._paths(), None) is None:
-            raise UsageError(f"{' '.join(arguments)}: no photos there (of a folder, {', '.join(SUFFIXES)})")
+            raise UsageError(f"{' '.join(arguments)}: found no photos (in a folder: {', '.join(SUFFIXES)})")
 
     def count(self) -> int:
         return sum(1 for _ in self._paths())
@@ -51,7 +51,7 @@ class Photos:
                 yield content
 
     def rows(self, parts: Iterable[Result]) -> Iterator[list[Row]]:
-        """The rows of each part and, in their places, the files that could not be read."""
+        """The rows of each part, with a row for each file that could not be read, in the order of the files."""
         for part in parts:
             rows = self._unreadable()
             columns = [(field.name, getattr(part, field.name)) for field in fields(part)]
@@ -64,7 +64,7 @@ class Photos:
             yield rows
 
     def _unreadable(self) -> list[Row]:
-        """Those in front of the next photo that was sent."""
+        """The unreadable files before the next photo that was sent."""
         rows = []
         while self._waiting and self._waiting[0][1]:
             path, reason = self._waiting.popleft()
@@ -72,25 +72,26 @@ class Photos:
         return rows
 
     def drawn_to(self, out: Path) -> Callable[[Path], Path]:
-        """Where the drawing of each photo goes: to ``out``, or below it as the photos lie below what they share.
+        """Maps each photo to the path of its drawing: ``out``, or the photo's place in the folder ``out``.
 
-        Raises UsageError where a drawing would replace a photo, or be found as one.
+        Raises UsageError if a drawing would overwrite a photo, or would later be found as a photo.
         """
         single = len(self._arguments) == 1 and os.path.isfile(self._arguments[0])
         if single and out.suffix and not out.is_dir():
             if out.suffix.lower() not in SUFFIXES:
                 raise UsageError(f"--draw: expected a name that ends in {', '.join(SUFFIXES)}, got {out}")
             if os.path.realpath(out) == os.path.realpath(self._arguments[0]):
-                raise UsageError(f"--draw: {out} is the photo itself, choose another name")
+                raise UsageError(f"--draw: {out} is the photo itself, choose another file")
             return lambda photo: out
         if out.exists() and not out.is_dir():
             raise UsageError(f"--draw: expected a folder for several photos, got the file {out}")
         roots = {argument: _root(argument) for argument in self._arguments}
         shared = os.path.commonpath(roots.values())
-        walked = [root for argument, root in roots.items() if os.path.isdir(argument) or "**" in argument]
+        folders = [root for argument, root in roots.items() if os.path.isdir(argument) or "**" in argument]
         real = Path(os.path.realpath(out))
-        if os.path.realpath(shared) == str(real) or any(real.is_relative_to(os.path.realpath(root)) for root in walked):
-            raise UsageError(f"--draw: {out} is where the photos are, choose a folder elsewhere")
+        below_a_folder = any(real.is_relative_to(os.path.realpath(folder)) for folder in folders)
+        if below_a_folder or os.path.realpath(shared) == str(real):
+            raise UsageError(f"--draw: {out} is among the photos, choose another folder")
         return lambda photo: out / os.path.relpath(os.path.abspath(photo), shared)
 
 
@@ -99,7 +100,7 @@ def _is_pattern(argument: str) -> bool:
 
 
 def _root(argument: str) -> str:
-    """The folder below which all photos of an argument lie."""
+    """The folder that contains all photos of an argument."""
     path = os.path.abspath(argument)
     while not os.path.isdir(path):
         path = os.path.dirname(path)
@@ -107,7 +108,7 @@ def _root(argument: str) -> str:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Photos below a folder, in order. A folder that cannot be listed comes itself, so that reading it says why."""
+    """The photos below a folder, in order. A folder that cannot be listed is yielded, so that reading it fails."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
@@ -121,7 +122,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def draw(row: Row, product_type: str, target: Path) -> None:
-    """The photo as it is displayed, and on it what was found."""
+    """Saves the photo, after its EXIF rotation, with its box, score and type."""
     from PIL import Image, ImageDraw, ImageFont, ImageOps
 
     with Image.open(row.file or "") as stored:
@@ -136,7 +137,7 @@ def draw(row: Row, product_type: str, target: Path) -> None:
     font = ImageFont.load_default(max(12, max(picture.size) / 32))
     _, _, text_width, text_height = canvas.textbbox((0, 0), label, font)
     width, height = text_width + 2 * line, text_height + 2 * line
-    # Above the box if there is room, else in it; never outside the picture.
+    # The label is above the box if it fits there, else inside the box.
     x, y = max(0.0, min(left, picture.width - width)), top - height if top >= height else top
     canvas.rectangle((x, y, x + width, y + height), fill=COLOUR)
     canvas.text((x + line, y + line), label, "white", font)

@@ -1,4 +1,4 @@
-"""What the command line gives: rows as a table or as JSON, and their embeddings in a file, all as they come."""
+"""The output of the command line: rows as a table or as JSON, and embeddings in a file, written as they arrive."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 UNREADABLE = -1
-"""Beside the values of `Status`: the file could not be read, and was not sent."""
+"""A status in addition to those of `Status`: the file could not be read, and was not sent."""
 
 PIPED_WIDTH = 200
-"""Of tables that no terminal bounds, so that names are not folded."""
+"""Columns of a table that is not printed on a terminal; wide, so that names are not folded."""
 
 WIDTHS = {"status": 12, "score": 5, "box": 19, "similarity": 10, "embedding": 25}
 NUMBERS = ("score", "box", "similarity")
 
 
 class UsageError(Exception):
-    """The arguments cannot be followed; the message says why."""
+    """An argument of the command line is invalid."""
 
 
 @dataclass
 class Row:
-    """What is known of one photo or text; its fields are those of the results."""
+    """The result of one photo or text. The names are those of the fields of results."""
 
     file: str | None = None
     text: str | None = None
     status: int | None = None
     reason: str = ""
-    """Why the file could not be read."""
+    """The reason why the file could not be read."""
     score: float | None = None
     box_xyxy: np.ndarray | None = None
     similarity: float | None = None
@@ -67,11 +67,11 @@ class Row:
             return ""
         return "unreadable" if self.status == UNREADABLE else Status(self.status).name.lower()
 
-    def known(self) -> dict[str, Any]:
-        """For JSON: what is not known is left out."""
-        told: dict[str, Any] = {"text": self.text} if self.file is None else {"file": self.file, "status": self.state}
+    def to_json(self) -> dict[str, Any]:
+        """The fields that have a value."""
+        values: dict[str, Any] = {"text": self.text} if self.file is None else {"file": self.file, "status": self.state}
         if self.reason:
-            told["reason"] = self.reason
+            values["reason"] = self.reason
         for name, value in (
             ("score", self.score),
             ("box_xyxy", self.box_xyxy),
@@ -79,12 +79,12 @@ class Row:
             ("embedding", self.embedding),
         ):
             if value is not None and self.decoded:
-                # Nine digits are all that 32 bits hold.
-                told[name] = [float(f"{x:.9g}") for x in value] if isinstance(value, np.ndarray) else float(value)
-        return told
+                # Nine significant digits identify a float32.
+                values[name] = [float(f"{x:.9g}") for x in value] if isinstance(value, np.ndarray) else float(value)
+        return values
 
     def cells(self) -> dict[str, str]:
-        """For a table: every column's text, empty where nothing is known."""
+        """The text of each column of a table; empty for fields without a value."""
         shown = self if self.decoded else Row()
         return {
             "name": f"{self.name}: {self.reason}" if self.reason else self.name,
@@ -97,7 +97,7 @@ class Row:
 
 
 class Output:
-    """Where rows go; on a terminal, a bar on stderr says how many have come of ``count()``."""
+    """Writes rows. On a terminal, a progress bar on stderr shows how many of ``count()`` rows have arrived."""
 
     def __init__(self, as_json: bool, count: Callable[[], int] | None, out: Path | None = None) -> None:
         self._json, self._count, self._out = as_json, count, out
@@ -115,7 +115,7 @@ class Output:
             self._bar = self._open.enter_context(_bar())
             self._bar.add_task("", total=self._count() if self._count else None)
             if sys.stdout.isatty():
-                # One hand writes to the terminal, so that rows and bar do not mix.
+                # One console writes to the terminal, so that the bar does not overwrite rows.
                 self._console = self._bar.console
         return self
 
@@ -124,15 +124,15 @@ class Output:
     ) -> None:
         self._open.__exit__(kind, error, trace)
         if kind and self._saved and self._saved.rows:
-            print(f"vlclip: {self._out} holds what had come before: {self._saved}", file=sys.stderr)
+            print(f"vlclip: {self._out} has the results before the failure: {self._saved}", file=sys.stderr)
 
     def write(self, rows: Sequence[Row]) -> None:
-        # Saved first: whoever has seen a row finds it in the file, also after Ctrl-C.
+        # Save first, so that a row that was printed is in the file, even after Ctrl-C.
         if self._saved:
             self._saved.add(rows)
         if self._json:
             for row in rows:
-                self._console.out(json.dumps(row.known()), highlight=False)
+                self._console.out(json.dumps(row.to_json()), highlight=False)
         else:
             self._table = self._table or _Table(self._console, rows)
             self._table.print(rows)
@@ -141,18 +141,18 @@ class Output:
         self._states.update(row.state for row in rows)
 
     def report(self, things: str, also: str = "") -> int:
-        """Says on stderr what became of all rows; returns how many photos were not decoded."""
+        """Prints the number of rows by status on stderr. Returns the number of photos that were not decoded."""
         failed = sum(n for state, n in self._states.items() if state not in ("", "grounded", "whole_image"))
         counts = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in self._states.items() if state)
         if failed or not self._json:
-            said = f"{self._states.total()} {things}" + (f": {counts}" if counts else "")
+            summary = f"{self._states.total()} {things}" + (f": {counts}" if counts else "")
             saved = f"{self._out}: {self._saved}" if self._saved else ""
-            print("; ".join(filter(None, (said, saved, also))), file=sys.stderr)
+            print("; ".join(filter(None, (summary, saved, also))), file=sys.stderr)
         return failed
 
 
 def print_list(as_json: bool, objects: Sequence[Any], titles: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    """A short table, or its objects as JSON."""
+    """Prints a short table, or its objects as JSON."""
     from rich.table import Table
 
     console = _console()
@@ -167,21 +167,23 @@ def print_list(as_json: bool, objects: Sequence[Any], titles: Sequence[str], cel
 
 
 class _Table:
-    """A table printed in pieces; its first rows decide which columns it has, and how wide they are."""
+    """A table that is printed in parts. Its first rows decide which columns it has, and their widths."""
 
     def __init__(self, console: Console, first: Sequence[Row]) -> None:
         self._console = console
         self._title = "text" if first[0].file is None else "file"
         cells = [row.cells() for row in first]
         self._columns = {name: width for name, width in WIDTHS.items() if any(line[name] for line in cells)}
-        room = console.width - sum(width + 2 for width in self._columns.values())
-        self._name_width = max(16, min(room, max(len(line["name"]) for line in cells)))
-        self._headed = False
+        available = console.width - sum(width + 2 for width in self._columns.values())
+        self._name_width = max(16, min(available, max(len(line["name"]) for line in cells)))
+        self._has_header = False
 
     def print(self, rows: Sequence[Row]) -> None:
         from rich.table import Table
 
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=not self._headed, header_style="bold")
+        table = Table(
+            box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=not self._has_header, header_style="bold"
+        )
         table.add_column(self._title, width=self._name_width, overflow="fold")
         for name, width in self._columns.items():
             table.add_column(name, width=width, justify="right" if name in NUMBERS else "left", no_wrap=True)
@@ -190,11 +192,11 @@ class _Table:
             texts = [_plain(cells[name]) for name in ("name", *self._columns)]
             table.add_row(*texts, style=None if row.decoded else "red")
         self._console.print(table)
-        self._headed = True
+        self._has_header = True
 
 
 def _plain(text: str) -> Text:
-    """No markup, whatever brackets are in it; and names of files need not be UTF-8."""
+    """The text without rich's markup. Names of files may contain bytes that are not UTF-8."""
     from rich.text import Text
 
     return Text(text.encode("utf-8", "replace").decode())
@@ -205,7 +207,7 @@ def _console() -> Console:
 
     class Stdout(Console):
         def on_broken_pipe(self) -> None:
-            raise  # what rich has caught: it would exit with 1, which has another meaning here
+            raise  # the BrokenPipeError, for which rich would exit with code 1
 
     return Stdout(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
 
@@ -219,7 +221,7 @@ def _bar() -> Progress:
 
 
 def checked_out(out: Path | None) -> Path | None:
-    """Raises UsageError where nothing could be saved."""
+    """Returns ``out``. Raises UsageError if no embeddings can be saved there."""
     if out and out.suffix not in (".npy", ".npz"):
         raise UsageError(f"--out: expected a name that ends in .npy or .npz, got {out}")
     if out and not out.parent.is_dir():
@@ -228,7 +230,7 @@ def checked_out(out: Path | None) -> Path | None:
 
 
 class _Column:
-    """An array in a .npy file that grows by rows; numpy leaves room in the header for their number."""
+    """An array in a .npy file, to which rows are added. numpy pads the header for a larger number of rows."""
 
     def __init__(self, path: Path, like: np.ndarray) -> None:
         self.rows, self._like = 0, np.zeros_like(like)
@@ -236,13 +238,13 @@ class _Column:
         self._write_header()
 
     def add(self, values: Sequence[Any]) -> None:
-        """``None`` becomes zeros."""
+        """Adds a row for each value; ``None`` becomes zeros."""
         rows = np.array([self._like if value is None else value for value in values], self._like.dtype)
         self._file.write(rows.tobytes())
         self.rows += len(rows)
 
     def close(self, rows: int) -> None:
-        """Keeps this many."""
+        """Truncates the array to ``rows`` rows and closes the file."""
         self.rows = rows
         self._file.seek(0)
         self._write_header()
@@ -258,7 +260,7 @@ class _Column:
 
 
 class _Saved:
-    """Rows on their way into .npy files of a folder, one for each column."""
+    """Rows that are saved to .npy files in a temporary folder, one file for each column."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -283,7 +285,7 @@ class _Saved:
             column.add([getattr(row, name) for row in rows])
 
     def _start(self, rows: Sequence[Row]) -> None:
-        """A column for all that is known of an embedding; none if there is none."""
+        """Creates a column for each field of the first row with an embedding."""
         whole = next((row for row in rows if row.embedding is not None), Row())
         self._names_of = "text" if whole.file is None else "file"
         for name in ("embedding", "status", "score", "box_xyxy"):
@@ -295,7 +297,7 @@ class _Saved:
         return _Column(self._folder / f"{name}.npy", like)
 
     def close(self, out: Path) -> None:
-        """Puts what has come into place: the rows that all columns have, for Ctrl-C may come between them."""
+        """Moves the rows to ``out``. After Ctrl-C the columns may differ in length, so the shortest one decides."""
         rows = min((column.rows for column in self._columns.values()), default=0)
         for column in self._columns.values():
             column.close(rows)
@@ -318,7 +320,7 @@ class _Saved:
 
 @contextmanager
 def _saving(out: Path) -> Iterator[_Saved]:
-    """Whatever ends it, ``out`` then holds what had come; if nothing had, it is as before."""
+    """Saves the rows to ``out``, also after an error. Without rows, ``out`` is not changed."""
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         saved = _Saved(Path(folder))
         try:
