@@ -8,6 +8,7 @@ with vlclip.Client("localhost:8001") as client:
     similarity = texts.embedding @ photos.embedding.T  # [1, 2], cosine similarities
 """
 
+from vlclip import _grpc_log  # noqa: F401
 from vlclip._connection import TLS
 from vlclip._retry import Retry, Timeout
 from vlclip.aio import AsyncClient

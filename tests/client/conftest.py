@@ -1,18 +1,20 @@
-"""A server of KServe v2 over real gRPC on a loopback port, with arithmetic in place of the models."""
+"""A KServe v2 server over real gRPC on a loopback port, with arithmetic in place of the models."""
 
 from __future__ import annotations
 
-import random
 import struct
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from tests.client.twins import TWINS, Twin
 
 PIPELINES = {
     "product_image": ("EMBEDDING", "BOX", "SCORE", "STATUS"),
@@ -33,10 +35,14 @@ def unpacked(raw: bytes) -> list[bytes]:
     return items
 
 
-class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Embeds an item as [its number, length of its product type, 0, …]: what it is tells its place.
+def never() -> bool:
+    return False
 
-    Items are decimal numbers; anything else is no image: zeros, and STATUS 2. Change the attributes to misbehave.
+
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """Embeds an item as [its number, length of its product type, 0, …], so that each result shows its item.
+
+    Items are decimal numbers. Anything else is not an image: zeros and STATUS 2. Tests set the attributes below.
     """
 
     def __init__(self, *encrypted: grpc.ServerCredentials) -> None:
@@ -47,22 +53,19 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.details = "as the test wants it"
         self.fail_on = b""  # only a batch with this item fails
         self.fail_times = 1 << 30
-        self.unavailable = 0.0  # share of the requests
-        self.answered = self.refused = 0
+        self.refuse_every = 0  # each n-th request is UNAVAILABLE
+        self.hold: dict[bytes, Callable[[], bool]] = {}  # a batch waits, by its first item, until this is true
+        self.tamper: Callable[[Any], None] = lambda response: None
         self.keep_requests = True
-        self._random = random.Random(0)
-        self.delay: dict[bytes, float] = {}  # seconds, by the first item of a batch
-        self.tamper = lambda response: None
-        self.infer_requests: list[service_pb2.ModelInferRequest] = []
+        self.infer_requests: list[Any] = []
         self.time_left: list[float] = []
         self.metadata: list[dict[str, str]] = []
-        self.config_requests = 0
+        self.config_requests = self.received = self.refused = self.answered = 0
+        self.in_flight = self.most_in_flight = 0
         self.cancelled = threading.Event()
-        self.most_at_once = 0
-        self._at_once = 0
-        self._lock = threading.Lock()
-        self.pool = ThreadPoolExecutor(16)
-        self._server = grpc.server(self.pool, options=[("grpc.max_receive_message_length", -1)])
+        self._changed = threading.Condition()
+        self._pool = ThreadPoolExecutor(16)
+        self._server = grpc.server(self._pool, options=[("grpc.max_receive_message_length", -1)])
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self.encrypted_ports = [self._server.add_secure_port("localhost:0", each) for each in encrypted]
@@ -70,31 +73,36 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def stop(self) -> None:
         self._server.stop(grace=None).wait()
-        self.pool.shutdown()
+        self._pool.shutdown()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Waits until a condition on the attributes is true."""
+        with self._changed:
+            assert self._changed.wait_for(condition, timeout=60)
 
     @property
     def batches(self) -> list[list[bytes]]:
-        """The items of each request, in the order in which they came."""
+        """The items of each request, in the order in which they arrived."""
         return [unpacked(request.raw_input_contents[0]) for request in self.infer_requests]
 
-    def ServerLive(self, request, context):
+    def ServerLive(self, request: Any, context: Any) -> Any:
         return service_pb2.ServerLiveResponse(live=True)
 
-    def ServerMetadata(self, request, context):
+    def ServerMetadata(self, request: Any, context: Any) -> Any:
         return service_pb2.ServerMetadataResponse(name="fake", version="1.0")
 
-    def ModelReady(self, request, context):
+    def ModelReady(self, request: Any, context: Any) -> Any:
         return service_pb2.ModelReadyResponse(ready=self.is_ready and request.name != "ground")
 
-    def ModelMetadata(self, request, context):
+    def ModelMetadata(self, request: Any, context: Any) -> Any:
         return service_pb2.ModelMetadataResponse(name=request.name, versions=["1", "2"])
 
-    def ServerReady(self, request, context):
+    def ServerReady(self, request: Any, context: Any) -> Any:
         if self.fail is not None:
-            context.abort(self.fail, "as the test wants it")
+            context.abort(self.fail, self.details)
         return service_pb2.ServerReadyResponse(ready=self.is_ready)
 
-    def ModelConfig(self, request, context):
+    def ModelConfig(self, request: Any, context: Any) -> Any:
         self.config_requests += 1
         if request.name not in PIPELINES:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
@@ -103,51 +111,67 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         response.config.max_batch_size = self.max_batch_size
         return response
 
-    def SystemSharedMemoryRegister(self, request, context):
+    def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:
         """Refuses, as Triton 26.04 and newer do without `--allow-client-shm=true`."""
         details = "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
         context.abort(grpc.StatusCode.UNIMPLEMENTED, details)
 
-    def ModelInfer(self, request, context):
-        with self._lock:
+    def ModelInfer(self, request: Any, context: Any) -> Any:
+        with self._changed:
             if self.keep_requests:
                 self.infer_requests.append(request)
             self.time_left.append(context.time_remaining())
             self.metadata.append(dict(context.invocation_metadata()))
-            self._at_once += 1
-            self.most_at_once = max(self.most_at_once, self._at_once)
-        items, *prompts = map(unpacked, request.raw_input_contents)
-        self._sleep(self.delay.get(items[0], 0) if items else 0, context)
-        with self._lock:
-            self._at_once -= 1
-        if self.fail is not None and (not self.fail_on or self.fail_on in items) and self.fail_times > 0:
-            self.fail_times -= 1
-            context.abort(self.fail, self.details)
-        with self._lock:
-            refused = self._random.random() < self.unavailable
-            self.refused += refused
-            self.answered += not refused
-        if refused:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "in a mood")
-        assert len(items) <= self.max_batch_size, "a batch larger than the server takes"
-        response = self._answer(request, items, prompts[0] if prompts else [b""] * len(items))
-        self.tamper(response)
-        return response
+            self.received += 1
+            refused = self.refuse_every > 0 and self.received % self.refuse_every == 0
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+            self._changed.notify_all()
+        try:
+            items, *prompts = map(unpacked, request.raw_input_contents)
+            self._wait(items[0] if items else b"", context)
+            failing = self.fail is not None and (not self.fail_on or self.fail_on in items)
+            with self._changed:
+                failing = failing and self.fail_times > 0
+                self.fail_times -= failing
+                self.refused += refused
+                self.answered += not failing and not refused
+            if failing:
+                context.abort(self.fail, self.details)
+            if refused:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "refused")
+            assert len(items) <= self.max_batch_size, "a batch larger than the server accepts"
+            response = self._answer(request, items, prompts[0] if prompts else [b""] * len(items))
+            self.tamper(response)
+            return response
+        finally:
+            with self._changed:
+                self.in_flight -= 1
+                self._changed.notify_all()
 
-    def _sleep(self, seconds: float, context) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and context.is_active():
-            time.sleep(0.005)
+    def _wait(self, first: bytes, context: Any) -> None:
+        """Holds the batch as ``hold`` says, or until the client cancels it."""
+        released = self.hold.get(first)
+        if released is None:
+            return
+
+        def wake() -> None:
+            with self._changed:
+                self._changed.notify_all()
+
+        context.add_callback(wake)
+        with self._changed:
+            self._changed.wait_for(lambda: released() or not context.is_active())
         if not context.is_active():
             self.cancelled.set()
 
-    def _answer(self, request, items: list[bytes], prompts: list[bytes]) -> service_pb2.ModelInferResponse:
+    def _answer(self, request: Any, items: list[bytes], prompts: list[bytes]) -> Any:
         n = len(items)
         number = np.array([float(item) if item.isdigit() else -1 for item in items], np.float32)
         embedding = np.zeros((n, self.dim), np.float32)
         embedding[:, 0] = np.maximum(number, 0)
         embedding[:, 1] = [len(prompt) for prompt in prompts]
-        tensors: dict[str, tuple[str, np.ndarray]] = {
+        tensors: dict[str, tuple[str, npt.NDArray[Any]]] = {
             "EMBEDDING": ("FP32", embedding),
             "BOX": ("FP32", number[:, None] + np.arange(4, dtype=np.float32)),
             "SCORE": ("FP32", np.full((n, 1), 0.5, np.float32)),
@@ -170,3 +194,10 @@ def triton() -> Iterator[FakeTriton]:
     server = FakeTriton()
     yield server
     server.stop()
+
+
+@pytest.fixture(params=TWINS.values(), ids=list(TWINS))
+def twin(request: pytest.FixtureRequest) -> Twin:
+    """A function that creates a client, synchronous or asynchronous."""
+    made: Twin = request.param
+    return made

@@ -1,54 +1,59 @@
-"""What stands between a client and a server on a bad day."""
+"""Faults between a client and a server: a TCP proxy, and a gRPC server that refuses requests."""
 
 from __future__ import annotations
 
-import random
 import selectors
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
 
 class TcpProxy:
-    """Passes bytes to and fro; cuts connections, stalls them, or slows them down.
-
-    Connections are cut with a reset, as when a host vanishes.
-    """
+    """Forwards bytes; resets connections, stalls them, or slows them down."""
 
     def __init__(self, upstream: str) -> None:
         host, port = upstream.rsplit(":", 1)
         self.upstream = (host, int(port))
-        self.stalled = False
         self.delay = 0.0
-        """Seconds before each piece of an answer is passed on."""
+        """Seconds before each part of a response is forwarded."""
         self.cut_after: int | None = None
-        """Bytes that a connection answers before it is cut."""
+        """Bytes of responses after which a connection is reset."""
+        self.refuse_connections = 0
+        """The number of connections that are reset at once."""
         self.connections = 0
         self.sent = 0
         """Bytes from clients."""
+        self._flowing = threading.Event()
+        self._flowing.set()
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def cut(self) -> None:
-        """Every connection that is open."""
+    def stall(self) -> None:
+        """Forwards nothing more, until the proxy is closed."""
+        self._flowing.clear()
+
+    def reset(self) -> None:
+        """Resets every open connection."""
         with self._lock:
-            victims = list(self._open)
-        for victim in victims:
-            self._reset(victim)
+            connections = list(self._open)
+        for connection in connections:
+            self._reset(connection)
 
     def close(self) -> None:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.cut()
+        self.reset()
+        self._flowing.set()
 
     def _accept(self) -> None:
         while True:
@@ -60,6 +65,10 @@ class TcpProxy:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
+        if self.refuse_connections > 0:
+            self.refuse_connections -= 1
+            self._reset(client)
+            return
         try:
             server = socket.create_connection(self.upstream)
         except OSError:
@@ -74,8 +83,7 @@ class TcpProxy:
             watch.register(server, selectors.EVENT_READ, client)
             while True:
                 for key, _ in watch.select(timeout=1):
-                    while self.stalled:
-                        time.sleep(0.01)
+                    self._flowing.wait()
                     data = key.fileobj.recv(65536)  # type: ignore[union-attr]
                     if not data:
                         return
@@ -97,20 +105,18 @@ class TcpProxy:
             self._reset(server)
 
     @staticmethod
-    def _reset(victim: socket.socket) -> None:
+    def _reset(connection: socket.socket) -> None:
         with suppress(OSError):
-            victim.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
-            victim.shutdown(socket.SHUT_RDWR)
-        victim.close()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
 
 
-class Moody(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """A gRPC server before another one, which refuses a share of the requests, some before and some after the work."""
+class RefusingServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """Forwards requests to a server, but refuses every third one: in turn before and after the server has answered."""
 
-    def __init__(self, upstream: str, unavailable: float, seed: int = 0) -> None:
-        self.unavailable = unavailable
-        self.refused = self.passed = 0
-        self._random = random.Random(seed)
+    def __init__(self, upstream: str) -> None:
+        self.received = self.refused = 0
         self._lock = threading.Lock()
         self._channel = grpc.insecure_channel(upstream)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
@@ -119,21 +125,19 @@ class Moody(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
-    def ModelConfig(self, request, context):
+    def ModelConfig(self, request: Any, context: Any) -> Any:
         return self._stub.ModelConfig(request)
 
-    def ModelInfer(self, request, context):
+    def ModelInfer(self, request: Any, context: Any) -> Any:
         with self._lock:
-            mood = self._random.random() / self.unavailable if self.unavailable else 1.0
-            if mood < 1:
-                self.refused += 1
-            else:
-                self.passed += 1
-        if mood < 0.5:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "in a mood")
+            self.received += 1
+            number = self.received
+            self.refused += number % 3 == 0
+        if number % 6 == 3:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "refused")
         response = self._stub.ModelInfer(request, timeout=context.time_remaining())
-        if mood < 1:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "in a mood, after all the work")
+        if number % 6 == 0:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "refused after the answer")
         return response
 
     def stop(self) -> None:

@@ -1,9 +1,10 @@
-"""Encrypted connections: who is trusted, on both sides."""
+"""TLS: which servers and which clients are trusted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import pytest
@@ -11,7 +12,7 @@ import trustme
 
 import vlclip
 from tests.client.conftest import FakeTriton
-from tests.client.test_twins import first_column, twin  # noqa: F401
+from tests.client.twins import Twin, first_column
 
 
 @dataclass
@@ -21,8 +22,8 @@ class Encrypted:
     address: str
     mutual_address: str
 
-    def pem(self, authority: trustme.CA | None = None) -> bytes:
-        return (authority or self.ca).cert_pem.bytes()
+    def pem(self) -> bytes:
+        return self.ca.cert_pem.bytes()
 
 
 @pytest.fixture(scope="module")
@@ -37,64 +38,60 @@ def encrypted() -> Iterator[Encrypted]:
     triton.stop()
 
 
-SOON = vlclip.Timeout(request=3, connect=0.5)
+def embed(twin: Twin, address: str | list[str], tls: bool | vlclip.TLS) -> list[float]:
+    """One try, so that the error is that of the first connection."""
+    with twin(address, tls=tls, retry=None) as client:
+        return first_column(client.embed_texts("7"))
 
 
-def test_a_trusted_server(encrypted, twin, tmp_path):  # noqa: F811
+def test_a_trusted_server(encrypted: Encrypted, twin: Twin, tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_bytes(encrypted.pem())
     for ca in (encrypted.pem(), file, str(file)):
-        result = twin.run(lambda c: c.embed_texts("7"), encrypted.address, tls=vlclip.TLS(ca=ca))
-        assert first_column(result) == [7]
+        assert embed(twin, encrypted.address, vlclip.TLS(ca=ca)) == [7]
 
 
-@pytest.mark.parametrize("tls", ["another authority", "the system's authorities"])
-def test_a_wrong_certificate(encrypted, twin, tls):  # noqa: F811
-    trust = vlclip.TLS(ca=trustme.CA().cert_pem.bytes()) if tls == "another authority" else True
+@pytest.mark.parametrize(
+    "tls", [vlclip.TLS(ca=trustme.CA().cert_pem.bytes()), True], ids=["another authority", "system"]
+)
+def test_a_server_that_is_not_trusted(encrypted: Encrypted, twin: Twin, tls: bool | vlclip.TLS) -> None:
     with pytest.raises(vlclip.UnavailableError, match=r"certificate.*`ca`") as caught:
-        twin.run(lambda c: c.embed_texts("7"), encrypted.address, tls=trust, timeout=SOON)
+        embed(twin, encrypted.address, tls)
     assert "make serve" not in str(caught.value)
 
 
-def test_a_certificate_for_another_name(encrypted, twin):  # noqa: F811
+def test_a_certificate_for_another_name(encrypted: Encrypted, twin: Twin) -> None:
     address = encrypted.address.replace("localhost", "127.0.0.1")
-    trust = vlclip.TLS(ca=encrypted.pem())
     with pytest.raises(vlclip.UnavailableError, match="`server_name`"):
-        twin.run(lambda c: c.embed_texts("7"), address, tls=trust, timeout=SOON)
+        embed(twin, address, vlclip.TLS(ca=encrypted.pem()))
     for name in ("localhost", "vlclip.shop"):
-        trust = vlclip.TLS(ca=encrypted.pem(), server_name=name)
-        assert first_column(twin.run(lambda c: c.embed_texts("7"), address, tls=trust)) == [7]
+        assert embed(twin, address, vlclip.TLS(ca=encrypted.pem(), server_name=name)) == [7]
 
 
-def test_several_addresses_share_a_name(encrypted, twin):  # noqa: F811
-    result = twin.run(
-        lambda c: c.embed_texts("7"), [encrypted.address, "localhost:1"], tls=vlclip.TLS(ca=encrypted.pem())
-    )
-    assert first_column(result) == [7]
+def test_several_addresses_share_a_name(encrypted: Encrypted, twin: Twin) -> None:
+    with twin([encrypted.address, "localhost:1"], tls=vlclip.TLS(ca=encrypted.pem())) as client:
+        assert first_column(client.embed_texts("7")) == [7]
 
 
-def test_mutual_tls(encrypted, twin):  # noqa: F811
-    mine = encrypted.ca.issue_cert("client.shop")
-    known = vlclip.TLS(
-        ca=encrypted.pem(), certificate=mine.cert_chain_pems[0].bytes(), key=mine.private_key_pem.bytes()
-    )
-    assert first_column(twin.run(lambda c: c.embed_texts("7"), encrypted.mutual_address, tls=known)) == [7]
-    nobody = vlclip.TLS(ca=encrypted.pem())
+def test_mutual_tls(encrypted: Encrypted, twin: Twin) -> None:
+    pair = encrypted.ca.issue_cert("client.shop")
+    known = vlclip.TLS(encrypted.pem(), pair.cert_chain_pems[0].bytes(), pair.private_key_pem.bytes())
+    assert embed(twin, encrypted.mutual_address, known) == [7]
     with pytest.raises(vlclip.UnavailableError):
-        twin.run(lambda c: c.embed_texts("7"), encrypted.mutual_address, tls=nobody, timeout=SOON)
+        embed(twin, encrypted.mutual_address, vlclip.TLS(ca=encrypted.pem()))
 
 
-def test_a_plain_client_and_an_encrypted_server(encrypted, twin):  # noqa: F811
+def test_a_client_without_tls_and_a_server_with_it(encrypted: Encrypted, twin: Twin) -> None:
     with pytest.raises(vlclip.UnavailableError, match="tls=True"):
-        twin.run(lambda c: c.embed_texts("7"), encrypted.address, timeout=SOON)
+        embed(twin, encrypted.address, tls=False)
 
 
-def test_an_encrypted_client_and_a_plain_server(encrypted, twin):  # noqa: F811
+def test_a_client_with_tls_and_a_server_without_it(encrypted: Encrypted, twin: Twin) -> None:
     with pytest.raises(vlclip.UnavailableError, match="does not use TLS"):
-        twin.run(lambda c: c.embed_texts("7"), encrypted.triton.address, tls=True, timeout=SOON)
+        embed(twin, encrypted.triton.address, tls=True)
 
 
-def test_a_certificate_without_its_key():
+def test_a_certificate_without_its_key() -> None:
     with pytest.raises(vlclip.InvalidInputError, match="expected both"):
         vlclip.TLS(certificate=b"x")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pem"):

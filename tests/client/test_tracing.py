@@ -1,7 +1,8 @@
-"""OpenTelemetry: a span for each call, and its context on the wire."""
+"""OpenTelemetry: a span for each call, and its context in the headers of each request."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +15,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import vlclip
-from tests.client.test_twins import numbers, twin  # noqa: F401
+from tests.client.conftest import FakeTriton
+from tests.client.twins import Twin, numbers
 
 EXPORTER = InMemorySpanExporter()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def provider() -> None:
-    """There is one for a process, and it cannot be taken back."""
+    """The provider of this process, which cannot be replaced."""
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(EXPORTER))
     trace.set_tracer_provider(provider)
@@ -33,11 +35,15 @@ def spans() -> InMemorySpanExporter:
     return EXPORTER
 
 
-def test_a_span_for_a_call_and_its_context_in_every_request(triton, twin, spans):  # noqa: F811
-    with trace.get_tracer("shop").start_as_current_span("checkout") as parent:
-        twin.run(lambda c: c.embed_texts(numbers(9)), triton.address)
+def test_a_span_for_a_call_and_its_context_in_every_request(
+    triton: FakeTriton, twin: Twin, spans: InMemorySpanExporter
+) -> None:
+    with twin(triton.address) as client, trace.get_tracer("shop").start_as_current_span("checkout") as parent:
+        client.embed_texts(numbers(9))
     call = next(span for span in spans.get_finished_spans() if span.name == "vlclip product_text")
     assert call.kind is trace.SpanKind.CLIENT
+    assert call.parent
+    assert call.attributes
     assert call.parent.span_id == parent.get_span_context().span_id
     assert call.attributes["vlclip.items"] == 9
     assert call.attributes["server.address"] == triton.address
@@ -45,26 +51,23 @@ def test_a_span_for_a_call_and_its_context_in_every_request(triton, twin, spans)
     assert [sent["traceparent"].startswith(context) for sent in triton.metadata] == [True] * 3
 
 
-def test_a_failure_is_in_the_span(triton, twin, spans):  # noqa: F811
-    triton.fail, triton.fail_times = grpc.StatusCode.UNAVAILABLE, 1
-    twin.run(lambda c: c.embed_texts("1"), triton.address)
-    (call,) = spans.get_finished_spans()
-    assert [event.name for event in call.events] == ["retry"]
-    assert call.status.is_ok
-
-    spans.clear()
-    triton.fail, triton.fail_times = grpc.StatusCode.INTERNAL, 1
-    with pytest.raises(vlclip.ServerError):
-        twin.run(lambda c: c.embed_texts("1"), triton.address)
-    (call,) = spans.get_finished_spans()
+def test_a_failure_is_in_the_span(triton: FakeTriton, twin: Twin, spans: InMemorySpanExporter) -> None:
+    with twin(triton.address) as client:
+        triton.fail, triton.fail_times = grpc.StatusCode.UNAVAILABLE, 1
+        client.embed_texts("1")
+        triton.fail, triton.fail_times = grpc.StatusCode.INTERNAL, 1
+        with pytest.raises(vlclip.ServerError):
+            client.embed_texts("1")
+    retried, call = spans.get_finished_spans()
+    assert [event.name for event in retried.events] == ["retry"]
+    assert retried.status.is_ok
     assert call.status.status_code is trace.StatusCode.ERROR
     assert [event.name for event in call.events] == ["exception"]
 
 
-def test_without_an_sdk_nothing_is_imported(triton):
+def test_without_an_sdk_nothing_is_imported(triton: FakeTriton) -> None:
     program = f"""
 import sys
-from importlib.machinery import PathFinder
 
 class Without:
     def find_spec(self, name, path=None, target=None):
@@ -72,10 +75,10 @@ class Without:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Without())
-sys.path.insert(0, {str(Path(vlclip.__file__).parents[1])!r})
 import vlclip
 with vlclip.Client({triton.address!r}) as client:
     assert client.embed_texts("7").embedding[0, 0] == 7
 assert not any(name.startswith("opentelemetry") for name in sys.modules)
 """
-    subprocess.run([sys.executable, "-c", program], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(vlclip.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)

@@ -1,13 +1,13 @@
-"""What the synchronous and the asynchronous client share, shown for each: streams, retries, deadlines, servers."""
+"""What the synchronous and the asynchronous client share: streams, retries, deadlines, connections, servers."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -16,51 +16,15 @@ import pytest
 from PIL import Image
 
 import vlclip
-from tests.client.conftest import FakeTriton
-from tests.client.faults import Moody, TcpProxy
+from tests.client.conftest import FakeTriton, never
+from tests.client.faults import TcpProxy
+from tests.client.twins import Twin, first_column, numbers
+
+SOON = 20.0
+"""Seconds within which a call must have ended whose time-out is 0.4 s, however busy this machine is."""
 
 
-class Sync:
-    kind = vlclip.Client
-
-    def run(self, work: Callable[[Any], Any], *args: Any, **options: Any) -> Any:
-        with vlclip.Client(*args, **options) as client:
-            return work(client)
-
-    def collect(self, stream: Any) -> list[Any]:
-        return list(stream)
-
-
-class Async:
-    """Runs the same work by ``asyncio``; what it calls is awaited, and a stream is read to its end."""
-
-    kind = vlclip.AsyncClient
-
-    def run(self, work: Callable[[Any], Any], *args: Any, **options: Any) -> Any:
-        async def main() -> Any:
-            async with vlclip.AsyncClient(*args, **options) as client:
-                return await work(client)
-
-        return asyncio.run(main())
-
-    async def collect(self, stream: Any) -> list[Any]:
-        return [part async for part in stream]
-
-
-@pytest.fixture(params=[Sync, Async], ids=["sync", "async"])
-def twin(request) -> Any:
-    return request.param()
-
-
-def first_column(result: Any) -> list[float]:
-    return result.embedding[:, 0].tolist()
-
-
-def numbers(n: int) -> list[str]:
-    return [str(i) for i in range(n)]
-
-
-def test_they_have_the_same_methods():
+def test_they_have_the_same_methods() -> None:
     def public(kind: type) -> set[str]:
         return {name for name in vars(kind) if not name.startswith("_")}
 
@@ -70,388 +34,275 @@ def test_they_have_the_same_methods():
         assert (getattr(vlclip.Client, name).__doc__ is None) == (getattr(vlclip.AsyncClient, name).__doc__ is None)
 
 
-def test_every_method(triton, twin):
-    assert first_column(twin.run(lambda c: c.embed_texts(numbers(9)), triton.address)) == list(range(9))
-    found = twin.run(lambda c: c.embed_images([b"1", b"x"], "mug"), triton.address)
-    assert found.status.tolist() == [0, 2]
-    assert twin.run(lambda c: c.embed_whole_images(b"7"), triton.address).embedding[0, 0] == 7
-    assert twin.run(lambda c: c.ground([b"3"], ["mug"]), triton.address).box_xyxy.tolist() == [[3, 4, 5, 6]]
-    assert twin.run(lambda c: c.health(), triton.address).ready
-    assert [model.ready for model in twin.run(lambda c: c.models(), triton.address)] == [True, True, False, True, True]
-
-
-def test_enrich(triton, twin):
+def test_every_method(triton: FakeTriton, twin: Twin) -> None:
     products = [{"product_type": "mug", "title": "7"}, {"title": "Größe"}]
-    result = twin.run(lambda c: c.enrich(products, [None, b"12"]), triton.address)
-    assert result.text.tolist() == ['{"product_type": "mug", "title": "7"}', '{"title": "Größe"}']
-    assert result.embedding[:, 1].tolist() == [0, 2]
-    assert result.rounds.tolist() == [1, 1]
-    assert result.prompts.tolist() == ["v1", "v1"]
-    assert len(twin.run(lambda c: c.enrich([]), triton.address).text) == 0
+    with twin(triton.address) as client:
+        assert first_column(client.embed_texts(numbers(9))) == list(range(9))
+        assert client.embed_images([b"1", b"x"], "mug").status.tolist() == [0, 2]
+        assert first_column(client.embed_whole_images(b"7")) == [7]
+        assert client.ground([b"3"], ["mug"]).box_xyxy.tolist() == [[3, 4, 5, 6]]
+        enriched = client.enrich(products, [None, b"12"])
+        assert enriched.text.tolist() == ['{"product_type": "mug", "title": "7"}', '{"title": "Größe"}']
+        assert enriched.embedding[:, 1].tolist() == [0, 2]
+        assert enriched.rounds.tolist() == [1, 1]
+        assert enriched.prompts.tolist() == ["v1", "v1"]
+        assert len(client.enrich([]).text) == 0
+        assert client.health().ready
+        assert [model.ready for model in client.models()] == [True, True, False, True, True]
 
 
-def test_a_stream_gives_batches_as_they_come(triton, twin):
-    parts = twin.run(lambda c: twin.collect(c.stream.embed_texts(iter(numbers(10)))), triton.address)
-    assert [len(part) for part in parts] == [4, 4, 2]
-    assert [x for part in parts for x in first_column(part)] == list(range(10))
-    assert twin.run(lambda c: twin.collect(c.stream.embed_texts([])), triton.address) == []
+def test_a_stream_yields_batches(triton: FakeTriton, twin: Twin) -> None:
+    with twin(triton.address) as client:
+        parts = list(client.stream.embed_texts(iter(numbers(10))))
+        assert list(map(first_column, parts)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+        assert list(client.stream.embed_texts([])) == []
+        assert len(list(client.stream.embed_whole_images([b"1"]))) == 1
+        assert len(list(client.stream.embed_images([b"1"], "mug"))) == 1
+        assert len(list(client.stream.ground([b"1"], "mug"))) == 1
+        assert len(list(client.stream.enrich({"title": "7"}))) == 1
 
 
-def test_asynchronous_generators():
-    triton = FakeTriton()
-
-    async def images():
+def test_asynchronous_generators(triton: FakeTriton) -> None:
+    async def images() -> AsyncIterator[bytes]:
         for i in range(9):
             await asyncio.sleep(0)
             yield str(i).encode()
 
-    async def main():
+    async def main() -> vlclip.ImageEmbeddings:
         async with vlclip.AsyncClient(triton.address) as client:
             return await client.embed_images(images(), (str(i) * i for i in range(9)))
 
-    result = asyncio.run(main())
-    assert result.embedding[:, :2].tolist() == [[i, i] for i in range(9)]
-    triton.stop()
+    assert asyncio.run(main()).embedding[:, :2].tolist() == [[i, i] for i in range(9)]
 
 
-def test_forms_of_pixels_arrive_as_png(triton, twin):
+def test_pixels_are_sent_as_png(triton: FakeTriton, twin: Twin) -> None:
     pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
     image = Image.fromarray(pixels)
     turned = Image.fromarray(pixels)
-    turned.getexif()[0x0112] = 6  # shown turned by 90 degrees
-    file = io.BytesIO(b"12")
-    twin.run(lambda c: c.embed_whole_images([pixels, image, pixels[:, :, 0], turned]), triton.address)
-    came = [np.asarray(Image.open(io.BytesIO(sent))) for sent in triton.batches[0]]
-    np.testing.assert_array_equal(came[0], pixels)
-    np.testing.assert_array_equal(came[1], pixels)
-    np.testing.assert_array_equal(came[2], pixels[:, :, 0])
-    np.testing.assert_array_equal(came[3], np.rot90(pixels, -1))
-    assert first_column(twin.run(lambda c: c.embed_whole_images(file), triton.address)) == [12]
-    twin.run(lambda c: c.embed_whole_images(np.stack([pixels, pixels])), triton.address)
-    assert len(triton.batches[-1]) == 2
-    twin.run(lambda c: c.embed_whole_images(image.convert("CMYK")), triton.address)
-    assert Image.open(io.BytesIO(triton.batches[-1][0])).mode == "RGB"
+    turned.getexif()[0x0112] = 6  # to be displayed after a rotation by 90 degrees
+    with twin(triton.address) as client:
+        client.embed_whole_images([pixels, image, pixels[:, :, 0], turned])
+        sent = [np.asarray(Image.open(io.BytesIO(item))) for item in triton.batches[0]]
+        for array, expected in zip(sent, [pixels, pixels, pixels[:, :, 0], np.rot90(pixels, -1)], strict=True):
+            np.testing.assert_array_equal(array, expected)
+        assert first_column(client.embed_whole_images(io.BytesIO(b"12"))) == [12]
+        client.embed_whole_images(np.stack([pixels, pixels]))
+        assert len(triton.batches[-1]) == 2
+        client.embed_whole_images(image.convert("CMYK"))
+        assert Image.open(io.BytesIO(triton.batches[-1][0])).mode == "RGB"
 
 
-def test_a_text_file_is_no_image(triton, twin):
-    with pytest.raises(vlclip.InvalidInputError, match="image 0: expected a file opened with mode 'rb'"):
-        twin.run(lambda c: c.embed_whole_images(io.StringIO("1")), triton.address)
+def test_a_file_in_text_mode_is_refused(triton: FakeTriton, twin: Twin) -> None:
+    text: Any = io.StringIO("1")
+    with (
+        twin(triton.address) as client,
+        pytest.raises(vlclip.InvalidInputError, match="image 0: expected a file opened with mode 'rb'"),
+    ):
+        client.embed_whole_images(text)
 
 
-def test_items_that_fail_raise_where_that_is_wanted(triton, twin):
+def test_an_image_that_is_not_decoded_raises_with_errors_raise(triton: FakeTriton, twin: Twin) -> None:
     images = [b"0", b"1", b"2", b"3", b"4", b"no image", b"6", b"7", b"8"]
-    with pytest.raises(vlclip.ItemError, match="product_image: image 5 is not an image") as caught:
-        twin.run(lambda c: c.embed_images(images, "mug", errors="raise"), triton.address)
+    with (
+        twin(triton.address) as client,
+        pytest.raises(vlclip.ItemError, match="product_image: image 5 is not an image") as caught,
+    ):
+        client.embed_images(images, "mug", errors="raise")
     assert (caught.value.index, caught.value.status) == (5, vlclip.Status.NOT_AN_IMAGE)
     assert first_column(caught.value.partial) == [0, 1, 2, 3, 4, 0, 6, 7]
 
 
-def test_what_came_before_a_failure_is_not_lost(triton, twin):
-    triton.fail, triton.fail_on = grpc.StatusCode.INTERNAL, b"9"
-    with pytest.raises(vlclip.ServerError) as caught:
-        twin.run(lambda c: c.embed_texts(numbers(12)), triton.address)
-    assert first_column(caught.value.partial) == list(range(8))
-
+def test_an_error_has_the_results_before_the_failure(triton: FakeTriton, twin: Twin) -> None:
     def broken() -> Iterator[str]:
         yield from numbers(8)
         raise RuntimeError("the caller's own")
 
-    with pytest.raises(RuntimeError, match="the caller's own"):
-        twin.run(lambda c: c.embed_texts(broken()), triton.address)
+    triton.fail, triton.fail_on = grpc.StatusCode.INTERNAL, b"9"
+    with twin(triton.address) as client:
+        with pytest.raises(vlclip.ServerError) as caught:
+            client.embed_texts(numbers(12))
+        assert first_column(caught.value.partial) == list(range(8))
+        with pytest.raises(RuntimeError, match="the caller's own"):
+            client.embed_texts(broken())
 
 
-def test_a_request_is_sent_again_until_there_is_an_answer(triton, twin):
-    moody = Moody(triton.address, 0.6, seed=3)
-    assert first_column(twin.run(lambda c: c.embed_texts(numbers(40)), moody.address)) == list(range(40))
-    assert moody.refused > 3
-    moody.stop()
+def test_requests_are_retried_until_they_are_answered(triton: FakeTriton, twin: Twin) -> None:
+    triton.refuse_every = 2
+    with twin(triton.address) as client:
+        assert first_column(client.embed_texts(numbers(40))) == list(range(40))
+    assert triton.refused >= 9
 
 
-@pytest.mark.parametrize(
-    ("code", "details", "again"),
-    [
-        (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size", True),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests", True),
-        (grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'x' has no available versions", True),
-        (grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'x' is not found", False),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Sent message larger than max (9 vs. 4)", False),
-        (grpc.StatusCode.INTERNAL, "no", False),
-        (grpc.StatusCode.INVALID_ARGUMENT, "no", False),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, "no", False),
-    ],
-)
-def test_what_is_sent_again(triton, twin, code, details, again):
-    triton.fail, triton.details, triton.fail_times = code, details, 2
-    if again:
-        assert first_column(twin.run(lambda c: c.embed_texts("5"), triton.address)) == [5]
-    else:
-        with pytest.raises(vlclip.RequestError):
-            twin.run(lambda c: c.embed_texts("5"), triton.address)
-    assert len(triton.infer_requests) == (3 if again else 1)
-
-
-def test_without_retry_there_is_one_try(triton, twin):
-    triton.fail, triton.fail_times = grpc.StatusCode.UNAVAILABLE, 1
-    with pytest.raises(vlclip.UnavailableError, match="as the test wants it"):
-        twin.run(lambda c: c.embed_texts("1"), triton.address, retry=None)
-    assert len(triton.infer_requests) == 1
-
-
-def test_an_outage_is_not_amplified(triton, twin):
-    """The budget is the client's: once it is spent, each request is sent once."""
+def test_without_retry_there_is_one_try(triton: FakeTriton, twin: Twin) -> None:
     triton.fail = grpc.StatusCode.UNAVAILABLE
-    retry = vlclip.Retry(initial_backoff=0.001, max_backoff=0.001, max_tokens=10)
-
-    def sync_work(client: Any) -> None:
-        for _ in range(20):
-            with pytest.raises(vlclip.UnavailableError):
-                client.embed_texts("1")
-
-    async def async_work(client: Any) -> None:
-        for _ in range(20):
-            with pytest.raises(vlclip.UnavailableError):
-                await client.embed_texts("1")
-
-    twin.run(sync_work if isinstance(twin, Sync) else async_work, triton.address, retry=retry)
-    assert len(triton.infer_requests) == 20 + 10
+    with (
+        twin(triton.address, retry=None) as client,
+        pytest.raises(vlclip.UnavailableError, match="as the test wants it"),
+    ):
+        client.embed_texts("1")
+    assert triton.received == 1
 
 
-OVERLOADED = "in ensemble 'product_text', overloaded: 0.9 s of work are waiting, 0.5 s at most: try again later"
-
-
-def test_an_overloaded_server_paces_a_call_of_several_batches(triton, twin):
-    """It takes no tokens, of which there are far too few, and none of the time for a request."""
-    triton.fail, triton.details, triton.fail_times = grpc.StatusCode.UNAVAILABLE, OVERLOADED, 60
-    retry, timeout = vlclip.Retry(max_backoff=0.1, max_tokens=20), vlclip.Timeout(request=0.4)
-    result = twin.run(lambda c: c.embed_texts(map(str, range(20))), triton.address, retry=retry, timeout=timeout)
-    assert first_column(result) == list(range(20))
-    assert len(triton.infer_requests) == 60 + 5
-
-
-@pytest.mark.parametrize(
-    ("retry", "total"),
-    [(vlclip.Retry(max_backoff=0.05, overload_timeout=0.2), None), (vlclip.Retry(max_backoff=0.05), 0.5)],
-)
-def test_an_overloaded_server_is_not_waited_for_for_ever(triton, twin, retry, total):
-    triton.fail, triton.details = grpc.StatusCode.UNAVAILABLE, OVERLOADED
-    begin = time.monotonic()
-    with pytest.raises((vlclip.OverloadedError, vlclip.DeadlineError), match="product_text"):
-        twin.run(
-            lambda c: c.embed_texts(map(str, range(20))),
-            triton.address,
-            retry=retry,
-            timeout=vlclip.Timeout(request=0.3, total=total),
-        )
-    assert time.monotonic() - begin < 3
-
-
-def test_a_single_request_to_an_overloaded_server_is_not_amplified(triton, twin):
-    triton.fail, triton.details = grpc.StatusCode.UNAVAILABLE, OVERLOADED
-    with pytest.raises(vlclip.OverloadedError, match=r"overloaded: .* try again later"):
-        twin.run(lambda c: c.embed_texts("1"), triton.address, retry=vlclip.Retry(max_backoff=0.01, max_tokens=3))
-    assert len(triton.infer_requests) == 1 + 3
-
-
-def test_the_error_says_how_often_it_was_tried(triton, twin):
-    triton.fail = grpc.StatusCode.UNAVAILABLE
-    with pytest.raises(vlclip.UnavailableError, match=r"product_text from .*, allowed 0\.3 s, tried \d+ times"):
-        twin.run(lambda c: c.embed_texts("1"), triton.address, timeout=0.3, retry=vlclip.Retry(max_backoff=0.05))
-
-
-@pytest.mark.parametrize("timeout", [vlclip.Timeout(request=0.4), vlclip.Timeout(total=0.4)])
-@pytest.mark.parametrize("trouble", ["slow", "unavailable", "stalled", "nobody"])
-def test_no_call_outlives_its_deadline(triton, twin, timeout, trouble):
+@pytest.mark.parametrize("timeout", [vlclip.Timeout(request=0.4, connect=60), vlclip.Timeout(total=0.4, connect=60)])
+@pytest.mark.parametrize("fault", ["no answer", "unavailable", "stalled", "no server"])
+def test_a_call_ends_at_its_deadline(triton: FakeTriton, twin: Twin, timeout: vlclip.Timeout, fault: str) -> None:
     proxy = TcpProxy(triton.address)
-
-    def answers(client: Any) -> Any:
-        return client.embed_texts("1")
-
-    if trouble == "slow":
-        triton.delay = {b"1": 5}
-    elif trouble == "unavailable":
+    if fault == "no answer":
+        triton.hold = {b"1": never}
+    elif fault == "unavailable":
         triton.fail = grpc.StatusCode.UNAVAILABLE
-    elif trouble == "stalled":
-        proxy.stalled = True
+    elif fault == "stalled":
+        proxy.stall()
     else:
         proxy.close()
-    begun = time.monotonic()
-    with pytest.raises((vlclip.DeadlineError, vlclip.UnavailableError)):
-        twin.run(answers, proxy.address, timeout=timeout)
-    assert time.monotonic() - begun < 0.4 + 0.1 + 0.1  # the second tenth is for starting and closing
+    start = time.monotonic()
+    with (
+        twin(proxy.address, timeout=timeout) as client,
+        pytest.raises((vlclip.DeadlineError, vlclip.UnavailableError)),
+    ):
+        client.embed_texts("1")
+    assert time.monotonic() - start < SOON
     proxy.close()
 
 
-@pytest.mark.parametrize("trouble", ["silent", "refused"])
-def test_no_connection_is_waited_for_longer_than_allowed(twin, trouble):
-    """Of a host that swallows what is sent, and of a port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        address = f"127.0.0.1:{nobody.getsockname()[1]}"
-        if trouble == "refused":
-            nobody.close()
-        begun = time.monotonic()
-        with pytest.raises(vlclip.UnavailableError, match="no server runs there"):
-            twin.run(lambda c: c.embed_texts("1"), address, timeout=vlclip.Timeout(request=20, connect=0.6))
-        assert 0.5 < time.monotonic() - begun < 0.6 + 0.1 + 0.2  # more than a tenth for the waits between tries
-
-
-def test_the_total_is_for_all_batches(triton, twin):
+def test_the_total_is_the_time_for_all_batches(triton: FakeTriton, twin: Twin) -> None:
     triton.max_batch_size = 1
-    triton.delay = {str(i).encode(): 0.1 for i in range(100)}
-    begun = time.monotonic()
-    with pytest.raises(vlclip.DeadlineError) as caught:
-        twin.run(lambda c: c.embed_texts(numbers(100)), triton.address, timeout=vlclip.Timeout(total=0.65))
-    assert time.monotonic() - begun < 0.9
-    assert 4 <= len(caught.value.partial) <= 28
-    assert first_column(caught.value.partial) == list(range(len(caught.value.partial)))
+    triton.hold = {b"8": never}
+    with twin(triton.address) as client, pytest.raises(vlclip.DeadlineError) as caught:
+        client.embed_texts(numbers(100), timeout=vlclip.Timeout(request=60, total=0.6))
+    received = first_column(caught.value.partial) if caught.value.partial else []
+    assert received == list(range(len(received)))
+    assert len(received) <= 8
 
 
-def test_connections_that_are_cut(triton, twin):
-    """In the middle of an answer, again and again."""
+@pytest.mark.parametrize("fault", ["silent", "refused"])
+def test_a_connection_is_awaited_for_the_time_of_connect(twin: Twin, fault: str) -> None:
+    """To a host that never answers, and to a port where no server listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        if fault == "refused":
+            listener.close()
+        start = time.monotonic()
+        with (
+            twin(address, timeout=vlclip.Timeout(request=60, connect=0.6)) as client,
+            pytest.raises(vlclip.UnavailableError, match="no server runs there"),
+        ):
+            client.embed_texts("1")
+        assert 0.5 < time.monotonic() - start < SOON
+
+
+def test_connections_that_are_reset(triton: FakeTriton, twin: Twin) -> None:
+    """In the middle of a response, several times."""
     triton.dim = 4096
     proxy = TcpProxy(triton.address)
     proxy.cut_after = 200_000
-    result = twin.run(lambda c: c.embed_texts(iter(numbers(100))), proxy.address, retry=vlclip.Retry(token_ratio=2))
-    assert first_column(result) == list(range(100))
+    with twin(proxy.address, retry=vlclip.Retry(token_ratio=2)) as client:
+        assert first_column(client.embed_texts(iter(numbers(100)))) == list(range(100))
     assert proxy.connections > 3
     proxy.close()
 
 
-def test_a_server_that_is_restarted(triton, twin):
-    """Requests wait for it, within `connect`."""
+def test_a_server_that_is_restarted(triton: FakeTriton, twin: Twin) -> None:
+    """Requests wait for the server, for the time of `connect`."""
     proxy = TcpProxy(triton.address)
-    upstream, proxy.upstream = proxy.upstream, ("127.0.0.1", 1)
-    threading.Timer(0.7, lambda: setattr(proxy, "upstream", upstream)).start()
-    assert first_column(twin.run(lambda c: c.embed_texts(numbers(20)), proxy.address)) == list(range(20))
+    proxy.refuse_connections = 3
+    with twin(proxy.address, timeout=vlclip.Timeout(request=120, connect=120)) as client:
+        assert first_column(client.embed_texts(numbers(20))) == list(range(20))
+    assert proxy.refuse_connections == 0
     proxy.close()
 
 
-def test_several_servers_share_the_work_and_one_may_leave(triton, twin):
+def test_several_servers_share_the_requests_and_one_may_stop(triton: FakeTriton, twin: Twin) -> None:
     other = FakeTriton()
     proxies = [TcpProxy(triton.address), TcpProxy(other.address)]
-    addresses = [proxies[0].address, proxies[1].address.replace("127.0.0.1", "localhost")]
-
-    def ask(client: Any, count: int) -> Any:
-        return client.embed_texts(iter(numbers(count)))
-
-    def sync_work(client: Any) -> None:
-        assert len(ask(client, 160)) == 160
-        assert min(len(triton.infer_requests), len(other.infer_requests)) >= 15
+    with twin([proxies[0].address, proxies[1].address.replace("127.0.0.1", "localhost")]) as client:
+        while not (triton.received and other.received):
+            client.embed_texts("1")  # until both are connected
+        before = triton.received, other.received
+        assert len(client.embed_texts(iter(numbers(160)))) == 160
+        assert min(triton.received - before[0], other.received - before[1]) >= 15
         proxies[0].close()
-        before = len(other.infer_requests)
-        assert first_column(ask(client, 160)) == list(range(160))
-        assert len(other.infer_requests) >= before + 38
-
-    async def async_work(client: Any) -> None:
-        assert len(await ask(client, 160)) == 160
-        assert min(len(triton.infer_requests), len(other.infer_requests)) >= 15
-        proxies[0].close()
-        before = len(other.infer_requests)
-        assert first_column(await ask(client, 160)) == list(range(160))
-        assert len(other.infer_requests) >= before + 38
-
-    twin.run(sync_work if isinstance(twin, Sync) else async_work, addresses)
+        before = triton.received, other.received
+        assert first_column(client.embed_texts(iter(numbers(160)))) == list(range(160))
+        assert other.received - before[1] >= 38
     proxies[1].close()
     other.stop()
 
 
-def test_headers_are_sent_and_asked_for_each_time(triton, twin):
-    tokens = iter(["one", "two", "three", "four"])
-    twin.run(lambda c: c.embed_texts("1"), triton.address, headers=lambda: {"Authorization": f"Bearer {next(tokens)}"})
-    assert triton.metadata[-1]["authorization"].startswith("Bearer ")
-    twin.run(lambda c: c.embed_texts("1"), triton.address, headers={"triton-grpc-protocol-infer": "secret"})
+def test_headers_are_sent_with_each_request(triton: FakeTriton, twin: Twin) -> None:
+    tokens = iter(["one", "two"])  # for the batch size and for the texts
+    with twin(triton.address, headers=lambda: {"Authorization": f"Bearer {next(tokens)}"}) as client:
+        client.embed_texts("1")
+    assert triton.metadata[-1]["authorization"] == "Bearer two"
+    with twin(triton.address, headers={"triton-grpc-protocol-infer": "secret"}) as client:
+        client.embed_texts("1")
     assert triton.metadata[-1]["triton-grpc-protocol-infer"] == "secret"
 
 
-def test_the_error_of_a_server_without_client_shared_memory(triton, twin):
-    with pytest.raises(vlclip.RejectedError, match="`--allow-client-shm=true`, or remove `shared_memory`") as caught:
-        twin.run(lambda c: c.embed_texts("1"), triton.address, shared_memory="system")
+def test_the_error_of_a_server_without_client_shared_memory(triton: FakeTriton, twin: Twin) -> None:
+    with (
+        twin(triton.address, shared_memory="system") as client,
+        pytest.raises(vlclip.RejectedError, match="`--allow-client-shm=true`, or remove `shared_memory`") as caught,
+    ):
+        client.embed_texts("1")
     assert "shared memory from" in str(caught.value)
     assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
-    assert triton.infer_requests == []
+    assert triton.received == 0
 
 
-def test_compression(triton, twin):
+def test_compression(triton: FakeTriton, twin: Twin) -> None:
     proxy = TcpProxy(triton.address)
-    twin.run(lambda c: c.embed_texts("1" * 500_000), proxy.address, compression=True)
+    with twin(proxy.address, compression=True) as client:
+        client.embed_texts("1" * 500_000)
     assert proxy.sent < 50_000
     proxy.close()
 
 
-def test_fifty_or_two_hundred_callers_at_once(triton, twin):
-    triton.delay = {b"0": 0.05}
-    if isinstance(twin, Sync):
-        got: dict[int, list[float]] = {}
-        with vlclip.Client(triton.address) as client:
+def test_fifty_concurrent_callers(triton: FakeTriton, twin: Twin) -> None:
+    with twin(triton.address) as client, ThreadPoolExecutor(50) as pool:
 
-            def work(k: int) -> None:
-                got[k] = first_column(client.embed_texts(str(k * 100 + i) for i in range(9)))
+        def work(k: int) -> list[float]:
+            return first_column(client.embed_texts(str(k * 100 + i) for i in range(9)))
 
-            threads = [threading.Thread(target=work, args=(k,)) for k in range(50)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(30)
-        assert got == {k: [k * 100 + i for i in range(9)] for k in range(50)}
-    else:
-
-        async def main() -> list[list[float]]:
-            async with vlclip.AsyncClient(triton.address) as client:
-                calls = [client.embed_texts(map(str, range(k * 100, k * 100 + 9))) for k in range(200)]
-                return [first_column(found) for found in await asyncio.gather(*calls)]
-
-        assert asyncio.run(main()) == [[k * 100 + i for i in range(9)] for k in range(200)]
+        assert list(pool.map(work, range(50))) == [[k * 100 + i for i in range(9)] for k in range(50)]
 
 
-def test_closing_during_a_call(triton, twin):
-    triton.delay = {b"1": 20}
-    begun = time.monotonic()
-    if isinstance(twin, Sync):
-        for texts in ("1", iter("1")):
-            client = vlclip.Client(triton.address)
-            threading.Timer(0.3, client.close).start()
-            with pytest.raises(vlclip.ClosedError, match="was closed during the call"):
-                client.embed_texts(texts)
-    else:
-
-        async def main() -> None:
-            client = vlclip.AsyncClient(triton.address)
-            call = asyncio.create_task(client.embed_texts("1"))
-            await asyncio.sleep(0.3)
-            await client.close()
-            await client.close()
-            with pytest.raises(vlclip.ClosedError, match="was closed during the call"):
-                await call
-            with pytest.raises(vlclip.ClosedError, match="create a new one"):
-                await client.embed_texts("1")
-
-        asyncio.run(main())
-    assert time.monotonic() - begun < 5
+@pytest.mark.parametrize("texts", [list, iter], ids=["one batch", "several batches"])
+def test_closing_during_a_call(triton: FakeTriton, twin: Twin, texts: Callable[[list[str]], Any]) -> None:
+    triton.hold = {b"1": never}
+    with twin(triton.address, timeout=600) as client, ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.embed_texts, texts(["1"]))
+        triton.wait_for(lambda: triton.received == 1)
+        client.close()
+        client.close()
+        with pytest.raises(vlclip.ClosedError, match="was closed during the call"):
+            call.result()
+        with pytest.raises(vlclip.ClosedError, match="create a new one"):
+            client.embed_texts("1")
 
 
-def test_a_cancelled_task_is_cancelled_on_the_server(triton):
-    triton.delay = {b"1": 20}
+def test_cancelling_a_task_cancels_its_requests(triton: FakeTriton) -> None:
+    triton.hold = {b"1": never}
 
     async def main() -> None:
         async with vlclip.AsyncClient(triton.address) as client:
             call = asyncio.create_task(client.embed_texts("1"))
-            await asyncio.sleep(0.3)
+            await asyncio.to_thread(triton.wait_for, lambda: triton.received == 1)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
-            assert await asyncio.to_thread(triton.cancelled.wait, 2)
-            triton.delay = {}
+            assert await asyncio.to_thread(triton.cancelled.wait, 60)
             assert first_column(await client.embed_texts("2")) == [2]
 
     asyncio.run(main())
 
 
-def test_leaving_a_stream_cancels_what_is_on_its_way(triton):
+def test_closing_a_stream_cancels_its_requests(triton: FakeTriton, twin: Twin) -> None:
     triton.max_batch_size = 1
-    triton.delay = {b"1": 20}
-    with vlclip.Client(triton.address) as client:
+    triton.hold = {b"1": never}
+    with twin(triton.address) as client:
         stream = client.stream.embed_texts(numbers(3))
         assert first_column(next(stream)) == [0]
-        while [b"1"] not in triton.batches:
-            time.sleep(0.01)
+        triton.wait_for(lambda: [b"1"] in triton.batches)
         stream.close()
-        assert triton.cancelled.wait(2)
+        assert triton.cancelled.wait(60)

@@ -73,8 +73,6 @@ OK, NOT_DECODED, USAGE, NO_SERVER, REFUSED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    # gRPC would log each failed connection. The error message says it once.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         _require_extra()
         code: int = arguments.run(arguments)
