@@ -12,8 +12,9 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
+from tests.client.faults import add_rpcs
 from tests.client.twins import TWINS, Twin
 
 PIPELINES = {
@@ -39,7 +40,7 @@ def never() -> bool:
     return False
 
 
-class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class FakeTriton:
     """Embeds an item as [its number, length of its product type, 0, …], so that each result shows its item.
 
     Items are decimal numbers. Anything else is not an image: zeros and STATUS 2. Tests set the attributes below.
@@ -66,7 +67,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self._changed = threading.Condition()
         self._pool = ThreadPoolExecutor(16)
         self._server = grpc.server(self._pool, options=[("grpc.max_receive_message_length", -1)])
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
+        add_rpcs(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self.encrypted_ports = [self._server.add_secure_port("localhost:0", each) for each in encrypted]
         self._server.start()

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 
 class TcpProxy:
@@ -112,7 +112,24 @@ class TcpProxy:
         connection.close()
 
 
-class RefusingServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+def add_rpcs(servicer: object, server: Any) -> None:
+    """Adds the RPCs of KServe v2 for which ``servicer`` has a method of the same name."""
+    requests = {
+        name.removesuffix("Request"): getattr(service_pb2, name)
+        for name in vars(service_pb2)
+        if name.endswith("Request")
+    }
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(
+            getattr(servicer, name), request.FromString, lambda response: response.SerializeToString()
+        )
+        for name, request in requests.items()
+        if hasattr(servicer, name)
+    }
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers)])
+
+
+class RefusingServer:
     """Forwards requests to a server, but refuses every third one: in turn before and after the server has answered."""
 
     def __init__(self, upstream: str) -> None:
@@ -121,7 +138,7 @@ class RefusingServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
         self._channel = grpc.insecure_channel(upstream)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._server = grpc.server(ThreadPoolExecutor(16))
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
+        add_rpcs(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 

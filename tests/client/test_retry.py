@@ -21,16 +21,11 @@ OVERLOADED = "in ensemble 'product_text', overloaded: 0.9 s of work are waiting,
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
-class Failure(grpc.RpcError):  # type: ignore[misc]
-    def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        super().__init__(details)
-        self._code, self._details = code, details
-
-    def code(self) -> grpc.StatusCode:
-        return self._code
-
-    def details(self) -> str:
-        return self._details
+def failure(code: grpc.StatusCode, details: str) -> Exception:
+    error: Any = grpc.RpcError(details)
+    error.code, error.details = lambda: code, lambda: details
+    rpc_error: Exception = error
+    return rpc_error
 
 
 @dataclass
@@ -56,14 +51,14 @@ class Server:
             self.connections.append(step)
             if not self.connects:
                 self.now += step.timeout
-                raise Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+                raise failure(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
             return None
         self.tries.append(step)
         self.now += min(self.seconds, step.timeout)
         if self.seconds > step.timeout:
-            raise Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+            raise failure(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
         if len(self.tries) <= self.failures:
-            raise Failure(self.code, self.details)
+            raise failure(self.code, self.details)
         response = service_pb2.ModelInferResponse(raw_output_contents=[bytes(12)])
         response.outputs.add(name="EMBEDDING", datatype="FP32", shape=[1, 3])
         return response
