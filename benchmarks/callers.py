@@ -1,35 +1,27 @@
-"""Who asks: the client of this project and plain tritonclient, with the same requests over gRPC."""
+"""The two clients of a load test: the client of this project and plain tritonclient, with the same requests."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from benchmarks.runs import OK
-from benchmarks.slo import GROUNDED
+from benchmarks.engine import Answer
+from benchmarks.runs import GROUNDED
 from benchmarks.traffic import Ask
 from serving.repository.specs import PIPELINES
 from vlclip import Client, RequestError, Status, Timeout, VlclipError
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What a request came to: the last fields of ``runs.Request``."""
-
-    outcome: str
-    fallbacks: int = 0
-    refused: int = 0
-    error: Exception | None = None
+Statuses = np.ndarray[Any, np.dtype[np.int32]]
 
 
 class Callers:
-    """Both clients, each with one connection to ``url``. Nothing is tried again, so that every answer is seen.
+    """Both clients, each with one connection to ``url``. Neither retries, so that every answer is recorded.
 
-    An answer that does not come within ``deadline`` seconds after the sending is DEADLINE_EXCEEDED.
+    A request without an answer ``deadline`` seconds after it was sent ends as DEADLINE_EXCEEDED.
     """
 
     def __init__(self, url: str, deadline: float) -> None:
@@ -38,22 +30,22 @@ class Callers:
         self._triton = triton.InferenceServerClient(url)
 
     def send(self, ask: Ask) -> Answer:
-        """Blocks until there is an answer. Raises nothing that a server or a line can be the cause of."""
+        """Send a request and wait for its answer. Errors of the server and of the connection are answers too."""
         try:
             status = self._by_vlclip(ask) if ask.client == "vlclip" else self._by_tritonclient(ask)
         except (VlclipError, InferenceServerException, ValueError) as error:
             return Answer(name_of(error), error=error)
         if status is None or ask.pipeline == "enriched_text":
-            return Answer(OK)
+            return Answer()
         fallbacks = int((status == Status.WHOLE_IMAGE).sum()) if ask.pipeline in GROUNDED else 0
-        return Answer(OK, fallbacks, int((status > Status.WHOLE_IMAGE).sum()))
+        return Answer(fallbacks=fallbacks, refused=int((status > Status.WHOLE_IMAGE).sum()))
 
     def close(self) -> None:
         self._vlclip.close()
         self._triton.close()
 
-    def _by_vlclip(self, ask: Ask) -> np.ndarray | None:
-        """The status of each item; none where the pipeline has none."""
+    def _by_vlclip(self, ask: Ask) -> Statuses | None:
+        """The status of each item, or None if the pipeline has none."""
         client = self._vlclip
         if ask.pipeline == "product_text":
             client.embed_texts(ask.texts)
@@ -66,7 +58,7 @@ class Callers:
             return client.ground(ask.images, ask.texts).status
         return client.enrich(map(json.loads, ask.texts), [image or None for image in ask.images]).status
 
-    def _by_tritonclient(self, ask: Ask) -> np.ndarray | None:
+    def _by_tritonclient(self, ask: Ask) -> Statuses | None:
         spec = PIPELINES[ask.pipeline]
         outputs = [tensor.name for tensor in spec.outputs]
         tensors = []
@@ -83,17 +75,17 @@ class Callers:
             timeout=max(1, round(1e6 * self._deadline)),
         )
         arrays = {name: answer.as_numpy(name) for name in outputs}
-        missing = [name for name, array in arrays.items() if array is None or len(array) != ask.items]
-        if missing:
-            raise ValueError(f"{ask.pipeline}: expected {ask.items} rows of {', '.join(missing)}")
+        wrong = [name for name, array in arrays.items() if array is None or len(array) != ask.items]
+        if wrong:
+            raise ValueError(f"{ask.pipeline}: expected {ask.items} rows of {', '.join(wrong)}")
         status = arrays.get("STATUS")
         return None if status is None else status[:, 0]
 
 
 def name_of(error: Exception) -> str:
-    """The gRPC status that an error carries; UNKNOWN where an answer was not what it should be."""
+    """The name of the gRPC status of an error. UNKNOWN if an answer had the wrong form."""
     if isinstance(error, RequestError) and error.code:
-        return error.code.name
+        return str(error.code.name)
     if isinstance(error, InferenceServerException) and error.status():
         return str(error.status()).removeprefix("StatusCode.")
     return "UNKNOWN"

@@ -51,7 +51,7 @@ class InProcess:
         images = [*map_files(lambda file: decode(file, self._limits), files)]
         encodings = self._tokenizer.encode_batch_fast([product_type.strip() for product_type in product_types])
         tensors: dict[str, np.ndarray] = {
-            "CANVAS": stack(images, self._limits.canvas_for(image.image_rgb for image in images)),
+            "CANVAS": stack(images, self._limits.canvas_for(image.size for image in images)),
             "SIZE": np.array([image.size for image in images], np.int32),
             "DECODED": np.array([[image.status] for image in images], np.int32),
             "TOKENS": np.array([encoding.ids for encoding in encodings], np.int64),

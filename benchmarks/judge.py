@@ -1,8 +1,7 @@
-"""Measures of quality and speed that several benchmarks share: ranks, HITS@k, MRR, IoU, intervals, percentiles."""
+"""Measures that several benchmarks share: ranks, HITS@k, MRR, IoU, intervals."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,13 +47,3 @@ def bootstrap(
     drawn = np.random.default_rng(0).integers(len(values), size=(draws, len(values)))
     low, high = np.quantile(statistic(values[drawn], axis=1), (0.025, 0.975))
     return float(low), float(high)
-
-
-def percentiles(seconds: Sequence[float], wanted: Sequence[float] = (50, 95, 99)) -> list[float]:
-    """Percentiles of latencies, in ms from seconds; NaN if there are no latencies.
-
-    Each is a latency that occurred: the smallest one that the given percentage does not exceed.
-    """
-    if not len(seconds):
-        return [math.nan] * len(wanted)
-    return [1e3 * float(value) for value in np.percentile(seconds, wanted, method="inverted_cdf")]

@@ -1,4 +1,4 @@
-"""The machine and the versions that a measurement was taken with."""
+"""The machine and the versions of a measurement, and what its processes use."""
 
 from __future__ import annotations
 
@@ -12,21 +12,13 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 PACKAGES = (
-    "vlclip",
-    "onnxruntime",
-    "opencv-python-headless",
-    "tritonclient",
-    "grpcio",
-    "locust",
-    "fastapi",
-    "uvicorn",
-    "litserve",
-    "numpy",
+    *("vlclip", "onnxruntime", "opencv-python-headless", "numpy", "tritonclient", "grpcio"),
+    *("locust", "fastapi", "uvicorn", "litserve"),
 )
 
 
 def machine() -> dict[str, str]:
-    """Of the one that this process runs on: CPU, cores, memory, system."""
+    """CPU, cores, memory and system of this machine."""
     cores = len(os.sched_getaffinity(0))
     return {
         "cpu": _cpu(),
@@ -37,7 +29,7 @@ def machine() -> dict[str, str]:
 
 
 def versions(grpc_url: str | None = None) -> dict[str, str]:
-    """Of Python, of our packages and of the server at ``grpc_url``, which may be another machine's."""
+    """The versions of Python, of our packages and of the server at ``grpc_url``."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -51,6 +43,22 @@ def versions(grpc_url: str | None = None) -> dict[str, str]:
         except InferenceServerException:
             found["triton"] = "unknown"
     return found
+
+
+def processes_of(pid: int) -> list[psutil.Process]:
+    """A process and its children. This process stands alone, because its children are the servers that it started."""
+    root = psutil.Process(pid)
+    return [root] if pid == os.getpid() else [root, *root.children(recursive=True)]
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process and its children have used so far."""
+    return float(sum(sum(process.cpu_times()[:2]) for process in processes_of(pid)))
+
+
+def memory_bytes(pid: int) -> int:
+    """Memory that a process and its children do not share with other processes."""
+    return sum(process.memory_full_info().uss for process in processes_of(pid))
 
 
 def _cpu() -> str:

@@ -1,48 +1,57 @@
-"""What a load run leaves behind: a folder of files that people and the report can read.
+"""The files of a load run: a folder that people and the report can read.
 
-    build/bench/steps/run.json        how it was made: Run
-    build/bench/steps/requests.csv    one line a request: Request, whose fields are the columns
-    build/bench/steps/server.json     Triton's statistics and metrics around it: see benchmarks.truth
+    build/bench/steps/run.json        how the run was made: Run
+    build/bench/steps/requests.csv    one line a request, with the fields of Request as columns
+    build/bench/steps/server.json     Triton's metrics before and after the run: benchmarks.truth
 
-A run spread over several processes or machines has a requests-*.csv of each, which are read as one.
+A run of several processes or machines has one requests-*.csv for each of them.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-OK, MISSED = "ok", "missed"
+import polars as pl
+
+OK, MISSED, LATE, REFUSED = "ok", "missed", "DEADLINE_EXCEEDED", "UNAVAILABLE"
+"""Outcomes of a request. Other outcomes are the names of other gRPC status codes."""
+GROUNDED = ("product_image", "ground")
+"""Pipelines that look for a product and fall back to the whole image."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """A request as its sender saw it; times in seconds of the Unix clock."""
+class Request(NamedTuple):
+    """A request as its sender saw it. Times are seconds of the Unix clock."""
 
     scheduled: float
-    """When it was to be sent. Latency counts from here; in a closed loop it is when it was sent."""
+    """When it was due. Latency counts from here. In a closed loop this is when it was sent."""
     sent: float | None
-    """None for one that the load generator could not send in time, whose outcome is ``missed``."""
+    """None if the load generator could not send it in time; the outcome is then ``missed``."""
     done: float | None
     user: str
-    """What sent it: ``vlclip`` or ``tritonclient``."""
+    """The client that sent it: ``vlclip`` or ``tritonclient``."""
     pipeline: str
     items: int
     outcome: str
-    """``ok``, ``missed``, or the name of what the server answered: UNAVAILABLE, DEADLINE_EXCEEDED, …"""
+    """``ok``, ``missed``, or the name of the gRPC status: UNAVAILABLE, DEADLINE_EXCEEDED, …"""
     fallbacks: int = 0
     """Items that were embedded whole because no box reached the threshold."""
     refused: int = 0
-    """Items with a status that says that they are no image, or over a limit."""
+    """Items whose status says that they are not an image or exceed a limit."""
 
-    @property
-    def latency(self) -> float | None:
-        """Seconds from the scheduled sending to the answer, or None where there was none."""
-        return None if self.done is None else self.done - self.scheduled
+
+SCHEMA = {
+    **dict.fromkeys(("scheduled", "sent", "done"), pl.Float64()),
+    "user": pl.String(),
+    "pipeline": pl.String(),
+    "items": pl.Int64(),
+    "outcome": pl.String(),
+    "fallbacks": pl.Int64(),
+    "refused": pl.Int64(),
+}
 
 
 @dataclass(frozen=True)
@@ -51,9 +60,9 @@ class Run:
 
     name: str
     loop: str
-    """``open`` (a schedule drawn ahead) or ``closed`` (users who wait for an answer before they ask again)."""
+    """``open`` (a schedule) or ``closed`` (users who wait for an answer before they send again)."""
     shape: str
-    """``steady``, ``steps``, ``spike`` or ``soak``."""
+    """``steady``, ``steps``, ``spike``, ``soak`` or ``overload``."""
     started: float
     seconds: float
     steps: Sequence[tuple[float, float]]
@@ -65,9 +74,14 @@ class Run:
     slos: Sequence[dict[str, Any]] = field(default=())
     """Each with ``slo``, ``measured`` and ``held``."""
     warm_up: float = 0.0
-    """Seconds of load before ``started``, which are not among the requests."""
+    """Seconds of load before ``started``. Their requests are not recorded."""
     generator_cores: float = 0.0
-    """Cores that the load generator kept busy itself: on the server's own machine, the server did not have them."""
+    """Cores that the load generator used. On the server's own machine, the server did not have them."""
+
+
+def frame(requests: Iterable[Sequence[Any]]) -> pl.DataFrame:
+    """Requests as a data frame with the columns of SCHEMA."""
+    return pl.DataFrame(list(requests), SCHEMA, orient="row")
 
 
 def write_run(folder: Path, run: Run) -> None:
@@ -80,33 +94,7 @@ def read_run(folder: Path) -> Run:
     return Run(**{**values, "steps": [(at, rate) for at, rate in values["steps"]]})
 
 
-def write_requests(file: Path, requests: Iterable[Request]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="") as table:
-        rows = csv.writer(table)
-        rows.writerow([column.name for column in fields(Request)])
-        rows.writerows(["" if value is None else value for value in asdict(request).values()] for request in requests)
-
-
-def read_requests(folder: Path) -> list[Request]:
-    """Those of all files, in the order in which they were to be sent."""
-    requests = []
-    for file in folder.glob("requests*.csv"):
-        with file.open(newline="") as table:
-            requests += [_request(row) for row in csv.DictReader(table)]
-    return sorted(requests, key=lambda request: request.scheduled)
-
-
-def _request(row: dict[str, str]) -> Request:
-    sent, done = (float(row[name]) if row[name] else None for name in ("sent", "done"))
-    return Request(
-        float(row["scheduled"]),
-        sent,
-        done,
-        row["user"],
-        row["pipeline"],
-        int(row["items"]),
-        row["outcome"],
-        int(row["fallbacks"]),
-        int(row["refused"]),
-    )
+def read_requests(folder: Path) -> pl.DataFrame:
+    """The requests of all processes, in the order in which they were due."""
+    files = [pl.read_csv(file, schema=SCHEMA) for file in folder.glob("requests*.csv")]
+    return pl.concat([frame([]), *files]).sort("scheduled")

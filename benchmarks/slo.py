@@ -1,10 +1,10 @@
-"""Service level objectives: what a load run must hold, and whether it did.
+"""Service level objectives (SLOs) of a load run.
 
-p50=20ms p99=50ms p99.9=1s   within this time, that part of all requests was answered; one that failed or could not be
-                             sent counts as never
-error-rate=0.1%              requests that were not answered, missed ones among them
-fallback-rate=5%             items of product_image and ground for which no box was found
-throughput=40                requests answered a second, at least
+p50=20ms p99=50ms p99.9=1s   that part of all requests is answered within this time; a request that failed or was missed
+                             counts as never answered
+error-rate=0.1%              part of the requests without a good answer, missed ones included
+fallback-rate=5%             part of the items of product_image and ground for which no box was found
+throughput=40                good answers a second, at least
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.judge import percentiles
-from benchmarks.runs import OK, Request
+import polars as pl
 
-GROUNDED = ("product_image", "ground")
+from benchmarks.figures import GOOD, LATENCY
+from benchmarks.figures import percentile as percentile_of
+from benchmarks.runs import GROUNDED
+
 FORMS = "p99=50ms, p99.9=1s, error-rate=0.1%, fallback-rate=5% or throughput=40"
-HELP = "such as p99=50ms, throughput=40 or error-rate=0.001 (benchmarks/slo.py)"
-"""Of an option, whose text cannot have a percent sign."""
+HELP = "SLOs, such as p99=50ms, throughput=40 or error-rate=0.001 (see benchmarks/slo.py)"
+"""The help of an option. Locust does not allow a percent sign in it."""
 _UNITS = {"ms": 1e-3, "s": 1.0, "%": 0.01, "/s": 1.0, "": 1.0}
 
 
@@ -36,7 +38,7 @@ class Slo:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was measured of an SLO, in its unit; infinite for a percentile that was not answered, nan for nothing."""
+    """The measured value of an SLO, in its unit. Infinite for a percentile never answered, NaN if not measured."""
 
     slo: Slo
     measured: float
@@ -49,76 +51,64 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        return sentence(self.slo, self.shown)
+        """Such as ``p99 was 81 ms, the SLO is 50 ms``."""
+        return f"{self.slo.measure} was {self.shown}, the SLO is {show(self.slo.measure, self.slo.limit)}"
 
     @property
     def shown(self) -> str:
         return show(self.slo.measure, self.measured)
 
     def to_json(self) -> dict[str, Any]:
-        """As ``Run.slos`` keeps it."""
-        return {"slo": self.slo.text, "measured": self.shown, "held": self.held}
-
-
-def sentence(slo: Slo, measured: str) -> str:
-    """``p99 was 81 ms, the SLO is 50 ms``"""
-    return f"{slo.measure} was {measured}, the SLO is {show(slo.measure, slo.limit)}"
+        """An entry of ``Run.slos``."""
+        return {"slo": self.slo.text, "measured": self.shown, "held": self.held, "sentence": self.sentence}
 
 
 def parse(text: str) -> Slo:
-    """Raises ValueError, in a sentence, for what is no SLO."""
-    found = re.fullmatch(r"([a-z-]+|p[\d.]+)=([\d.]+)(ms|s|%|/s|)", text)
-    wrong = ValueError(f'"{text}" is no SLO: expected one like {FORMS}')
-    if not found:
-        raise wrong
-    measure, number, unit = found.groups()
-    try:
-        limit = float(number) * _UNITS[unit]
-        part = float(measure[1:]) if re.match(r"p\d", measure) else None
-    except ValueError:
-        raise wrong from None
+    """Raises ValueError, with an example, if the text is not an SLO."""
+    found = re.fullmatch(r"(p(\d+(?:\.\d+)?)|error-rate|fallback-rate|throughput)=(\d+(?:\.\d+)?)(ms|s|%|/s|)", text)
+    measure, part, number, unit = found.groups() if found else ("", None, "nan", "")
+    limit = float(number) * _UNITS[unit]
     if part is not None:
-        fits = unit in ("ms", "s") and 0 < part <= 100
-    elif measure in ("error-rate", "fallback-rate"):
-        fits = unit in ("%", "") and limit <= 1
+        fits = unit in ("ms", "s") and 0 < float(part) <= 100
+    elif measure == "throughput":
+        fits = unit in ("/s", "")
     else:
-        fits = measure == "throughput" and unit in ("/s", "")
+        fits = unit in ("%", "") and limit <= 1
     if not fits:
-        raise wrong
+        raise ValueError(f'"{text}" is not an SLO: expected one like {FORMS}')
     return Slo(text, measure, limit)
 
 
 def parse_all(given: str | Sequence[str] | None) -> list[Slo]:
-    """Of options that may be repeated or hold several, apart by spaces or commas. Raises ValueError."""
+    """The SLOs of one or more texts, separated by spaces or commas. Raises ValueError."""
     texts = [given] if isinstance(given, str) else given or []
     return [parse(text) for several in texts for text in re.split(r"[\s,]+", several.strip()) if text]
 
 
-def judge(slos: Sequence[Slo], requests: Sequence[Request], seconds: float) -> list[Verdict]:
+def judge(slos: Sequence[Slo], requests: pl.DataFrame, seconds: float) -> list[Verdict]:
     return [Verdict(slo, measure(slo.measure, requests, seconds)) for slo in slos]
 
 
-def measure(name: str, requests: Sequence[Request], seconds: float) -> float:
-    """What ``Slo.limit`` is compared with; nan where there is nothing to measure."""
-    answered = [request for request in requests if request.outcome == OK]
+def measure(name: str, requests: pl.DataFrame, seconds: float) -> float:
+    """The value that ``Slo.limit`` is compared with. NaN if there is nothing to measure."""
+    answered = requests.filter(GOOD)
     if name == "throughput":
         return len(answered) / seconds
     if name == "fallback-rate":
-        grounded = [request for request in answered if request.pipeline in GROUNDED]
-        items = sum(request.items for request in grounded)
-        return sum(request.fallbacks for request in grounded) / items if items else math.nan
-    if not requests:
+        grounded = answered.filter(pl.col("pipeline").is_in(GROUNDED))
+        items = int(grounded["items"].sum())
+        return int(grounded["fallbacks"].sum()) / items if items else math.nan
+    if requests.is_empty():
         return math.nan
     if name == "error-rate":
         return 1 - len(answered) / len(requests)
     return percentile(requests, float(name[1:]))
 
 
-def percentile(requests: Sequence[Request], part: float) -> float:
-    """Seconds within which ``part`` percent of the requests were answered; infinite where so many never were."""
-    latencies = [request.latency if request.outcome == OK else None for request in requests]
-    seconds = [math.inf if latency is None else latency for latency in latencies]
-    return percentiles(seconds, [part])[0] / 1e3
+def percentile(requests: pl.DataFrame, part: float) -> float:
+    """Seconds within which ``part`` percent of the requests were answered. Infinite if too few ever were."""
+    latency = pl.when(GOOD).then(LATENCY).otherwise(math.inf)
+    return float(requests.select(percentile_of(part, latency)).item()) / 1e3
 
 
 def show(measure: str, value: float) -> str:

@@ -1,10 +1,10 @@
-"""What is asked: requests that look like a shop's traffic, every one a function of the seed and its number.
+"""The requests of a load test. They resemble a shop's traffic; each one is a function of the seed and its number.
 
     python -m benchmarks.traffic --out build/bench/photos      draw photos of the synthetic catalogue
 
-Product types follow a Zipf law: the second is asked for half as often as the first, the third a third as often. Of a
-type's photos some are hot and asked for again and again. Most requests are of one item, some of many. Drawn photos
-have the sizes that shops have, from thumbnails of 320 to uploads of 1890 pixels.
+Product types follow a Zipf law: the second type is requested half as often as the first, the third a third as often.
+Some photos of each type are hot and are requested again and again. Most requests have one item, some have many. Drawn
+photos have the sizes of a shop's photos, from thumbnails of 320 pixels to uploads of 1890 pixels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -33,25 +33,26 @@ MIX = "product_image=70,product_text=20,whole_image=4,ground=4,enriched_text=2"
 BATCHES = "1=85,2=6,4=5,8=3,16=1"
 CLIENT_MIX = "vlclip=80,tritonclient=20"
 HOT_PART, HOT_REQUESTS = 0.1, 0.3
-"""This part of the photos gets that part of the requests, besides its share of the rest."""
+"""The hot part of the photos, and the part of the requests that only choose among hot photos."""
 ENLARGED = {1.0: 50, 1.8: 30, 3.0: 15, 4.5: 5}
-"""By how much the catalogue's drawings, of 300 to 420 pixels, are enlarged, and how often."""
+"""The factors by which the catalogue's drawings, of 300 to 420 pixels, are enlarged, and how often."""
 ROOT = Path(__file__).parent.parent
 DRAWN_FOLDER = ROOT / "build/bench/photos"
 MOST_PHOTOS = 2000
-"""That are held in memory."""
+"""The most photos that are kept in memory."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Ask:
-    """A request that is to be sent."""
+    """A request before it is sent."""
 
     client: str
     pipeline: str
     texts: tuple[str, ...]
-    """Of each item: its product type, its text, or its metadata as JSON; empty for ``whole_image``."""
+    """The product type, text or JSON metadata of each item. Empty for ``whole_image``."""
     images: tuple[bytes, ...]
-    """Of each item: its file, which may be empty for ``enriched_text``; none for ``product_text``."""
+    """The encoded photo of each item, which may be b"" for ``enriched_text``. Empty for ``product_text``."""
 
     @property
     def items(self) -> int:
@@ -59,7 +60,7 @@ class Ask:
 
 
 def parse_shares(text: str, names: Sequence[str] | None = None) -> dict[str, float]:
-    """``"mug=70,lamp=30"``. Raises ValueError, in a sentence, for names that are not among ``names``."""
+    """Parse ``"mug=70,lamp=30"``. Raises ValueError for a name that is not in ``names``."""
     shares: dict[str, float] = {}
     for part in text.split(","):
         name, _, share = part.strip().partition("=")
@@ -68,14 +69,22 @@ def parse_shares(text: str, names: Sequence[str] | None = None) -> dict[str, flo
         except ValueError:
             raise ValueError(f'expected NAME=SHARE,NAME=SHARE, got "{part}" in "{text}"') from None
         if names and name not in names:
-            raise ValueError(f'no "{name}": expected some of {", ".join(names)}')
+            raise ValueError(f'unknown name "{name}": expected some of {", ".join(names)}')
     if min(shares.values()) < 0 or not sum(shares.values()):
-        raise ValueError(f'expected shares of 0 and more, and one above 0, got "{text}"')
+        raise ValueError(f'expected shares of at least 0, and one above 0, got "{text}"')
     return shares
 
 
+def parse_mix(text: str) -> dict[str, float]:
+    return parse_shares(text, PIPELINES)
+
+
+def parse_clients(text: str) -> dict[str, float]:
+    return parse_shares(text, CLIENTS)
+
+
 def parse_batches(text: str) -> dict[int, float]:
-    """``"1=85,8=15"``: items of a request, and how often. Raises ValueError."""
+    """Parse ``"1=85,8=15"``: the items of a request, and how often. Raises ValueError."""
     shares = parse_shares(text)
     if not all(size.isdigit() and int(size) > 0 for size in shares):
         raise ValueError(f'expected ITEMS=SHARE,ITEMS=SHARE, got "{text}"')
@@ -83,17 +92,17 @@ def parse_batches(text: str) -> dict[int, float]:
 
 
 class Traffic:
-    """Requests by their number. ``photos`` is a folder; a photo in a subfolder is asked for as what that is named.
+    """Makes requests from their numbers. ``photos`` is a folder; the name of a subfolder is its photos' product type.
 
-    Photos at its top are asked for as types of the catalogue, unless ``photos.csv`` says what they show. Texts are
-    always of the catalogue.
+    Photos at the top of the folder get product types of the catalogue, unless ``photos.csv`` has their type. Texts
+    always come from the catalogue.
     """
 
     def __init__(self, photos: Path, seed: int = 0, mix: str = MIX, batches: str = BATCHES, clients: str = CLIENT_MIX):
         self._seed = seed
-        self._pipelines = _Chances(parse_shares(mix, PIPELINES))
+        self._pipelines = _Chances(parse_mix(mix))
         self._batches = _Chances(parse_batches(batches))
-        self._clients = _Chances(parse_shares(clients, CLIENTS))
+        self._clients = _Chances(parse_clients(clients))
         by_type = read_photos(photos)
         order = random.Random(seed)
         anywhere = by_type.pop("", [])
@@ -108,7 +117,7 @@ class Traffic:
         self._products = _Chances(zipf(catalogue))
 
     def ask(self, number: int) -> Ask:
-        """The same for the same seed, photos and number, whatever else was asked for."""
+        """The request with this number. It depends only on the seed, the photos and the number."""
         rng = random.Random(f"{self._seed}/{number}")
         pipeline = self._pipelines.draw(rng)
         count, client = self._batches.draw(rng), self._clients.draw(rng)
@@ -136,42 +145,42 @@ class Traffic:
         return draw_item(np.random.default_rng(rng.randrange(2**32)), (self._products.draw(rng),))
 
 
-class _Chances:
-    """Values drawn in proportion to their shares."""
+class _Chances(Generic[T]):
+    """Draws values in proportion to their shares."""
 
-    def __init__(self, shares: Mapping) -> None:
+    def __init__(self, shares: Mapping[T, float]) -> None:
         self._values, self._sums = list(shares), list(accumulate(shares.values()))
 
-    def draw(self, rng: random.Random):  # type: ignore[no-untyped-def]
+    def draw(self, rng: random.Random) -> T:
         return rng.choices(self._values, cum_weights=self._sums)[0]
 
 
 def zipf(names: Sequence[str]) -> dict[str, float]:
-    """Shares of names in the order of their rank."""
+    """Shares of names that are given in the order of their rank."""
     return {name: 1 / rank for rank, name in enumerate(names, start=1)}
 
 
 def read_photos(folder: Path) -> dict[str, list[bytes]]:
-    """Files by what ``photos.csv`` says they show, else by the name of their subfolder, "" for those at the top.
+    """Photos by product type: that of ``photos.csv``, else the name of their subfolder, else "".
 
-    Of very many, some from everywhere. Raises SystemExit where there is none.
+    If there are more than MOST_PHOTOS, it reads an even selection. Raises SystemExit if there is no photo.
     """
-    found: dict[str, list[bytes]] = {}
+    by_type: dict[str, list[bytes]] = {}
     photos = find_photos(folder, "")
     for path, product_type in photos[:: -(-len(photos) // MOST_PHOTOS)]:
         shown = product_type or ("" if path.parent == folder else path.parent.name)
-        found.setdefault(shown, []).append(path.read_bytes())
-    return found
+        by_type.setdefault(shown, []).append(path.read_bytes())
+    return by_type
 
 
 def require_folder(text: str) -> None:
-    """Raises ValueError for what is no folder."""
+    """Raises ValueError if the text is not a folder."""
     if text and not Path(text).is_dir():
         raise ValueError(f"no such folder: {text}")
 
 
 def drawn_photos(folder: Path = DRAWN_FOLDER) -> Path:
-    """A folder of drawn photos, drawn unless it is there: in a process of its own, for callers in gevent."""
+    """A folder of drawn photos. If it is missing, another process draws it, because gevent does not mix with a pool."""
     if not folder.is_dir():
         command = [sys.executable, "-m", "benchmarks.traffic", "--out", str(folder.resolve())]
         subprocess.run(command, cwd=ROOT, check=True)
@@ -181,25 +190,23 @@ def drawn_photos(folder: Path = DRAWN_FOLDER) -> Path:
 def draw_photos(folder: Path, types: Sequence[str] = TRAINED_TYPES, each: int = 2, seed: int = 5) -> None:
     """Write ``each`` scenes of every product type as FOLDER/TYPE/NUMBER.jpg. The folder appears when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    begun = Path(tempfile.mkdtemp(prefix=".photos-", dir=folder.parent))
-    try:
-        rng, chance = np.random.default_rng(seed), random.Random(seed)
-        items = [draw_item(rng, (name,)) for _ in range(each) for name in types]
+    rng, chance = np.random.default_rng(seed), random.Random(seed)
+    items = [draw_item(rng, (name,)) for _ in range(each) for name in types]
+    with tempfile.TemporaryDirectory(prefix=".photos-", dir=folder.parent) as drawn:
+        drawing = Path(drawn) / "photos"
         for number, photo in enumerate(draw_each(items, seed)):
-            factor = chance.choices(list(ENLARGED), list(ENLARGED.values()))[0]
-            kind = begun / photo.items[0].product_type
-            kind.mkdir(exist_ok=True)
-            (kind / f"{number:05d}.jpg").write_bytes(_enlarge(photo.jpeg, factor))
-        begun.chmod(0o755)
-        begun.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # drawn by another process in the meantime
-            raise
-    finally:
-        shutil.rmtree(begun, ignore_errors=True)
+            file = drawing / photo.items[0].product_type / f"{number:04d}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(_enlarge(photo.jpeg, chance.choices(list(ENLARGED), list(ENLARGED.values()))[0]))
+        try:
+            drawing.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # if it is, another process was faster
+                raise
 
 
 def _enlarge(file: bytes, factor: float) -> bytes:
+    """A JPEG with ``factor`` times the width and height."""
     if factor == 1:
         return file
     pixels = np.asarray(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR))
@@ -212,9 +219,7 @@ def main() -> None:
         prog="python -m benchmarks.traffic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=DRAWN_FOLDER, help="folder to write (%(default)s)")
-    parser.add_argument("--each", type=int, default=2, help="photos of every product type (%(default)s)")
-    args = parser.parse_args()
-    draw_photos(args.out, each=args.each)
+    draw_photos(parser.parse_args().out)
 
 
 if __name__ == "__main__":

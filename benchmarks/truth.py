@@ -1,12 +1,12 @@
-"""What the server says of a run: Triton's statistics and metrics, read before it and after it.
+"""The server's own account of a load run: Triton's metrics and statistics, read before and after it.
 
     before = snapshot("localhost:8001", "http://localhost:8002/metrics")
     ...
     write(folder, before, snapshot("localhost:8001", "http://localhost:8002/metrics"))
-    read(folder).stages      # of each leaf: queue, compute and copies in ms a request, batch sizes
+    read(folder).stages      # queue, compute and copies of each leaf, in ms a request
 
-Both count from the start of a model, for all callers: the difference is the run's alone where nobody else asked. Where
-statistics are closed to callers without the server's admin key, VLCLIP_ADMIN_KEY is taken for it.
+The counters are those of all callers, so their difference belongs to the run only if nobody else sent requests. The
+statistics add the sizes of batches. If the server gives them only to callers with its admin key, set VLCLIP_ADMIN_KEY.
 """
 
 from __future__ import annotations
@@ -14,138 +14,114 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 import urllib.request
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from serving import triton_metrics
 from serving.server.options import ADMIN_KEY
-from serving.triton_metrics import Sample
+from serving.triton_metrics import Sample, parse_metrics
 
 KEY_HEADER = "triton-grpc-protocol-admin-key"
 SECONDS = 10.0
-"""For an answer of the server."""
-PHASES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit")
-FAILURES = "nv_inference_request_failure"
-METRICS = {
-    "nv_inference_request_success": (("success", "queue", "compute_input", "compute_infer", "compute_output"), "count"),
-    FAILURES: (("fail",), "count"),
-    "nv_inference_request_duration_us": (("success",), "ns"),
-    "nv_inference_queue_duration_us": (("queue",), "ns"),
-    "nv_inference_compute_input_duration_us": (("compute_input",), "ns"),
-    "nv_inference_compute_infer_duration_us": (("compute_infer",), "ns"),
-    "nv_inference_compute_output_duration_us": (("compute_output",), "ns"),
-    "nv_inference_count": (("items",), None),
-    "nv_inference_exec_count": (("executions",), None),
-}
-"""Where Triton's metrics have what its statistics have, in sums over all batch sizes; failures by reason as well."""
+"""Time-out for an answer of the server."""
+PREFIX = "nv_inference_"
+BATCHES = "batches"
+"""Name of the counter of batches, with the labels ``model``, ``version`` and ``size``. It comes from the statistics."""
+MEMORY = "memory of the server's processes, bytes"
+SIZES = ((1, 1), (2, 3), (4, 7), (8, 15), (16, 31), (32, math.inf))
+"""Ranges of batch sizes that the report shows."""
 
-
-@dataclass(frozen=True)
-class Model:
-    """A model in a run. Times are means in ms over its requests, each of which waits for its whole batch."""
-
-    name: str
-    requests: int
-    """That were answered."""
-    failed: int
-    items: int
-    executions: int
-    total_ms: float
-    queue_ms: float
-    compute_ms: float
-    copies_ms: float
-    """Tensors in before computing, and out after it."""
-    cached: int = 0
-    """Requests that the response cache answered."""
-    batches: Mapping[int, int] = field(default_factory=dict)
-    """Items of a batch → executions."""
-
-    @property
-    def mean_batch(self) -> float:
-        """Items an execution."""
-        return self.items / self.executions if self.executions else 0.0
+Snapshot = dict[str, Any]
+"""``samples`` (fields of Sample), ``pipelines`` (name → leaves) and ``notes``. It can be written as JSON."""
 
 
 @dataclass(frozen=True)
 class Truth:
     """A run as the server saw it."""
 
-    stages: list[Model]
-    """The leaves, in the order in which the pipelines call them."""
-    pipelines: list[Model]
-    counters: Mapping[str, float]
-    """Metrics that count, where they rose."""
-    gauges: Mapping[str, tuple[float, float]]
-    """Metrics that go up and down: before and after."""
+    stages: pl.DataFrame
+    """A row a leaf, in the order in which the pipelines call them; times are means in ms a request."""
+    pipelines: pl.DataFrame
+    """The same for the pipelines."""
+    batches: pl.DataFrame
+    """For each leaf the percentage of its items that ran in batches of each range of sizes."""
+    metrics: pl.DataFrame
+    """``metric`` and ``change``: counters that rose, and gauges before and after."""
     notes: list[str]
-    """What the server did not tell, and what cannot be believed."""
+    """What the server did not report, and which counters cannot be trusted."""
 
 
-def snapshot(grpc_url: str, metrics_url: str | None) -> dict[str, Any]:
-    """The counters as they stand, JSON-able. What the server refuses or does not have is named in ``closed``."""
-    closed: list[str] = []
-    key = os.environ.get(ADMIN_KEY)
-    samples: list[Sample] = []
-    models: dict[str, Any] = {}
+def snapshot(grpc_url: str, metrics_url: str, memory: int | None = None) -> Snapshot:
+    """The counters and gauges at this moment. ``notes`` names what the server refuses or does not have."""
+    notes = []
+    samples: list[Sample] = [] if memory is None else [Sample(MEMORY, {}, memory, "gauge")]
     pipelines: dict[str, list[str]] = {}
-    if metrics_url is None:
-        closed.append("no metrics: no address of them was given")
-    else:
-        try:
-            samples = parse_metrics(_fetch(metrics_url))
-        except (OSError, ValueError) as error:
-            closed.append(f"no metrics: {metrics_url}: {error}")
+    try:
+        samples += read_metrics(metrics_url)
+    except (OSError, ValueError) as error:
+        notes.append(f"no metrics, so stages are unknown: {metrics_url}: {error}")
+    key = os.environ.get(ADMIN_KEY)
     with triton.InferenceServerClient(grpc_url) as client:
         try:
-            models = {
-                f"{stats.name}/{stats.version}": _counts(stats)
-                for stats in client.get_inference_statistics(
-                    client_timeout=SECONDS, headers={KEY_HEADER: key} if key else None
-                ).model_stats
-            }
+            headers = {KEY_HEADER: key} if key else None
+            stats = client.get_inference_statistics(client_timeout=SECONDS, headers=headers).model_stats
+            samples += [
+                Sample(
+                    BATCHES,
+                    {"model": model.name, "version": model.version, "size": str(batch.batch_size)},
+                    batch.compute_infer.count,
+                    "counter",
+                )
+                for model in stats
+                for batch in model.batch_stats
+            ]
         except InferenceServerException as error:
-            models = _counts_of_metrics(samples)
-            closed.append(
-                f"no statistics: {_why_closed(error.message(), key)}"
-                + (", so times are from the metrics, which know no single batch sizes" if models else "")
-            )
+            notes.append(f"no statistics, so batch sizes are unknown: {_why_closed(error.message(), key)}")
         try:
-            for name in sorted({name.rpartition("/")[0] for name in models}):
+            for name in sorted({sample.labels["model"] for sample in samples if "model" in sample.labels}):
                 config = client.get_model_config(name, client_timeout=SECONDS).config
                 if config.HasField("ensemble_scheduling"):
                     pipelines[name] = [step.model_name for step in config.ensemble_scheduling.step]
         except InferenceServerException as error:
-            closed.append(f"no configs, so pipelines stand among the stages: {error.message()}")
-    return {
-        "time": time.time(),
-        "models": models,
-        "pipelines": pipelines,
-        "counters": {
-            str(sample): sample.value
-            for sample in samples
-            if not is_gauge(sample) and (sample.name not in METRICS or sample.name == FAILURES)
-        },
-        "gauges": {str(sample): sample.value for sample in samples if is_gauge(sample)},
-        "closed": closed,
-    }
+            notes.append(f"no configurations, so pipelines are listed among the stages: {error.message()}")
+    return {"samples": samples, "pipelines": pipelines, "notes": notes}
 
 
-def write(folder: Path, before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Into ``server.json`` of the run's folder."""
+def read_metrics(url: str) -> list[Sample]:
+    """Metrics without buckets, percentiles and summaries. Raises OSError, or ValueError for a malformed address."""
+    with urllib.request.urlopen(url, timeout=SECONDS) as answer:
+        text = answer.read().decode()
+    return [
+        sample
+        for sample in parse_metrics(text)
+        if "le" not in sample.labels and sample.kind != "summary" and not math.isnan(sample.value)
+    ]
+
+
+def _why_closed(message: str, key: str | None) -> str:
+    """The reason, and what to do if the admin key is missing or wrong."""
+    if KEY_HEADER not in message:
+        return message
+    if key:
+        return f"the key in {ADMIN_KEY} is not the server's admin key"
+    return f"the server gives them only to callers with its admin key; set {ADMIN_KEY} to it"
+
+
+def write(folder: Path, before: Snapshot, after: Snapshot) -> None:
+    """Write ``server.json`` into the folder of a run."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "server.json").write_text(json.dumps({"before": before, "after": after}, indent=1) + "\n")
 
 
 def read(folder: Path) -> Truth | None:
-    """What the server said of the run in this folder; None if it was not asked."""
+    """The server's account of the run in this folder. None if there is none."""
     file = folder / "server.json"
     if not file.exists():
         return None
@@ -153,150 +129,98 @@ def read(folder: Path) -> Truth | None:
     return difference(snapshots["before"], snapshots["after"])
 
 
-def difference(before: dict[str, Any], after: dict[str, Any]) -> Truth:
-    """What happened between two snapshots. Counters that fell began anew in between, and are left out with a note."""
-    notes = list(dict.fromkeys([*before["closed"], *after["closed"]]))
-    gone = sorted(before["models"].keys() - after["models"].keys())
-    if gone and after["models"]:
-        notes.append(f"{', '.join(gone)} was unloaded during the run: what it did is not known")
-    if after["models"] and not before["models"]:
-        notes.append("what the counters were before the run is not known: no stage can be told")
-    rose: dict[str, list[dict[str, Any]]] = {}
-    anew = []
-    for name, counts in after["models"].items() if before["models"] else ():
-        risen = _subtract(counts, before["models"].get(name, {}))
-        if any(value < 0 for value in _numbers(risen)):
-            anew.append(name)
-        elif any(_numbers(risen)):
-            rose.setdefault(name.rpartition("/")[0], []).append(risen)
-    counters = _subtract(after["counters"], before["counters"] if after["counters"] else {})
-    anew += [name for name, value in counters.items() if value < 0]
-    if anew:
-        notes.append(
-            "counters began anew during the run, by a reload or a restart; left out, though others may have as well: "
-            + ", ".join(sorted(anew))
-        )
+def difference(before: Snapshot, after: Snapshot) -> Truth:
+    """The changes between two snapshots. A model whose counters fell is left out, with a note."""
+    old, new = ({str(s): s for s in map(Sample._make, one["samples"])} for one in (before, after))
+    notes = list(dict.fromkeys([*before["notes"], *after["notes"]]))
+    models_before, models_after = ({_model(s) for s in one.values() if "model" in s.labels} for one in (old, new))
+    if models_after and not models_before:
+        notes.append("the counters before the run are unknown, so no stage can be reported")
+        new = {name: sample for name, sample in new.items() if "model" not in sample.labels}
+    if models_after and (gone := sorted(models_before - models_after)):
+        notes.append(f"{', '.join(gone)} was unloaded during the run, so its counters are unknown")
+
+    rises = [
+        (sample, sample.value - (old[name].value if name in old else 0))
+        for name, sample in new.items()
+        if sample.kind != "gauge"
+    ]
+    fell = {_model(sample) for sample, rise in rises if rise < 0}
+    fell |= {_model(old[name]) for name in old.keys() - new.keys() if _model(old[name]) in models_after}
+    if fell:
+        notes.append(f"left out, because the counters fell, after a reload or a restart: {', '.join(sorted(fell))}")
+    rises = [(sample, rise) for sample, rise in rises if rise > 0 and _model(sample) not in fell]
+
+    counts: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+    sizes: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    changes = []
+    for sample, rise in rises:
+        if sample.name == BATCHES:
+            sizes[sample.labels["model"]][int(sample.labels["size"])] += int(rise)
+        elif sample.name.startswith(PREFIX):
+            counts[sample.labels["model"]][sample.name.removeprefix(PREFIX)] += rise
+        else:
+            changes.append((str(sample), f"+{rise:,.10g}"))
+    for name, sample in new.items():
+        was = old[name].value if name in old else sample.value
+        if sample.kind == "gauge" and (was or sample.value):
+            changes.append((name, f"{_gauge(name, was)} → {_gauge(name, sample.value)}"))
+
     wiring: dict[str, list[str]] = {**before["pipelines"], **after["pipelines"]}
-    called = [leaf for steps in sorted(wiring.values(), key=len, reverse=True) for leaf in steps]
-    order = {leaf: place for place, leaf in reversed(list(enumerate(called)))}
-    models = [_model(name, versions) for name, versions in rose.items()]
+    order = list(dict.fromkeys(leaf for steps in sorted(wiring.values(), key=len, reverse=True) for leaf in steps))
+    leaves = sorted(counts.keys() - wiring.keys(), key=lambda name: (name not in order, [*order, name].index(name)))
     return Truth(
-        stages=sorted(
-            (model for model in models if model.name not in wiring),
-            key=lambda model: (order.get(model.name, len(order)), model.name),
-        ),
-        pipelines=sorted((model for model in models if model.name in wiring), key=lambda model: model.name),
-        counters={name: value for name, value in counters.items() if value > 0},
-        gauges={name: (before["gauges"].get(name, value), value) for name, value in after["gauges"].items()},
-        notes=notes,
+        _stages("stage", leaves, counts, sizes),
+        _stages("pipeline", sorted(counts.keys() & wiring.keys()), counts, sizes),
+        pl.DataFrame([{"stage": leaf, **_shares(sizes[leaf])} for leaf in leaves if sizes[leaf]]),
+        pl.DataFrame(changes, ["metric", "change"], orient="row"),
+        notes,
     )
 
 
-def parse_metrics(text: str) -> list[Sample]:
-    """The samples of Prometheus' text, in which counters have lost the ending ``_total`` if they had it.
-
-    Without buckets and percentiles, which are many, and Triton's summaries, which count what its statistics count.
-    """
-    return [
-        sample if is_gauge(sample) else sample._replace(name=sample.name.removesuffix("_total"))
-        for sample in triton_metrics.parse_metrics(text)
-        if not (math.isnan(sample.value) or "_summary_us" in sample.name or {"le", "quantile"} & sample.labels.keys())
-    ]
+def _model(sample: Sample) -> str:
+    """The model and version that a counter belongs to, or the counter itself."""
+    labels = sample.labels
+    return f"{labels['model']}/{labels['version']}" if "version" in labels else str(sample)
 
 
-def is_gauge(sample: Sample) -> bool:
-    """Whether a metric can go down; one of no known kind can."""
-    return sample.kind in ("gauge", "")
+def _stages(
+    title: str, models: Sequence[str], counts: Mapping[str, Mapping[str, float]], sizes: Mapping[str, Counter[int]]
+) -> pl.DataFrame:
+    """One row a model; the counters have their names in Triton without the prefix."""
+    return pl.DataFrame([{title: name, **_stage(counts[name], sizes[name])} for name in models])
 
 
-def _fetch(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=SECONDS) as answer:
-        return answer.read().decode()
-
-
-def _counts(stats: Any) -> dict[str, Any]:
-    phases = {phase: getattr(stats.inference_stats, phase) for phase in PHASES}
+def _stage(count: Mapping[str, float], sizes: Counter[int]) -> dict[str, float | None]:
+    requests, executions = count["request_success"], count["exec_count"]
+    names = ("request", "queue", "compute_infer", "compute_input", "compute_output")
+    total, queue, compute, *copies = (1e-3 * count[f"{name}_duration_us"] / (requests or 1) for name in names)
     return {
-        **{phase: {"count": duration.count, "ns": duration.ns} for phase, duration in phases.items()},
-        "items": stats.inference_count,
-        "executions": stats.execution_count,
-        "batches": {str(batch.batch_size): batch.compute_infer.count for batch in stats.batch_stats},
+        "requests": int(requests),
+        "failed": int(count["request_failure"]),
+        "total": total,
+        "queue": queue,
+        "compute": compute,
+        "copies": sum(copies),
+        "items": int(count["count"]),
+        "executions": int(executions),
+        "mean batch": count["count"] / executions if executions else None,
+        "largest": max(sizes, default=None),
     }
 
 
-def _counts_of_metrics(samples: Sequence[Sample]) -> dict[str, Any]:
-    """What :func:`_counts` gives, as far as the metrics know it."""
-    models: dict[str, Any] = {}
-    for sample in samples:
-        if sample.name not in METRICS or not {"model", "version"} <= sample.labels.keys():
-            continue
-        counts = models.setdefault(
-            f"{sample.labels['model']}/{sample.labels['version']}",
-            {**{phase: {"count": 0, "ns": 0} for phase in PHASES}, "items": 0, "executions": 0, "batches": {}},
-        )
-        phases, unit = METRICS[sample.name]
-        for phase in phases:
-            if unit:
-                counts[phase][unit] += int(sample.value * (1000 if unit == "ns" else 1))
-            else:
-                counts[phase] += int(sample.value)
-    return models
+def _shares(sizes: Mapping[int, int]) -> dict[str, float]:
+    """The percentage of the items that ran in batches of each range of sizes."""
+    total = sum(size * count for size, count in sizes.items())
+    return {
+        f"{least}" if least == most else f"{least} to {most}" if most < math.inf else f"{least} or more": 100
+        * sum(size * count for size, count in sizes.items() if least <= size <= most)
+        / total
+        for least, most in SIZES
+    }
 
 
-def _why_closed(message: str, key: str | None) -> str:
-    """What to do, where it was for want of the admin key."""
-    if KEY_HEADER not in message:
-        return message
-    if key:
-        return f"the key in {ADMIN_KEY} is not the server's admin key"
-    return f"they are closed to callers without the server's admin key, set {ADMIN_KEY} to it"
-
-
-def _subtract(after: Any, before: Any) -> Any:
-    """Of nested numbers; what was not there before counts from 0."""
-    if isinstance(after, Mapping):
-        was = before or {}
-        names = [*after, *(name for name in was if name not in after)]
-        return {name: _subtract(after.get(name, 0), was.get(name, 0)) for name in names}
-    return after - (before or 0)
-
-
-def _numbers(nested: Any) -> Iterator[float]:
-    if isinstance(nested, Mapping):
-        for value in nested.values():
-            yield from _numbers(value)
-    else:
-        yield nested
-
-
-def _model(name: str, versions: Sequence[dict[str, Any]]) -> Model:
-    """Of the versions that answered in turn."""
-
-    def total(*path: str) -> int:
-        return sum(_at(version, path) for version in versions)
-
-    def mean_ms(*phases: str) -> float:
-        return sum(1e-6 * total(phase, "ns") / (total(phase, "count") or 1) for phase in phases)
-
-    batches = Counter[int]()
-    for version in versions:
-        batches.update({int(size): count for size, count in version["batches"].items() if count})
-    return Model(
-        name=name,
-        requests=total("success", "count"),
-        failed=total("fail", "count"),
-        items=total("items"),
-        executions=total("executions"),
-        total_ms=mean_ms("success"),
-        queue_ms=mean_ms("queue"),
-        compute_ms=mean_ms("compute_infer"),
-        copies_ms=mean_ms("compute_input", "compute_output"),
-        cached=total("cache_hit", "count"),
-        batches=dict(sorted(batches.items())),
-    )
-
-
-def _at(nested: Any, path: Sequence[str]) -> int:
-    for name in path:
-        nested = nested[name]
-    return nested
+def _gauge(name: str, value: float) -> str:
+    if "bytes" in name:
+        return f"{value / 2**20:,.0f} MiB"
+    return f"{value:.1%}" if name.split("{")[0].endswith("utilization") else f"{value:,.4g}"

@@ -1,19 +1,19 @@
-"""Find the profile for this machine: of the settings below, those that embed the most photos a second within a bound.
+"""Find the settings that embed the most photos a second on this machine within a latency bound, and write a profile.
 
     python -m benchmarks.tune --slo p99=500ms                        10 minutes, into serving/profiles/tuned
-    python -m benchmarks.tune --slo p99=500ms --minutes 30           goes on where the last one stood (build/tune)
+    python -m benchmarks.tune --slo p99=500ms --minutes 30           continues the last run (build/tune)
     python -m serving start --profile tuned
 
-    delay        microseconds for which a graph waits for more requests to batch
-    preferred    the batch size that a graph's queue is cut into; 0 for none
-    instances    of every graph
-    threads      of every instance of a graph
+    delay        microseconds that a graph waits for more requests to batch
+    preferred    preferred batch size of every graph; 0 for none
+    instances    instances of every graph
+    threads      threads of every instance of a graph
     decoders     processes that decode
 
-Each trial starts a server with a candidate and asks it for single photos, --concurrency at a time, each caller waiting
-for its answer: once to warm up, then in turns, of which the median counts. Optuna proposes the candidates; the first is
-what is served now (--base). The best one is then held against that side by side: both servers run, and are asked in
-turns, A B B A. It is written only if it holds the bound and is better by more than the turns differ among themselves.
+Each trial starts a server with a candidate and sends single photos in a closed loop of --concurrency users: a warm-up,
+then several turns, whose median counts. Optuna proposes the candidates; the first one is the current profile (--base).
+Finally the best candidate and the current profile are compared: both servers run and are loaded in turns, A B B A. The
+candidate is written only if it keeps the bound and is better by more than the turns differ among themselves.
 """
 
 from __future__ import annotations
@@ -25,46 +25,46 @@ import shlex
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import polars as pl
 from google.protobuf import text_format
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from benchmarks.callers import Callers
+from benchmarks.engine import Engine, User, now
 from benchmarks.judge import bootstrap
 from benchmarks.machine import machine
-from benchmarks.photos import load_samples
-from benchmarks.runs import OK, Request
+from benchmarks.photos import Sample, load_samples
+from benchmarks.runs import OK, Request, frame
 from benchmarks.slo import Slo, parse_all, percentile
+from benchmarks.traffic import Ask
 from serving.errors import ServerError, SetupError
 from serving.paths import REPOSITORIES, ROOT
 from serving.repository.folders import find_home
 from serving.repository.manifest import ARTEFACTS, read_served
 from serving.repository.profiles import EMBEDDED_CPU, PROFILES, Profile, fragments_of, parse, read_config
 from serving.server.server import Server
-from training.catalogue.items import TRAINED_TYPES
-from vlclip import Client, VlclipError
 
 GRAPHS = [leaf for leaf, artefact in ARTEFACTS.items() if artefact == "model.onnx"]
 STUDY = ROOT / "build" / "tune" / "study.db"
 WRITTEN_BY = "# Written by python -m benchmarks.tune"
 SEED = 0
 SEARCH_PART = 0.7
-"""Of the time; the rest is for the comparison."""
+"""Part of the time for the search. The rest is for the comparison."""
 MIN_PAIRS = 8
 MAX_PAIRS = 40
-WARM_UP_SECONDS = 1.0
+WARM_UP_SECONDS, DEADLINE = 1.0, 60.0
 
 Settings = dict[str, int]
 Turn = Callable[[], "Result"]
@@ -72,9 +72,9 @@ Turn = Callable[[], "Result"]
 
 @dataclass(frozen=True)
 class Result:
-    """What callers saw in a time."""
+    """The requests of some turns, all of which were answered."""
 
-    requests: Sequence[Request]
+    requests: pl.DataFrame
     seconds: float
 
     @property
@@ -89,49 +89,47 @@ class Result:
 
 @dataclass(frozen=True)
 class Bench:
-    """What is served, and how it is asked."""
+    """The models, the load, and the bound."""
 
     repositories: Sequence[Path]
-    photos: Sequence[bytes]
+    photos: Sequence[Sample]
     slo: Slo
     concurrency: int
     seconds: float
-    """Of a turn."""
+    """Seconds of a turn."""
     turns: int
-    """Of a trial."""
+    """Turns of a trial."""
 
     @contextmanager
     def served(self, profile: Profile) -> Iterator[Turn]:
-        """A warm server, as a function that loads it for a turn; that raises VlclipError.
+        """Start a server and warm it up. Yields a function that loads it for a turn.
 
-        Raises ServerError or SetupError.
+        Raises ServerError or SetupError; so does the function if a request fails.
         """
         with (
             Server.start(self.repositories, profile=profile) as server,
-            Client(server.grpc_url, timeout=60, retry=None) as client,
-            ThreadPoolExecutor(self.concurrency) as callers,
+            closing(Callers(server.grpc_url, DEADLINE)) as callers,
         ):
 
-            def call(number: int, end: float) -> list[Request]:
-                requests: list[Request] = []
-                while (sent := time.perf_counter()) < end:
-                    photo = self.photos[(number + len(requests)) % len(self.photos)]
-                    client.embed_images(photo, TRAINED_TYPES[number % len(TRAINED_TYPES)])
-                    requests.append(Request(sent, sent, time.perf_counter(), "vlclip", "product_image", 1, OK))
-                return requests
-
             def turn(seconds: float = self.seconds) -> Result:
-                begin = time.perf_counter()
-                called = [callers.submit(call, number, begin + seconds) for number in range(self.concurrency)]
-                requests = [request for one in called for request in one.result()]
-                return Result(requests, time.perf_counter() - begin)
+                requests: list[Request] = []
+                begin = now()
+                users = [User(callers.send, ends=begin + seconds)] * self.concurrency
+                Engine(self.ask, lambda request, _: requests.append(request)).send_as_users(users, count())
+                if failed := [request.outcome for request in requests if request.outcome != OK]:
+                    raise ServerError(f"{len(failed)} of {len(requests)} requests failed, the first with {failed[0]}")
+                return Result(frame(requests), now() - begin)
 
             turn(min(WARM_UP_SECONDS, self.seconds))
             yield turn
 
+    def ask(self, number: int) -> Ask:
+        photo, product_type = self.photos[number % len(self.photos)]
+        return Ask("vlclip", "product_image", (product_type,), (photo,))
+
 
 def space_of(current: Settings) -> dict[str, list[int]]:
-    """What may be chosen: among it always what is served now."""
+    """The values of each setting. They include the current ones."""
     cores = len(os.sched_getaffinity(0))
     powers = [1 << i for i in range(cores.bit_length()) if 1 << i <= cores]
     space = {
@@ -145,7 +143,7 @@ def space_of(current: Settings) -> dict[str, list[int]]:
 
 
 def settings_of(profile: Profile, repository: Path) -> Settings:
-    """Those of a profile; ``detect``, the heaviest, stands for all graphs. Raises SetupError."""
+    """The settings of a profile. ``detect``, the slowest graph, stands for all. Raises SetupError."""
     detect, decode = (read_config(repository / leaf, profile) for leaf in ("detect", "decode"))
     batching, threads = detect.dynamic_batching, detect.parameters["intra_op_thread_count"].string_value
     return {
@@ -158,7 +156,7 @@ def settings_of(profile: Profile, repository: Path) -> Settings:
 
 
 def write_profile(folder: Path, settings: Settings, base: Profile, remark: str = "") -> None:
-    """Write the fragments of ``base`` into ``folder``, with these settings. Raises SetupError."""
+    """Write the profile ``base`` with these settings into ``folder``. Raises SetupError."""
     fragments = {model: parse(file) for model, file in fragments_of(base).items()}
     for leaf in (*GRAPHS, "decode"):
         fragment = fragments.setdefault(leaf, ModelConfig())
@@ -178,7 +176,7 @@ def write_profile(folder: Path, settings: Settings, base: Profile, remark: str =
 
 
 def search(study: optuna.Study, bench: Bench, base: Profile, seconds: float, trials: int | None) -> None:
-    """Try candidates for so many seconds, or until the study has so many trials."""
+    """Try candidates for ``seconds``, or until the study has as many trials as ``trials``."""
     current = settings_of(base, bench.repositories[0])
     space = space_of(current)
     left = None if trials is None else max(0, trials - len(study.trials))
@@ -201,24 +199,15 @@ def search(study: optuna.Study, bench: Bench, base: Profile, seconds: float, tri
         trial.set_constraint(bench.slo.measure, latency - bench.slo.limit)
         return median_rate(results)
 
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
-    ) as progress:
-        begin = time.monotonic()
-        task = progress.add_task("searching", total=seconds)
+    def print_trial(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        outcome = outcome_of(trial, bench.slo)
+        print(f"trial {trial.number:>3}  {outcome:<42}  {show(trial.params)}", file=sys.stderr, flush=True)
 
-        def tell(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-            progress.console.print(
-                f"trial {trial.number:>3}  {outcome_of(trial, bench.slo):<42}  {show(trial.params)}", soft_wrap=True
-            )
-            progress.update(task, completed=time.monotonic() - begin)
-
-        failures = (ServerError, SetupError, VlclipError)
-        study.optimize(objective, n_trials=left, timeout=seconds, catch=failures, callbacks=[tell])
+    study.optimize(objective, n_trials=left, timeout=seconds, catch=(ServerError, SetupError), callbacks=[print_trial])
 
 
 def open_study(file: Path, name: str) -> optuna.Study:
-    """The study of this name in an SQLite file, which is made if need be."""
+    """Open the study of this name in an SQLite file, or create it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         storage=f"sqlite:///{file}",
@@ -227,13 +216,13 @@ def open_study(file: Path, name: str) -> optuna.Study:
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
     )
-    # One that goes on must not draw again what it drew before.
+    # A study that continues must not draw the same candidates again.
     study.sampler = optuna.samplers.TPESampler(seed=SEED + len(study.trials), n_startup_trials=8)
     return study
 
 
 def compare(bench: Bench, base: Profile, candidate: Profile, pairs: int) -> tuple[list[Result], list[Result]]:
-    """Results of both servers, turn by turn in one time."""
+    """The results of both servers, which run at the same time and take turns."""
     results: tuple[list[Result], list[Result]] = ([], [])
     with ExitStack() as stack:
         turns = [stack.enter_context(bench.served(profile)) for profile in (base, candidate)]
@@ -250,7 +239,7 @@ class Verdict:
 
 
 def judge(before: Sequence[Result], after: Sequence[Result], slo: Slo) -> Verdict:
-    """Whether the results after, each taken beside one before, are better by more than chance."""
+    """Whether the results ``after`` are better than those ``before``, of which each is a pair, by more than chance."""
     old, new = (pooled(results).latency(slo) for results in (before, after))
     low, high = bootstrap([b.rate / a.rate for a, b in zip(before, after, strict=True)], np.median)
     faster_low, _ = bootstrap([a.latency(slo) / b.latency(slo) for a, b in zip(before, after, strict=True)], np.median)
@@ -259,17 +248,16 @@ def judge(before: Sequence[Result], after: Sequence[Result], slo: Slo) -> Verdic
     )
     latencies = f"{slo.measure} {1e3 * new:.0f} ms against {1e3 * old:.0f} ms"
     if new > slo.limit:
-        return Verdict(False, f"it does not hold {slo.text} side by side: {latencies}; {rates}")
+        return Verdict(False, f"it does not hold {slo.text} in the comparison: {latencies}; {rates}")
     if old > slo.limit and faster_low > 1:
-        return Verdict(True, f"it holds {slo.text}, which the other does not: {latencies}; {rates}")
+        return Verdict(True, f"it holds {slo.text}, which the current profile does not: {latencies}; {rates}")
     if low > 1:
         return Verdict(True, f"{rates}; {latencies}")
-    return Verdict(False, f"it is not better beyond the noise: {rates}; {latencies}")
+    return Verdict(False, f"it is not better by more than chance: {rates}; {latencies}")
 
 
 def pooled(results: Sequence[Result]) -> Result:
-    requests = [request for result in results for request in result.requests]
-    return Result(requests, sum(result.seconds for result in results))
+    return Result(pl.concat(result.requests for result in results), sum(result.seconds for result in results))
 
 
 def median_rate(results: Sequence[Result]) -> float:
@@ -315,16 +303,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     models, ensembles = REPOSITORIES
     add = parser.add_argument
-    add("--slo", required=True, help="the bound: p99=500ms, or another percentile")
-    add("--minutes", type=float, default=10.0, help="for all of it (%(default)s)")
-    add("--trials", type=int, help="at most, those of earlier runs included")
+    add("--slo", required=True, help="latency bound: p99=500ms, or another percentile")
+    add("--minutes", type=float, default=10.0, help="minutes for the search and the comparison (%(default)s)")
+    add("--trials", type=int, help="trials at most, including those of earlier runs")
     add("--out", type=Path, default=PROFILES / "tuned", metavar="DIR", help="the profile to write (%(default)s)")
-    add("--base", default=EMBEDDED_CPU, metavar="NAME", help="the profile to begin with (%(default)s)")
-    add("--photos", type=Path, metavar="DIR", help="JPEG, PNG and WebP files to ask about (drawn ones)")
-    add("--concurrency", type=int, default=8, help="photos asked for at a time (%(default)s)")
-    add("--turns", type=int, default=3, help="of a trial (%(default)s)")
-    add("--seconds", type=float, default=2.0, help="of a turn (%(default)s)")
-    add("--study", type=Path, default=STUDY, metavar="FILE", help="where the trials are kept (%(default)s)")
+    add("--base", default=EMBEDDED_CPU, metavar="NAME", help="the current profile (%(default)s)")
+    add("--photos", type=Path, metavar="DIR", help="folder of photos to send (drawn photos)")
+    add("--concurrency", type=int, default=8, help="users of the closed loop (%(default)s)")
+    add("--turns", type=int, default=3, help="turns of a trial (%(default)s)")
+    add("--seconds", type=float, default=2.0, help="seconds of a turn (%(default)s)")
+    add("--study", type=Path, default=STUDY, metavar="FILE", help="file that keeps the trials (%(default)s)")
     add("--model-repository", type=Path, default=models, metavar="DIR", help="the models (model_repository/)")
     add("--ensembles", type=Path, default=ensembles, metavar="DIR", help="the pipelines (ensembles/)")
     parsed = parser.parse_args(arguments)
@@ -333,11 +321,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     except ValueError as error:
         parser.error(str(error))
     if not parsed.slo.measure.startswith("p"):
-        parser.error(f"--slo is to bound a percentile, like p99=500ms, and not {parsed.slo.measure}")
+        parser.error(f"--slo must bound a percentile, such as p99=500ms, not {parsed.slo.measure}")
     if os.environ.get("VLCLIP_ORT_THREADS"):
-        parser.error("VLCLIP_ORT_THREADS decides the threads of every candidate: unset it")
+        parser.error("VLCLIP_ORT_THREADS overrides the threads of every candidate: unset it")
     if any(not file.read_text().startswith(WRITTEN_BY) for file in parsed.out.glob("*.pbtxt")):
-        parser.error(f"{parsed.out} holds a profile that was written by hand: choose another --out")
+        parser.error(f"{parsed.out} contains a profile that was written by hand: choose another --out")
     return parsed
 
 
@@ -346,22 +334,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = Console()
     slo: Slo = args.slo
-    photos = [file for file, _ in load_samples(args.photos, "", 32, 5)]
+    photos = load_samples(args.photos, "product", 32, 5)
     bench = Bench([args.model_repository, args.ensembles], photos, slo, args.concurrency, args.seconds, args.turns)
     home = find_home(bench.repositories)
     manifest = read_served(home) if home else None
     try:
-        # Trials beside another base would say nothing: that base is a study of its own.
+        # Trials from another base are not comparable, so each base has its own study.
         base = hashlib.sha256(b"".join(file.read_bytes() for file in fragments_of(args.base).values())).hexdigest()[:8]
         name = (
             f"{manifest.models if manifest else args.model_repository}, {len(os.sched_getaffinity(0))} cores, "
-            f"from {args.base} ({base}), {args.photos or 'drawn photos'}, {args.concurrency} at a time, {slo.text}"
+            f"from {args.base} ({base}), {args.photos or 'drawn photos'}, {args.concurrency} users, {slo.text}"
         )
         study = open_study(args.study, name)
         print(f"{name}: {len(study.trials)} trials so far, in {args.study}", flush=True)
         search(study, bench, args.base, 60 * args.minutes * SEARCH_PART, args.trials)
         if not study.trials:
-            raise SetupError("no time was left for a trial: give more --minutes")
+            raise SetupError("there was no time for a trial: give more --minutes")
         console.print(table_of(study, slo))
         best = best_of(study, slo)
         current = settings_of(args.base, bench.repositories[0])
@@ -373,25 +361,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         pairs = round(60 * args.minutes * (1 - SEARCH_PART) / (2 * args.seconds))
         pairs = min(max(pairs, MIN_PAIRS), MAX_PAIRS)
-        print(f"Trial {best.number} beside {args.base}, {pairs} turns each", flush=True)
+        print(f"Comparing trial {best.number} with {args.base}, {pairs} turns each", flush=True)
         with tempfile.TemporaryDirectory(prefix="vlclip-") as folder:
             write_profile(Path(folder), best.params, args.base)
             verdict = judge(*compare(bench, args.base, folder, pairs), slo)
-    except (ServerError, SetupError, VlclipError) as error:
+    except (ServerError, SetupError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped. The trials are kept: another run goes on with them.", file=sys.stderr)
+        print("Stopped. The trials are kept, and the next run continues with them.", file=sys.stderr)
         return 130
     if not verdict.accepted:
-        print(f"Nothing is written. Of trial {best.number}, {show(best.params)}: {verdict.sentence}.")
+        print(f"Nothing is written. Trial {best.number} ({show(best.params)}): {verdict.sentence}.")
         return 0
     here = machine()
     remark = f"{WRITTEN_BY} --slo {slo.text}, from {args.base}, on {here['cpu']}, {here['cores']} cores:\n"
     write_profile(args.out, best.params, args.base, f"{remark}# {verdict.sentence}.\n")
     is_ours = args.out.resolve().parent == PROFILES.resolve()
     served_as = args.out.name if is_ours else os.path.relpath(args.out)
-    print(f"Trial {best.number}, {show(best.params)}: {verdict.sentence}.")
+    print(f"Trial {best.number} ({show(best.params)}): {verdict.sentence}.")
     print(f"Written to {args.out}. Serve it: python -m serving start --profile {shlex.quote(served_as)}")
     return 0
 

@@ -1,8 +1,8 @@
 """The service that people write first: FastAPI and ONNX Runtime, one endpoint, one photo a request, no batching.
 
-It is not made slow: the photo comes as it is, in the body, the endpoint runs in FastAPI's thread pool, where decoding
-and the graphs leave Python's lock, and uvicorn has its fast event loop and parser. ONNX Runtime has its defaults, or
-the number of threads that is asked for.
+It is not slow on purpose. The body of a request is the photo itself. The endpoint runs in FastAPI's thread pool, where
+decoding and the graphs release Python's lock, and uvicorn uses its fast event loop and parser. ONNX Runtime has its
+default options, or the given number of threads.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A LitServe service of the same graphs, with its dynamic batching.
 
-A photo comes in JSON, in base64, which is LitServe's usual form. Requests of a batch are decoded side by side and run
-through the graphs together. By default one worker has all cores; several share them.
+A photo arrives in JSON, in base64, which is LitServe's usual form. The photos of a batch are decoded in parallel and
+run through the graphs together. By default one worker has all cores; several workers share them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BATCH = 32
 BATCH_TIMEOUT_SECONDS = 0.005
 
 
-class Embed(litserve.LitAPI):
+class Embed(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
     def __init__(self, repository: Path, threads: int) -> None:
         super().__init__(max_batch_size=BATCH, batch_timeout=BATCH_TIMEOUT_SECONDS, api_path="/embed")
         self.repository, self.threads = repository, threads

@@ -1,7 +1,7 @@
-"""The four ways to the same embeddings, behind one face, so that one load generator can ask them all.
+"""The ways to the same embeddings, with one interface, so that one load engine can measure them all.
 
-A message is made before the clock starts and an answer is read after it has stopped, so that while it runs the
-generator only sends bytes and receives bytes.
+A message is prepared before the clock starts and an answer is parsed after it has stopped. In between, the engine only
+sends and receives bytes.
 """
 
 from __future__ import annotations
@@ -28,53 +28,55 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import serialize_byte_tensor
 
 from benchmarks.in_process import ANSWER, InProcess
+from benchmarks.photos import Sample
 
 START_SECONDS = 90
-Ask = tuple[bytes, str]
-"""A photo's file and its product type."""
 HttpMessage = tuple[str, bytes, dict[str, str]]
 """Path, body, headers."""
+Array = np.ndarray[Any, np.dtype[np.float32]]
+Connection = Callable[[Any], Any]
+"""Sends a prepared message and returns the answer as it came."""
 
 
 class Service(Protocol):
     pid: int
     """The process that does the work, with its children."""
 
-    def awake(self) -> AbstractContextManager[None]:
-        """Around its turn; between turns it takes no time from the others."""
+    def running(self) -> AbstractContextManager[None]:
+        """The context of a turn. Outside of it the service uses no CPU time."""
 
-    def message(self, asks: Sequence[Ask]) -> Any:
-        """What asks for these embeddings, ready to be sent."""
+    def message(self, samples: Sequence[Sample]) -> Any:
+        """Prepare a request for the embeddings of these samples."""
 
-    def connect(self) -> AbstractContextManager[Callable[[Any], Any]]:
-        """A connection of one client: a message → the answer, as it came."""
+    def connect(self) -> AbstractContextManager[Connection]:
+        """Open the connection of one client."""
 
-    def embeddings(self, answer: Any) -> np.ndarray:
+    def embeddings(self, answer: Any) -> Array:
         """[B, D]"""
 
 
-class Here:
-    """The graphs in this process, on a whole message at once or one photo after the other."""
+class InThisProcess:
+    """The graphs in this process, called with a whole message at once or with one photo after the other."""
 
     def __init__(self, model: InProcess, one_by_one: bool = False) -> None:
         self.pid = os.getpid()
         self._model, self._one_by_one = model, one_by_one
 
-    def awake(self) -> AbstractContextManager[None]:
+    def running(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def message(self, asks: Sequence[Ask]) -> tuple[list[bytes], list[str]]:
-        return [photo for photo, _ in asks], [product_type for _, product_type in asks]
+    def message(self, samples: Sequence[Sample]) -> tuple[list[bytes], list[str]]:
+        return [photo for photo, _ in samples], [product_type for _, product_type in samples]
 
-    def connect(self) -> AbstractContextManager[Callable[[Any], Any]]:
+    def connect(self) -> AbstractContextManager[Connection]:
         return nullcontext(self._ask)
 
-    def _ask(self, message: tuple[list[bytes], list[str]]) -> list[dict[str, np.ndarray]]:
+    def _ask(self, message: tuple[list[bytes], list[str]]) -> list[dict[str, Array]]:
         if not self._one_by_one:
             return [self._model.embed(*message)]
         return [self._model.embed([photo], [product_type]) for photo, product_type in zip(*message, strict=True)]
 
-    def embeddings(self, answer: list[dict[str, np.ndarray]]) -> np.ndarray:
+    def embeddings(self, answer: list[dict[str, Array]]) -> Array:
         return np.concatenate([part["EMBEDDING"] for part in answer])
 
 
@@ -85,49 +87,49 @@ class Served:
         self.pid = pid
         self._infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
 
-    def awake(self) -> AbstractContextManager[None]:
+    def running(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def message(self, asks: Sequence[Ask]) -> bytes:
+    def message(self, samples: Sequence[Sample]) -> bytes:
         request = service_pb2.ModelInferRequest(model_name="product_image")
         columns = {
-            "IMAGE": [photo for photo, _ in asks],
-            "PRODUCT_TYPE": [product_type.encode() for _, product_type in asks],
+            "IMAGE": [photo for photo, _ in samples],
+            "PRODUCT_TYPE": [product_type.encode() for _, product_type in samples],
         }
         for name, column in columns.items():
-            request.inputs.add(name=name, datatype="BYTES", shape=[len(asks), 1])
+            request.inputs.add(name=name, datatype="BYTES", shape=[len(samples), 1])
             request.raw_input_contents.append(serialize_byte_tensor(np.array(column, object)).item())
         for name in ANSWER:
             request.outputs.add(name=name)
-        return request.SerializeToString()
+        return bytes(request.SerializeToString())
 
-    def connect(self) -> AbstractContextManager[Callable[[bytes], bytes]]:
+    def connect(self) -> AbstractContextManager[Connection]:
         return nullcontext(self._infer)
 
-    def embeddings(self, answer: bytes) -> np.ndarray:
+    def embeddings(self, answer: bytes) -> Array:
         response = service_pb2.ModelInferResponse.FromString(answer)
         i = [output.name for output in response.outputs].index("EMBEDDING")
         return np.frombuffer(response.raw_output_contents[i], np.float32).reshape(response.outputs[i].shape)
 
 
 class Http(ABC):
-    """One photo a request over HTTP/1.1 with a kept connection; JSON comes back."""
+    """One photo a request over HTTP/1.1 with a persistent connection. The answer is JSON."""
 
     def __init__(self, port: int, pid: int) -> None:
         self._port, self.pid = port, pid
 
     @contextmanager
-    def awake(self) -> Iterator[None]:
-        # LitServe's workers ask for work without a rest, which costs whoever has the turn a tenth of two cores.
+    def running(self) -> Iterator[None]:
+        # LitServe's workers poll for work, which would cost the service that has its turn a tenth of two cores.
         os.killpg(self.pid, signal.SIGCONT)
         yield
         os.killpg(self.pid, signal.SIGSTOP)
 
     @abstractmethod
-    def message(self, asks: Sequence[Ask]) -> HttpMessage: ...
+    def message(self, samples: Sequence[Sample]) -> HttpMessage: ...
 
     @contextmanager
-    def connect(self) -> Iterator[Callable[[HttpMessage], bytes]]:
+    def connect(self) -> Iterator[Connection]:
         with closing(http.client.HTTPConnection("127.0.0.1", self._port)) as connection:
             connection.connect()
             assert connection.sock
@@ -143,30 +145,27 @@ class Http(ABC):
 
             yield ask
 
-    def embeddings(self, answer: bytes) -> np.ndarray:
+    def embeddings(self, answer: bytes) -> Array:
         return np.array([json.loads(answer)["embedding"]], np.float32)
 
 
 class FastApi(Http):
-    def message(self, asks: Sequence[Ask]) -> HttpMessage:
-        [(photo, product_type)] = asks
+    def message(self, samples: Sequence[Sample]) -> HttpMessage:
+        [(photo, product_type)] = samples
         path = "/embed?" + urlencode({"product_type": product_type})
         return path, photo, {"Content-Type": "application/octet-stream"}
 
 
 class LitServe(Http):
-    def message(self, asks: Sequence[Ask]) -> HttpMessage:
-        [(photo, product_type)] = asks
+    def message(self, samples: Sequence[Sample]) -> HttpMessage:
+        [(photo, product_type)] = samples
         body = {"image": base64.b64encode(photo).decode(), "product_type": product_type}
         return "/embed", json.dumps(body).encode(), {"Content-Type": "application/json"}
 
 
 @contextmanager
 def running(module: str, repository: Path, *options: str) -> Iterator[tuple[int, int]]:
-    """Run a service's module in processes of its own; the port that it listens on, and its process id.
-
-    Raises RuntimeError if it does not come up.
-    """
+    """Run a service's module in its own process group: its port and process id. Raises RuntimeError if it fails."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", module, "--repository", str(repository), "--port", str(port), *options]
@@ -175,11 +174,11 @@ def running(module: str, repository: Path, *options: str) -> Iterator[tuple[int,
         end = time.monotonic() + START_SECONDS
         while not listens(port):
             if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"{module} did not come up: {' '.join(command)} says why")
+                raise RuntimeError(f"{module} did not start. Run this to see why: {' '.join(command)}")
             time.sleep(0.1)
         yield port, process.pid
     finally:
-        # Its workers as well, which are in its group.
+        # The group includes the workers.
         for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(process.pid, number)

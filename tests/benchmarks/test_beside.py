@@ -1,10 +1,10 @@
-"""The comparison asks all four services and believes none of them."""
+"""The comparison measures all services and checks their embeddings."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,38 +12,38 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.beside.__main__ import Disagreement, measures, run, services_of, show
-from benchmarks.beside.load import take_turn
-from benchmarks.beside.services import Ask
+from benchmarks.beside.__main__ import DisagreementError, measures, run, services_of, show, take_turn
+from benchmarks.beside.services import Array, Connection
+from benchmarks.photos import Sample
 from tests.pictures import encode, picture
 
-ASKS: list[Ask] = [(encode(picture(seed=i), "JPEG"), "mug") for i in range(4)]
+SAMPLES: list[Sample] = [(encode(picture(seed=i), "JPEG"), "mug") for i in range(4)]
 PLAN = measures(clients=4, batch=4, in_flight=2, photos=8)
 
 
 class Echo:
-    """Answers with what it was asked, as one embedding a photo; the seam at which services differ."""
+    """A service that returns a part of each photo as its embedding."""
 
     def __init__(self, sign: float = 1.0) -> None:
         self.sign, self.pid = sign, os.getpid()
 
-    def awake(self) -> AbstractContextManager[None]:
+    def running(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def message(self, asks: Sequence[Ask]) -> np.ndarray:
-        rows = np.stack([np.frombuffer(photo[-64:], np.uint8).astype(np.float32) for photo, _ in asks])
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    def message(self, samples: Sequence[Sample]) -> Array:
+        rows = np.stack([np.frombuffer(photo[-64:], np.uint8).astype(np.float32) for photo, _ in samples])
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
-    def connect(self) -> AbstractContextManager[Callable[[np.ndarray], np.ndarray]]:
+    def connect(self) -> AbstractContextManager[Connection]:
         return nullcontext(lambda message: self.sign * message)
 
-    def embeddings(self, answer: np.ndarray) -> np.ndarray:
+    def embeddings(self, answer: Array) -> Array:
         return answer
 
 
-def test_all_four_agree_and_are_compared(toy_repositories: list[Path], capsys: pytest.CaptureFixture[str]):
+def test_all_services_agree_and_are_compared(toy_repositories: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     with services_of(toy_repositories[0]) as services:
-        report = run(services, ASKS, PLAN, turns=1)
+        report = run(services, SAMPLES, PLAN, turns=1)
     assert min(report["cosine_min"].values()) > 0.99999
     assert set(report["cosine_min"]) == {"served", "in process", "one by one", "FastAPI", "LitServe"}
     ratios = {name: set(measure["ratios"]) for name, measure in report["measures"].items()}
@@ -63,13 +63,13 @@ def test_all_four_agree_and_are_compared(toy_repositories: list[Path], capsys: p
     assert "LitServe" in capsys.readouterr().out
 
 
-def test_a_wrong_service_does_not_win():
+def test_a_wrong_embedding_is_an_error() -> None:
     plan = {"offline": replace(PLAN["offline"], services=("served",), ratios=())}
-    with pytest.raises(Disagreement, match="served: the cosine"):
-        run({"served": Echo(-1.0), "in process": Echo()}, ASKS, plan, turns=1)
+    with pytest.raises(DisagreementError, match=r"at least 0\.9999 .*: served -1"):
+        run({"served": Echo(-1.0), "in process": Echo()}, SAMPLES, plan, turns=1)
 
 
-def test_answers_come_in_the_order_of_the_asks():
-    turn = take_turn(Echo(), ASKS * 10, clients=8, batch=1)
-    assert np.array_equal(turn.embeddings, Echo().message(ASKS * 10))
-    assert len(turn.latencies_ms) == 40
+def test_embeddings_have_the_order_of_the_samples() -> None:
+    turn = take_turn("echo", Echo(), SAMPLES * 10, clients=8, batch=1)
+    assert np.array_equal(turn.embeddings, Echo().message(SAMPLES * 10))
+    assert len(turn.requests) == 40

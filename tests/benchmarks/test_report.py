@@ -1,21 +1,19 @@
-"""The report of runs made by hand, and of a real server with a stage that is slow."""
+"""The report of runs that were made by hand, and of a real server with a slow stage."""
 
 from __future__ import annotations
 
 import json
-import random
 import re
 import shutil
-import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import report, truth
-from benchmarks.runs import MISSED, OK, Request, Run, write_requests, write_run
+from benchmarks.runs import MISSED, OK, Request, Run, frame, write_run
 from serving.paths import REPOSITORIES
 from serving.server.server import Server
 from tests.asking import ask_grpc
@@ -26,61 +24,67 @@ DELAY_MS = 200
 
 
 class Page(HTMLParser):
-    """The ids, addresses and words of a page, and whether each tag was closed."""
+    """The ids, addresses, tables and words of a page, and whether each tag was closed."""
 
     VOID = ("meta", "br", "img")
 
     def __init__(self, file: Path) -> None:
         super().__init__()
-        self.ids: Counter[str] = Counter()
+        self.ids: Counter[str | None] = Counter()
         self.addresses: list[str] = []
         self.open: list[str] = []
         self.plots = 0
         self.words = ""
+        self.rows: list[list[str]] = []
         self.feed(file.read_text())
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in self.VOID:
             self.open.append(tag)
         self.plots += tag == "figure"
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
         for name, value in attrs:
             if name == "id":
                 self.ids[value] += 1
-            if name in ("href", "src", "xlink:href"):
-                self.addresses.append(value)
+            if name in ("href", "src"):
+                self.addresses.append(value or "")
 
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         self.words += data
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+    def row(self, *begin: str) -> dict[str, str]:
+        """The first row that begins with these cells, as column → cell."""
+        place = next(i for i, row in enumerate(self.rows) if row[: len(begin)] == [*begin])
+        same = [row for row in self.rows[:place] if len(row) == len(self.rows[place]) and not has_number(row)]
+        names = same[-1]
+        return dict(zip(names, self.rows[place], strict=True))
 
 
-def rows_of(summary: str, heading: str) -> dict[str, list[str]]:
-    """The first table after ``heading`` in a summary: first cell → further cells."""
-    lines = summary[summary.index(heading) :].splitlines()
-    table = [line for line in re.split(r"\n\n", "\n".join(lines[1:]).strip())[0].splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    return {row[0]: row[1:] for row in cells}
+def has_number(row: list[str]) -> bool:
+    return any(re.fullmatch(r"[\d,.]+( %)?", cell) for cell in row)
 
 
-def keep_run(
-    folder: Path, requests: list[Request], loop: str = "open", slos: tuple = (), seconds: float = 30, name: str = ""
-) -> None:
+def keep_run(folder: Path, requests: list[Request], loop: str = "open", name: str = "", shape: str = "steps") -> None:
     steps = [(0.0, 10.0), (10.0, 20.0), (20.0, 40.0)]
     machine, versions = {"cpu": "Some CPU", "cores": "2"}, {"triton": "2.51.0"}
-    run = Run(name or folder.name, loop, "steps", 0.0, seconds, steps, "the command", "host:1", machine, versions, slos)
+    slos: list[dict[str, Any]] = [
+        {"slo": "p99=50ms", "measured": "never", "held": False, "sentence": "p99 was never, the SLO is 50 ms"}
+    ]
+    run = Run(name or folder.name, loop, shape, 0.0, 30, steps, "the command", "host:1", machine, versions, slos)
     write_run(folder, run)
-    write_requests(folder / "requests.csv", requests)
+    frame(requests).write_csv(folder / "requests.csv")
 
 
 def some_requests() -> list[Request]:
-    """As of 10, 20 and 40 a second; at 40, half has no answer, and the other a late one."""
+    """10, 20 and 40 requests a second. Half of the last ones have no answer, and the others a late one."""
     requests = []
     for start, rate in ((0, 10), (10, 20), (20, 40)):
         for n in range(10 * rate):
@@ -91,76 +95,74 @@ def some_requests() -> list[Request]:
     return requests
 
 
-def test_nothing_at_all(tmp_path: Path) -> None:
+def test_an_empty_folder(tmp_path: Path) -> None:
     page = report.write(tmp_path / "bench")
     assert page == tmp_path / "bench" / "report.html"
-    assert "No load run" in Page(page).words
-    assert "No folder here has a run.json" in (tmp_path / "bench" / "summary.md").read_text()
+    assert "There is no load run" in Page(page).words
 
 
 @pytest.mark.parametrize(
-    ("requests", "says"),
+    ("requests", "sentence"),
     [
-        pytest.param([], "No request was recorded", id="nothing asked"),
+        pytest.param([], "No request was recorded", id="no request"),
         pytest.param(
-            [Request(1.0, 1.0, 2.0, "vlclip", "product_image", 1, "UNAVAILABLE"),
-             Request(2.0, None, None, "vlclip", "product_image", 1, MISSED)],
-            "Nothing was answered well", id="nothing answered",
+            [
+                Request(1.0, 1.0, 2.0, "vlclip", "product_image", 1, "UNAVAILABLE"),
+                Request(2.0, None, None, "vlclip", "product_image", 1, MISSED),
+            ],
+            "No request had a good answer",
+            id="no answer",
         ),
     ],
-)  # fmt: skip
-def test_a_run_without_an_answer_is_said_to_be_one(tmp_path: Path, requests: list[Request], says: str) -> None:
+)
+def test_a_run_without_an_answer(tmp_path: Path, requests: list[Request], sentence: str) -> None:
     keep_run(tmp_path / "dead", requests)
     page = Page(report.write(tmp_path))
-    assert says in page.words
+    assert sentence in page.words
     assert page.plots == 0
-    assert says in (tmp_path / "summary.md").read_text()
 
 
-def test_a_run_is_told_in_plots_and_figures(tmp_path: Path) -> None:
-    slos = (
-        {"slo": "p99=50ms", "measured": "never", "held": False},
-        {"slo": "p50=1s", "measured": "50 ms", "held": True},
-    )
-    keep_run(tmp_path / "steps", some_requests(), slos=slos)
+def test_runs_have_plots_and_tables(tmp_path: Path) -> None:
+    keep_run(tmp_path / "steps", some_requests())
     keep_run(tmp_path / "users", some_requests(), loop="closed", name="users <b>")
+    keep_run(tmp_path / "overload", some_requests(), shape="overload")
     page = Page(report.write(tmp_path))
     assert page.open == []
     assert [id_ for id_, count in page.ids.items() if count > 1] == []
-    assert [address for address in page.addresses if not address.startswith("#")] == [], "no other file is needed"
-    for title in (
-        "Latency by percentile", "offered rate: the knee is at 20", "Throughput against concurrency",
+    assert all(address.startswith(("#", "data:")) for address in page.addresses), "no other file is needed"
+    for words in (
+        "Latency by percentile", "offered rate: the knee is at 20", "Throughput by users", "Goodput by offered rate",
         "Latency and rates over time", "Some CPU", "2.51.0", "the command", "users <b>", "broken",
+        "p99 was never, the SLO is 50 ms",
     ):  # fmt: skip
-        assert title in page.words
-    summary = (tmp_path / "summary.md").read_text()
-    steps = rows_of(summary, "**Step by step")
-    assert [steps[at][-2:] for at in ("0", "10", "20")] == [["0 %", "0 %"], ["0 %", "0 %"], ["50.00 %", "25.00 %"]]
-    assert rows_of(summary, "**Service level objectives**")["p99=50ms"] == ["never", "broken"]
-    outcomes = rows_of(summary, "**How requests ended, and ms until they did**")
-    assert outcomes["missed"] == ["100", "14.29 %", "-", "-", "-", "-"]
+        assert words in page.words
+    assert page.row("20.0")["missed"] == "25.00 %"
+    assert page.row("20.0")["refused p99"] == "2,000"
+    assert page.row("missed") == {
+        "outcome": "missed",
+        "requests": "100",
+        "share": "14.29 %",
+        **dict.fromkeys(("p50", "p95", "p99", "longest"), "-"),
+    }
 
 
-def test_figures_of_other_benchmarks_have_a_section(tmp_path: Path) -> None:
+def test_other_benchmarks_have_a_section(tmp_path: Path) -> None:
     (tmp_path / "loadgen").mkdir()
-    rows = [{"scenario": "Server", "LoadGen says": "VALID", "p99 <ms>": 12.5}, {"scenario": "Offline", "samples": 3}]
+    rows = [{"scenario": "Server", "verdict": "VALID", "p99 <ms>": 12.5}, {"scenario": "Offline", "samples": 3}]
     (tmp_path / "loadgen" / "loadgen.json").write_text(
-        json.dumps({"title": "MLPerf LoadGen", "rows": rows, "broken": []})
+        json.dumps({"title": "MLPerf LoadGen", "rows": rows, "broken": [], "valid": True})
     )
-    services = {"served": {"photos/s": {"median": 51.64}, "p50_ms": 41.1}, "FastAPI": {"photos/s": {"median": 43.6}}}
-    (tmp_path / "side_by_side.json").write_text(json.dumps({"turns": 4, "services": services, "machine": {"cpu": "X"}}))
+    services = {"served": {"photos/s": {"median": 51.64}, "p50_ms": 41.1}}
+    (tmp_path / "side_by_side.json").write_text(json.dumps({"turns": 4, "services": services}))
     (tmp_path / "empty.json").write_text("[]")
     page = Page(report.write(tmp_path))
-    for word in ("MLPerf LoadGen", "VALID", "p99 <ms>", "12.5", "side_by_side", "FastAPI", "empty"):
-        assert word in page.words
-    summary = (tmp_path / "summary.md").read_text()
-    assert rows_of(summary, "**rows**")["Offline"] == ["-", "-", "3"]
-    assert rows_of(summary, "**services**")["FastAPI"] == ["43.6", "-"]
-    assert rows_of(summary, "**machine**")["cpu"] == ["X"]
+    for words in ("MLPerf LoadGen", "VALID", "p99 <ms>", "12.5", "side_by_side", "51.6", "empty", "none"):
+        assert words in page.words
+    assert page.open == []
 
 
-def slowed(source: Path, repository: Path, leaf: str) -> Path:
-    """A copy of a model repository in which a leaf sleeps before it works."""
+def slow_down(source: Path, repository: Path, leaf: str) -> Path:
+    """Copy a model repository and let a leaf sleep before it works."""
     shutil.copytree(source, repository, ignore=shutil.ignore_patterns("__pycache__", ".export-*"))
     with (repository / leaf / "1" / "model.py").open("a") as file:
         file.write(f"""
@@ -178,52 +180,17 @@ TritonPythonModel = Slow
     return repository
 
 
-def ask_by_schedule(url: str, seconds: float, rate: float) -> list[Request]:
-    """Photos at moments that were drawn ahead, whether or not the last one was answered."""
-    rng = random.Random(7)
-    photo, start = encode(picture(), "JPEG"), time.time() + 0.1
-
-    def ask(at: float) -> Request:
-        time.sleep(max(0, at - time.time()))
-        sent = time.time()
-        ask_grpc(url, "product_image", IMAGE=[photo], PRODUCT_TYPE=[b"mug"])
-        return Request(at, sent, time.time(), "tritonclient", "product_image", 1, OK)
-
-    moments = sorted(start + rng.uniform(0, seconds) for _ in range(int(rate * seconds)))
-    with ThreadPoolExecutor(len(moments)) as pool:
-        return list(pool.map(ask, moments))
-
-
-@pytest.mark.parametrize(
-    ("source", "leaf"),
-    [
-        pytest.param(None, "tokenize_prompt", id="toys"),
-        pytest.param(MODELS, "decode", id="mini", marks=pytest.mark.slow),
-    ],
-)
-def test_a_slow_stage_shows_in_its_bar_and_in_the_percentiles(
-    tmp_path: Path, toy_repositories: list[Path], source: Path | None, leaf: str
-) -> None:
-    repository = slowed(source or toy_repositories[0], tmp_path / "models", leaf)
-    seconds = 4.0
+def test_a_slow_stage_is_visible(tmp_path: Path, toy_repositories: list[Path]) -> None:
+    repository = slow_down(toy_repositories[0], tmp_path / "models", "tokenize_prompt")
+    photo = encode(picture(), "JPEG")
     with Server.start([repository, ENSEMBLES]) as server:
         before = truth.snapshot(server.grpc_url, server.metrics_url)
-        requests = ask_by_schedule(server.grpc_url, seconds, rate=4)
+        for _ in range(3):
+            ask_grpc(server.grpc_url, "product_image", IMAGE=[photo], PRODUCT_TYPE=[b"mug"])
         truth.write(tmp_path / "bench/slow", before, truth.snapshot(server.grpc_url, server.metrics_url))
-    run = Run("slow", "open", "steady", requests[0].scheduled, seconds, [(0, 4)], "", server.grpc_url, {}, {})
-    write_run(tmp_path / "bench/slow", run)
-    write_requests(tmp_path / "bench/slow/requests.csv", requests)
+    keep_run(tmp_path / "bench/slow", some_requests())
     page = Page(report.write(tmp_path / "bench"))
-    assert "Where the time of a request goes" in page.words
-
-    summary = (tmp_path / "bench" / "summary.md").read_text()
-    stages = rows_of(summary, "**Stages, by the server's counters")
-    columns = stages.pop("stage")
-    stages.pop("---")
-    compute = {name: float(row[columns.index("compute")]) for name, row in stages.items()}
-    slow = compute.pop(leaf)
-    assert DELAY_MS <= slow < 1.5 * DELAY_MS
-    assert len(compute) == 6
-    assert max(compute.values()) < DELAY_MS / 2
-    p50 = float(rows_of(summary, "**How requests ended, and ms until they did**")["ok"][2])
-    assert p50 >= DELAY_MS
+    assert "Time of a request in each stage" in page.words
+    assert "Batch sizes of each stage" in page.words
+    assert float(page.row("tokenize_prompt")["compute"]) >= DELAY_MS
+    assert page.row("tokenize_prompt")["requests"] == "3"

@@ -1,73 +1,64 @@
-"""Poisson schedules have the right rate, the right gaps, and follow the steps of a shape."""
+"""Shapes of a load, and Poisson schedules with the right rate and gaps."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 
-from benchmarks.schedule import draw_poisson, level_at, shape_steps
+from benchmarks.schedule import draw_poisson, shape_steps, user_spans
 
 
-def test_rate_and_gaps_are_those_of_a_poisson_process():
+def test_rate_and_gaps_are_those_of_a_poisson_process() -> None:
     arrivals = draw_poisson([(0, 50)], 400, 0, seed=3)
     gaps = np.diff(arrivals)
     assert len(arrivals) == pytest.approx(20_000, abs=4 * 20_000**0.5)
     assert arrivals[0] >= 0
     assert arrivals[-1] < 400
-    # An exponential distribution: P(gap > t) = exp(-rate · t), here within Kolmogorov and Smirnov's 0.1 % bound.
+    # An exponential distribution: P(gap > t) = exp(-rate · t), within Kolmogorov and Smirnov's bound of 0.1 %.
     expected = 1 - np.exp(-50 * np.sort(gaps))
     seen = np.arange(1, len(gaps) + 1) / len(gaps)
     assert np.abs(expected - seen).max() < 1.95 / len(gaps) ** 0.5
 
 
-def test_the_same_seed_gives_the_same_schedule_and_another_seed_another():
+def test_a_schedule_depends_on_the_seed() -> None:
     assert np.array_equal(draw_poisson([(0, 20)], 10, 1, 7), draw_poisson([(0, 20)], 10, 1, 7))
     assert not np.array_equal(draw_poisson([(0, 20)], 10, 1, 7)[:50], draw_poisson([(0, 20)], 10, 1, 8)[:50])
 
 
-def test_each_step_has_its_rate_and_the_warm_up_that_of_the_first():
+def test_each_step_has_its_rate_and_the_warm_up_that_of_the_first() -> None:
     arrivals = draw_poisson([(0, 100), (20, 400), (30, 0), (40, 200)], 60, 10, seed=5)
     counts, _ = np.histogram(arrivals, [-10, 0, 20, 30, 40, 60])
     for count, expected in zip(counts, [1000, 2000, 4000, 0, 4000], strict=True):
         assert count == pytest.approx(expected, abs=4 * expected**0.5)
 
 
-def test_every_nth_arrival_of_a_schedule_adds_up_to_its_rate():
-    arrivals = draw_poisson([(0, 90)], 100, 0, seed=1)
-    shares = [arrivals[worker::3] for worker in range(3)]
-    assert [len(share) for share in shares] == pytest.approx([3000] * 3, abs=150)
-    assert np.array_equal(np.sort(np.concatenate(shares)), arrivals)
+@pytest.mark.parametrize(
+    ("loop", "shape", "steps"),
+    [
+        ("open", "steady", [(0, 40)]),
+        ("open", "soak", [(0, 40)]),
+        ("open", "spike", [(0, 40), (24, 120), (36, 40)]),
+        ("open", "steps", [(7.5 * n, 10 + 30 / 7 * n) for n in range(8)]),
+        ("open", "overload", [(0, 32), (15, 40), (30, 80), (45, 32)]),
+        ("closed", "steps", [(60 / 7 * n, users) for n, users in enumerate([1, 2, 4, 8, 16, 32, 40])]),
+        ("closed", "spike", [(0, 40), (24, 120), (36, 40)]),
+    ],
+)  # fmt: skip
+def test_shapes(loop: str, shape: str, steps: list[tuple[float, float]]) -> None:
+    found = shape_steps(loop, shape, 40, 60, spike=3)
+    assert np.array(found) == pytest.approx(np.array(steps))
 
 
 @pytest.mark.parametrize(
-    ("shape", "second", "level"),
+    ("steps", "spans"),
     [
-        ("steady", 0, 40),
-        ("steady", 59, 40),
-        ("soak", 30, 40),
-        ("steps", 0, 10),
-        ("steps", 59, 40),
-        ("spike", 23, 40),
-        ("spike", 25, 120),
-        ("spike", 37, 40),
-        ("spike", -2, 40),
+        pytest.param([(0, 2)], [(-math.inf, 12)] * 2, id="steady"),
+        pytest.param([(0, 0.4)], [(-math.inf, 12)], id="one at least"),
+        pytest.param([(0, 1), (3, 2), (6, 4)], [(-math.inf, 12), (3, 12), (6, 12), (6, 12)], id="steps"),
+        pytest.param([(0, 1), (5, 3), (7, 1)], [(-math.inf, 12), (5, 7), (5, 7)], id="spike"),
     ],
 )
-def test_shapes(shape, second, level):
-    assert level_at(shape_steps("open", shape, 40, 60, 3), second) == level
-
-
-def test_steps_rise_evenly():
-    levels = [level for _, level in shape_steps("open", "steps", 40, 80, 3)]
-    assert len(levels) == 8
-    assert np.allclose(np.diff(levels), 30 / 7)
-
-
-@pytest.mark.parametrize(
-    ("most", "levels"),
-    [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])],
-)
-def test_users_double(most, levels):
-    steps = shape_steps("closed", "steps", most, 12, 3)
-    assert [users for _, users in steps] == levels
-    assert np.allclose(np.diff([at for at, _ in steps]), 12 / len(levels))
+def test_users_come_and_go(steps: list[tuple[float, float]], spans: list[tuple[float, float]]) -> None:
+    assert user_spans(steps, 12) == spans

@@ -1,9 +1,11 @@
-"""What is asked: the shares that were told, Zipf's law, hot photos, and the same again for the same seed."""
+"""Requests: their shares, Zipf's law, hot photos, and that they depend on the seed and their number alone."""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,7 +17,7 @@ ASKS = 4000
 
 
 @pytest.fixture
-def photos(tmp_path):
+def photos(tmp_path: Path) -> Path:
     """Ten photos of each of 5 types, told apart by their bytes."""
     for number in range(50):
         folder = tmp_path / ("mug", "lamp", "sock", "plate", "kite")[number % 5]
@@ -24,21 +26,22 @@ def photos(tmp_path):
     return tmp_path
 
 
-def test_shares_of_pipelines_batches_and_clients(photos):
+def test_shares_of_pipelines_batches_and_clients(photos: Path) -> None:
     mix = "product_image=60,product_text=30,enriched_text=10"
     traffic = Traffic(photos, mix=mix, batches="1=75,4=25", clients="vlclip=50,tritonclient=50")
     asks = [traffic.ask(number) for number in range(ASKS)]
-    for counts, expected in [
+    table: list[tuple[Counter[Any], dict[Any, float]]] = [
         (Counter(ask.pipeline for ask in asks), {"product_image": 0.6, "product_text": 0.3, "enriched_text": 0.1}),
         (Counter(ask.items for ask in asks), {1: 0.75, 4: 0.25}),
         (Counter(ask.client for ask in asks), {"vlclip": 0.5, "tritonclient": 0.5}),
-    ]:
+    ]
+    for counts, expected in table:
         assert counts.keys() == expected.keys()
         for name, part in expected.items():
             assert counts[name] / ASKS == pytest.approx(part, abs=0.04)
 
 
-def test_product_types_follow_zipfs_law_and_some_photos_are_hot(photos):
+def test_product_types_follow_zipfs_law_and_some_photos_are_hot(photos: Path) -> None:
     traffic = Traffic(photos, mix="product_image=1", batches="1=1")
     asks = [traffic.ask(number) for number in range(ASKS)]
     types = Counter(ask.texts[0] for ask in asks).most_common()
@@ -52,14 +55,14 @@ def test_product_types_follow_zipfs_law_and_some_photos_are_hot(photos):
     assert of_first.most_common()[0][1] / of_first.total() == pytest.approx(0.37, abs=0.06)
 
 
-def test_a_request_depends_on_the_seed_and_its_number_alone(photos):
+def test_a_request_depends_on_the_seed_and_its_number_alone(photos: Path) -> None:
     first, second = Traffic(photos, seed=4), Traffic(photos, seed=4)
     asks = [first.ask(number) for number in range(100)]
     assert [second.ask(number) for number in reversed(range(100))] == asks[::-1]
     assert [Traffic(photos, seed=5).ask(number) for number in range(100)] != asks
 
 
-def test_each_pipeline_gets_what_it_takes(photos):
+def test_each_pipeline_gets_what_it_takes(photos: Path) -> None:
     for pipeline, texts, images in [
         ("product_image", 4, 4),
         ("ground", 4, 4),
@@ -71,13 +74,13 @@ def test_each_pipeline_gets_what_it_takes(photos):
         assert (len(ask.texts), len(ask.images), ask.items) == (texts, images, 4)
 
 
-def test_photos_at_the_top_are_asked_for_as_types_of_the_catalogue(tmp_path):
+def test_photos_at_the_top_get_types_of_the_catalogue(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").write_bytes(b"photo")
     traffic = Traffic(tmp_path, mix="product_image=1")
     assert {name for number in range(200) for name in traffic.ask(number).texts} <= set(TRAINED_TYPES)
 
 
-def test_a_folder_without_photos_says_so(tmp_path):
+def test_a_folder_without_photos_says_so(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"no photos in .*: expected files ending in \.jpeg, \.jpg"):
         Traffic(tmp_path)
 
@@ -88,23 +91,23 @@ def test_a_folder_without_photos_says_so(tmp_path):
         ("", "expected NAME=SHARE"),
         ("ground", "expected NAME=SHARE"),
         ("ground=much", "expected NAME=SHARE"),
-        ("grind=1", 'no "grind": expected some of ground'),
+        ("grind=1", 'unknown name "grind": expected some of ground'),
         ("ground=0", "one above 0"),
         ("ground=-1", "one above 0"),
     ],
 )
-def test_what_is_no_mix_is_refused_in_a_sentence(text, complaint):
+def test_a_wrong_mix_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse_shares(text, ["ground"])
 
 
 @pytest.mark.parametrize("text", ["0=1", "one=1", "1.5=1"])
-def test_what_is_no_batch_is_refused(text):
+def test_wrong_batches_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="ITEMS=SHARE"):
         parse_batches(text)
 
 
-def test_drawn_photos_are_of_the_types_of_their_folders_and_the_same_again(tmp_path):
+def test_drawn_photos_are_of_the_types_of_their_folders_and_the_same_again(tmp_path: Path) -> None:
     draw_photos(tmp_path / "a", TRAINED_TYPES[:6], each=1)
     draw_photos(tmp_path / "b", TRAINED_TYPES[:6], each=1)
     drawn = read_photos(tmp_path / "a")
@@ -116,17 +119,17 @@ def test_drawn_photos_are_of_the_types_of_their_folders_and_the_same_again(tmp_p
     assert not list(tmp_path.glob(".photos-*"))
 
 
-def test_of_very_many_photos_some_of_every_type_are_held(tmp_path):
+def test_of_many_photos_some_of_every_type_are_read(tmp_path: Path) -> None:
     for number in range(2500):
         folder = tmp_path / f"type {number % 5}"
         folder.mkdir(exist_ok=True)
         (folder / f"{number}.jpg").write_bytes(b"photo")
-    held = read_photos(tmp_path)
-    assert len(held) == 5
-    assert 1000 < sum(map(len, held.values())) <= 2000
+    found = read_photos(tmp_path)
+    assert len(found) == 5
+    assert 1000 < sum(map(len, found.values())) <= 2000
 
 
-def test_a_table_of_photos_says_what_they_show(tmp_path):
+def test_photos_csv_has_the_product_types(tmp_path: Path) -> None:
     (tmp_path / "shelf").mkdir()
     for name in ("1.jpg", "2.jpg"):
         (tmp_path / "shelf" / name).write_bytes(name.encode())

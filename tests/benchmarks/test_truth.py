@@ -1,4 +1,4 @@
-"""What Triton counts, before and after: by hand, and of a real server."""
+"""The server's account of a run: snapshots made by hand, and those of a real server."""
 
 from __future__ import annotations
 
@@ -10,133 +10,104 @@ import pytest
 
 from benchmarks import truth
 from serving.server.server import Server
+from serving.triton_metrics import Sample
 from tests.asking import ask_grpc
 from tests.pictures import encode, picture
 
-MS = 1_000_000
 
-
-def counts(
-    requests: int = 0, queue: int = 0, infer: int = 0, copy: int = 0, batches: dict[str, int] | None = None
-) -> Any:
-    """A model's counters; times in ms over all requests, ``copy`` each way."""
-    sizes = batches or {}
-    times = {"queue": queue, "compute_infer": infer, "compute_input": copy, "compute_output": copy}
-    phases = {phase: {"count": requests, "ns": ms * MS} for phase, ms in times.items()}
-    return {
-        **phases,
-        "success": {"count": requests, "ns": sum(times.values()) * MS},
-        "fail": {"count": 0, "ns": 0},
-        "cache_hit": {"count": 0, "ns": 0},
-        "items": sum(int(size) * count for size, count in sizes.items()),
-        "executions": sum(sizes.values()),
-        "batches": sizes,
+def counters(
+    model: str, requests: int, queue: int = 0, compute: int = 0, copy: int = 0, batches: dict[int, int] | None = None
+) -> list[Sample]:
+    """The counters of a model and version, such as ``decode/1``; times in ms, ``copy`` in each direction."""
+    name, version = model.split("/")
+    labels, sizes = {"model": name, "version": version}, batches or {}
+    times = {"queue": queue, "compute_infer": compute, "compute_input": copy, "compute_output": copy}
+    values = {
+        "request_success": requests,
+        "request_duration_us": 1000 * (queue + compute + 2 * copy),
+        **{f"{phase}_duration_us": 1000 * ms for phase, ms in times.items()},
+        "count": sum(size * count for size, count in sizes.items()),
+        "exec_count": sum(sizes.values()),
     }
+    found = [Sample(f"nv_inference_{key}", labels, value, "counter") for key, value in values.items()]
+    return found + [Sample("batches", {**labels, "size": str(size)}, count, "counter") for size, count in sizes.items()]
 
 
-def shot(models: dict[str, Any], **more: Any) -> dict[str, Any]:
+def shot(*samples: list[Sample], notes: tuple[str, ...] = ()) -> truth.Snapshot:
     pipelines = {"product_image": ["decode", "detect"]}
-    return {"time": 0, "models": models, "pipelines": pipelines, "counters": {}, "gauges": {}, "closed": [], **more}
+    return {"samples": [sample for some in samples for sample in some], "pipelines": pipelines, "notes": [*notes]}
 
 
-def test_nothing_happened():
-    same = shot({"decode/1": counts(3, infer=9, batches={"1": 3})}, gauges={"nv_cpu_utilization": 0.5})
+def agent(value: float) -> list[Sample]:
+    return [Sample("vlclip_agent_items", {}, value, "counter")]
+
+
+def test_an_idle_server() -> None:
+    cpu = [Sample("nv_cpu_utilization", {}, 0.5, "gauge")]
+    same = shot(counters("decode/1", 3, compute=9, batches={1: 3}), cpu)
     found = truth.difference(same, same)
-    assert (found.stages, found.pipelines, found.counters, found.notes) == ([], [], {}, [])
-    assert found.gauges == {"nv_cpu_utilization": (0.5, 0.5)}
+    assert found.stages.is_empty()
+    assert found.pipelines.is_empty()
+    assert found.notes == []
+    assert found.metrics.rows() == [("nv_cpu_utilization", "50.0% → 50.0%")]
 
 
-def test_times_are_means_of_the_run_alone():
-    before = {"detect/1": counts(1, 500, 500, 500, {"1": 1}), "product_image/1": counts(1), "decode/1": counts(1)}
-    after = {
-        "detect/1": counts(5, 540, 1300, 510, {"1": 2, "3": 1}),
-        "product_image/1": counts(5, infer=9),
-        "decode/1": counts(5, infer=8, batches={"4": 1}),
-    }
-    found = truth.difference(shot(before), shot(after))
-    assert [model.name for model in found.stages] == ["decode", "detect"], "in the order of the wiring"
-    assert [model.name for model in found.pipelines] == ["product_image"]
-    detect = found.stages[1]
-    assert (detect.requests, detect.items, detect.executions, dict(detect.batches)) == (4, 4, 2, {1: 1, 3: 1})
-    assert (detect.queue_ms, detect.compute_ms, detect.copies_ms) == pytest.approx((10, 200, 5))
-    assert detect.mean_batch == 2
+def test_times_are_means_of_the_run_alone() -> None:
+    before = shot(
+        counters("detect/1", 1, 500, 500, 500, {1: 1}), counters("product_image/1", 1), counters("decode/1", 1)
+    )
+    after = shot(
+        counters("detect/1", 5, 540, 1300, 510, {1: 2, 3: 1}),
+        counters("product_image/1", 5, compute=9),
+        counters("decode/1", 5, compute=8, batches={4: 1}),
+    )
+    found = truth.difference(before, after)
+    assert found.stages["stage"].to_list() == ["decode", "detect"], "in the order of the pipeline"
+    assert found.pipelines["pipeline"].to_list() == ["product_image"]
+    detect = found.stages.row(1, named=True)
+    assert [detect[name] for name in ("requests", "items", "executions", "largest")] == [4, 4, 2, 3]
+    assert [detect[name] for name in ("queue", "compute", "copies", "mean batch")] == pytest.approx([10, 200, 5, 2])
+    batches = found.batches.row(1, named=True)
+    assert (batches["1"], batches["2 to 3"], batches["4 to 7"]) == (25, 75, 0)
 
 
-def test_versions_that_answered_in_turn_are_one_stage():
-    before = {"decode/1": counts(10, infer=10)}
-    after = {"decode/1": counts(11, infer=12), "decode/2": counts(3, infer=30, batches={"1": 3})}
-    (decode,) = truth.difference(shot(before), shot(after)).stages
-    assert decode.requests == 4
-    assert decode.compute_ms == pytest.approx(8)
+def test_two_versions_are_one_stage() -> None:
+    before = shot(counters("decode/1", 10, compute=10))
+    after = shot(counters("decode/1", 11, compute=12), counters("decode/2", 3, compute=30, batches={1: 3}))
+    (decode,) = truth.difference(before, after).stages.iter_rows(named=True)
+    assert (decode["requests"], decode["compute"]) == (4, pytest.approx(8))
 
 
 @pytest.mark.parametrize(
     ("before", "after", "stages", "note"),
     [
         pytest.param(
-            shot({"decode/1": counts(9), "detect/1": counts(1)}),
-            shot({"decode/1": counts(2), "detect/1": counts(2)}),
+            shot(counters("decode/1", 9), counters("detect/1", 1)),
+            shot(counters("decode/1", 2), counters("detect/1", 2)),
             ["detect"],
-            "began anew during the run, by a reload or a restart; left out, though others may have as well: decode/1",
+            "counters fell, after a reload or a restart: decode/1",
             id="a counter fell",
         ),
         pytest.param(
-            shot({"decode/1": counts(9, batches={"4": 2})}),
-            shot({"decode/1": counts(10, batches={"1": 10})}),
+            shot(counters("decode/1", 9, batches={4: 2})),
+            shot(counters("decode/1", 10, batches={1: 10})),
             [],
-            "began anew",
-            id="only a batch size shows it",
+            "counters fell",
+            id="only a batch size fell",
         ),
-        pytest.param(shot({"decode/1": counts(9)}), shot({"detect/1": counts(2)}), ["detect"], "unloaded", id="gone"),
+        pytest.param(shot(counters("decode/1", 9)), shot(counters("detect/1", 2)), ["detect"], "unloaded", id="gone"),
+        pytest.param(shot(), shot(counters("decode/1", 2)), [], "before the run are unknown", id="late"),
         pytest.param(
-            shot({}, closed=["no statistics: refused"]), shot({"decode/1": counts(2)}), [], "before the run", id="late"
+            shot(counters("decode/1", 9)), shot(notes=("no metrics: dead",)), [], "no metrics: dead", id="died"
         ),
-        pytest.param(
-            shot({"decode/1": counts(9)}), shot({}, closed=["no statistics: dead"]), [], "statistics: dead", id="died"
-        ),
-        pytest.param(
-            shot({}, counters={"vlclip_agent_items": 5.0}),
-            shot({}, counters={"vlclip_agent_items": 1.0}),
-            [],
-            "began anew",
-            id="a metric fell",
-        ),
+        pytest.param(shot(agent(5)), shot(agent(1)), [], "counters fell", id="a metric fell"),
     ],
 )
-def test_what_cannot_be_believed_is_left_out_with_a_note(before: Any, after: Any, stages: list[str], note: str) -> None:
+def test_untrustworthy_counters_are_left_out_with_a_note(before: Any, after: Any, stages: list[str], note: str) -> None:
     found = truth.difference(before, after)
-    assert [model.name for model in found.stages] == stages
+    assert ([] if found.stages.is_empty() else found.stages["stage"].to_list()) == stages
     assert any(note in one for one in found.notes)
-    assert not any(value < 0 for value in found.counters.values())
-
-
-def test_metrics_are_parsed_as_triton_names_them():
-    text = """# TYPE nv_inference_count counter
-nv_inference_count{model="a",version="1"} 4
-# TYPE vlclip_agent_items_total counter
-vlclip_agent_items_total 3
-# TYPE vlclip_text_tokens histogram
-vlclip_text_tokens_bucket{le="8"} 2
-vlclip_text_tokens_bucket{le="+Inf"} 2
-vlclip_text_tokens_count 2
-vlclip_text_tokens_sum 9
-# TYPE nv_inference_request_summary_us summary
-nv_inference_request_summary_us_count{model="a",version="1"} 4
-nv_inference_request_summary_us{model="a",version="1",quantile="0.5"} 81
-# TYPE nv_gpu_power_usage gauge
-nv_gpu_power_usage{gpu_uuid="x"} NaN
-# TYPE nv_cpu_utilization gauge
-nv_cpu_utilization 0.5
-"""
-    samples = truth.parse_metrics(text)
-    assert [(str(one), one.value, truth.is_gauge(one)) for one in samples] == [
-        ('nv_inference_count{model="a",version="1"}', 4, False),
-        ("vlclip_agent_items", 3, False),
-        ("vlclip_text_tokens_count", 2, False),
-        ("vlclip_text_tokens_sum", 9, False),
-        ("nv_cpu_utilization", 0.5, True),
-    ]
-    assert truth.parse_metrics("") == []
+    assert found.metrics.is_empty()
 
 
 def ask(server: Server, times: int) -> None:
@@ -145,70 +116,61 @@ def ask(server: Server, times: int) -> None:
         ask_grpc(server.grpc_url, "product_image", IMAGE=[photo, photo], PRODUCT_TYPE=[b"mug", b"mug"])
 
 
-def test_a_server_counts_what_was_asked(server: Server, tmp_path: Path) -> None:
+def test_a_real_server(server: Server, tmp_path: Path) -> None:
     before = truth.snapshot(server.grpc_url, server.metrics_url)
     ask(server, 3)
-    truth.write(tmp_path / "run", before, truth.snapshot(server.grpc_url, server.metrics_url))
+    truth.write(tmp_path / "run", before, truth.snapshot(server.grpc_url, server.metrics_url, memory=2**20))
     found = truth.read(tmp_path / "run")
     assert found
     assert found.notes == []
-    assert [stage.name for stage in found.stages] == [
-        "decode", "tokenize_prompt", "encode_prompt", "detect", "crop", "observe", "encode_image",
-    ]  # fmt: skip
-    for model in [*found.stages, *found.pipelines]:
-        assert (model.requests, model.items, dict(model.batches)) == (3, 6, {2: 3})
-        assert model.failed == 0
-        assert model.compute_ms > 0
-    for model in found.stages:
-        assert model.queue_ms + model.compute_ms + model.copies_ms == pytest.approx(model.total_ms, rel=0.2, abs=1)
-    assert [model.name for model in found.pipelines] == ["product_image"]
-    assert {"nv_cpu_utilization", "nv_cpu_memory_used_bytes"} <= found.gauges.keys()
+    assert {"decode", "tokenize_prompt", "encode_prompt", "detect", "crop", "encode_image"} <= {*found.stages["stage"]}
+    assert found.stages["stage"][0] == "decode"
+    assert found.pipelines["pipeline"].to_list() == ["product_image"]
+    for model in (*found.stages.iter_rows(named=True), *found.pipelines.iter_rows(named=True)):
+        assert [model[name] for name in ("requests", "failed", "items", "largest")] == [3, 0, 6, 2]
+        assert model["compute"] > 0
+    for stage in found.stages.iter_rows(named=True):
+        assert stage["queue"] + stage["compute"] + stage["copies"] == pytest.approx(stage["total"], rel=0.2, abs=1)
+    assert found.batches["2 to 3"].to_list() == [100] * len(found.stages)
+    metrics = dict(found.metrics.rows())
+    assert metrics[truth.MEMORY] == "1 MiB → 1 MiB"
     assert truth.read(tmp_path) is None
 
 
-def test_what_is_closed_is_said_and_the_rest_is_told(toy_repositories: list[Path]) -> None:
+def test_a_server_with_closed_interfaces_gives_its_metrics(toy_repositories: list[Path]) -> None:
     options = [f"--grpc-restricted-protocol={what}:key=secret" for what in ("statistics", "model-config")]
     with Server.start(toy_repositories, options=options) as server:
         before = truth.snapshot(server.grpc_url, server.metrics_url)
         ask(server, 2)
         after = truth.snapshot(server.grpc_url, server.metrics_url)
-        nothing = truth.snapshot(server.grpc_url, None)
+        nothing = truth.snapshot(server.grpc_url, "http://127.0.0.1:1/metrics")
     json.dumps(after)
     found = truth.difference(before, after)
-    decode = next(stage for stage in found.stages if stage.name == "decode")
-    assert (decode.requests, decode.items, decode.executions, decode.batches) == (2, 4, 2, {})
-    assert 0 < decode.compute_ms < decode.total_ms
-    assert [note.partition(":")[0] for note in found.notes] == [
-        "no statistics",
-        "no configs, so pipelines stand among the stages",
-    ]
-    assert nothing["models"] == {}
-    assert [note.partition(":")[0] for note in nothing["closed"]] == ["no metrics", "no statistics"]
+    decode = next(stage for stage in found.stages.iter_rows(named=True) if stage["stage"] == "decode")
+    assert [decode[name] for name in ("requests", "items", "executions", "largest")] == [2, 4, 2, None]
+    assert 0 < decode["compute"] < decode["total"]
+    assert [note.partition(",")[0] for note in found.notes] == ["no statistics", "no configurations"]
+    assert nothing["samples"] == []
+    assert [note.partition(",")[0] for note in nothing["notes"]] == ["no metrics", "no statistics"]
 
 
-def test_statistics_that_are_closed_are_read_with_the_admin_key(
-    toy_repositories: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where other machines can ask, as `serving start` closes them."""
+def test_statistics_need_the_admin_key(toy_repositories: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If other machines can reach the server, `serving start` closes the statistics."""
     monkeypatch.setenv("VLCLIP_ADMIN_KEY", "of-the-operator")
     with Server.start(toy_repositories, host="0.0.0.0") as server:
         ask(server, 1)
         found = truth.snapshot(server.grpc_url, server.metrics_url)
-        assert found["closed"] == []
-        assert found["models"]["decode/1"]["batches"]["2"] >= 1
+        assert found["notes"] == []
+        assert truth.BATCHES in {sample.name for sample in found["samples"]}
         monkeypatch.setenv("VLCLIP_ADMIN_KEY", "guessed")
-        (note,) = truth.snapshot(server.grpc_url, server.metrics_url)["closed"]
-        assert note.startswith("no statistics: the key in VLCLIP_ADMIN_KEY is not the server's admin key, so times are")
+        (wrong,) = truth.snapshot(server.grpc_url, server.metrics_url)["notes"]
         monkeypatch.delenv("VLCLIP_ADMIN_KEY")
-        before = truth.snapshot(server.grpc_url, server.metrics_url)
-        ask(server, 1)
-        closed = truth.difference(before, truth.snapshot(server.grpc_url, server.metrics_url))
-    assert len(closed.notes) == 1
-    assert "closed to callers without the server's admin key, set VLCLIP_ADMIN_KEY to it" in closed.notes[0]
-    assert next(stage for stage in closed.stages if stage.name == "decode").requests == 1
+        (missing,) = truth.snapshot(server.grpc_url, server.metrics_url)["notes"]
+    assert wrong.endswith("unknown: the key in VLCLIP_ADMIN_KEY is not the server's admin key")
+    assert missing.endswith("only to callers with its admin key; set VLCLIP_ADMIN_KEY to it")
 
 
-def test_a_server_that_is_not_there_is_said_so():
+def test_a_server_that_does_not_run() -> None:
     found = truth.snapshot("127.0.0.1:1", "http://127.0.0.1:1/metrics")
-    assert found["models"] == found["gauges"] == {}
-    assert [note.partition(":")[0] for note in found["closed"]] == ["no metrics", "no statistics"]
+    assert found["samples"] == []
+    assert [note.partition(",")[0] for note in found["notes"]] == ["no metrics", "no statistics"]

@@ -1,4 +1,4 @@
-"""The tuner: what it writes, what it takes for better, and a whole run on a server of toys."""
+"""The tuner: the profile that it writes, its verdicts, and a whole run on a server with toy models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from benchmarks.runs import OK, Request
+from benchmarks.runs import OK, Request, frame
 from benchmarks.slo import parse
 from benchmarks.tune import Result, best_of, judge, main, open_study, settings_of, space_of, write_profile
 from serving.paths import REPOSITORIES
@@ -21,14 +21,14 @@ MODELS, ENSEMBLES = REPOSITORIES
 CORES = len(os.sched_getaffinity(0))
 
 
-def test_what_is_served_now_can_be_chosen() -> None:
+def test_the_current_settings_can_be_chosen() -> None:
     current = settings_of(EMBEDDED_CPU, MODELS)
     assert current == {"delay": 0, "preferred": 16, "instances": 1, "threads": CORES, "decoders": 1}
     odd = dict.fromkeys(current, 77)
     assert all(77 in values and len(values) > 2 for values in space_of(odd).values())
 
 
-def test_settings_become_a_profile_that_fits(tmp_path: Path) -> None:
+def test_settings_become_a_valid_profile(tmp_path: Path) -> None:
     settings = {"delay": 500, "preferred": 8, "instances": 2, "threads": 3, "decoders": 4}
     write_profile(tmp_path / "tuned", settings, EMBEDDED_CPU, "# A remark.\n")
     assert find_problems(REPOSITORIES, tmp_path / "tuned") == []
@@ -43,28 +43,33 @@ def test_settings_become_a_profile_that_fits(tmp_path: Path) -> None:
 
 
 def result(rate: float, milliseconds: float) -> Result:
-    return Result([Request(0, 0, milliseconds / 1e3, "vlclip", "product_image", 1, OK)] * round(rate), 1.0)
+    return Result(frame([Request(0, 0, milliseconds / 1e3, "vlclip", "product_image", 1, OK)] * round(rate)), 1.0)
 
 
 @pytest.mark.parametrize(
     ("before", "after", "accepted", "sentence"),
     [
-        ([(100, 50)], [(100, 50)], False, "it is not better beyond the noise: 100.0 photos a second against 100.0"),
+        ([(100, 50)], [(100, 50)], False, "it is not better by more than chance: 100.0 photos a second against 100.0"),
         (
             [(100, 50)],
             [(120, 50)],
             True,
             "120.0 photos a second against 100.0 (1.200 to 1.200 times); p99 50 ms against",
         ),
-        ([(100, 50), (120, 50)], [(101, 50), (118, 50)], False, "it is not better beyond the noise"),
-        ([(100, 50)], [(80, 20)], False, "it is not better beyond the noise"),
-        ([(100, 50)], [(200, 150)], False, "it does not hold p99=100ms side by side: p99 150 ms against 50 ms"),
-        ([(100, 150)], [(90, 80)], True, "it holds p99=100ms, which the other does not: p99 80 ms against 150 ms"),
-        ([(100, 101), (100, 99)], [(100, 98), (100, 100)], False, "it is not better beyond the noise"),
+        ([(100, 50), (120, 50)], [(101, 50), (118, 50)], False, "it is not better by more than chance"),
+        ([(100, 50)], [(80, 20)], False, "it is not better by more than chance"),
+        ([(100, 50)], [(200, 150)], False, "it does not hold p99=100ms in the comparison: p99 150 ms against 50 ms"),
+        (
+            [(100, 150)],
+            [(90, 80)],
+            True,
+            "it holds p99=100ms, which the current profile does not: p99 80 ms against 150 ms",
+        ),
+        ([(100, 101), (100, 99)], [(100, 98), (100, 100)], False, "it is not better by more than chance"),
         ([(100, 150)], [(200, 150)], False, "it does not hold p99=100ms"),
     ],
 )
-def test_better_is_what_is_better_beyond_the_noise(
+def test_a_verdict_needs_more_than_chance(
     before: list[tuple[float, float]], after: list[tuple[float, float]], accepted: bool, sentence: str
 ) -> None:
     old, new = ([result(*turn) for turn in turns] * 6 for turns in (before, after))
@@ -88,12 +93,12 @@ def test_the_best_trial_is_the_fastest_within_the_bound(trials: list[tuple[float
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--slo", "p99"], '"p99" is no SLO: expected one like p99=50ms'),
-        (["--slo", "throughput=3"], "--slo is to bound a percentile"),
+        (["--slo", "p99"], '"p99" is not an SLO: expected one like p99=50ms'),
+        (["--slo", "throughput=3"], "--slo must bound a percentile"),
         (["--slo", "p99=1s", "--out", str(MODELS.parent / "serving/profiles/embedded-cpu")], "written by hand"),
     ],
 )
-def test_what_makes_no_sense_is_refused_at_once(
+def test_wrong_arguments_are_refused_at_once(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -102,10 +107,10 @@ def test_what_makes_no_sense_is_refused_at_once(
 
 
 @pytest.mark.slow
-def test_two_trials_find_what_is_better_than_a_delay(
+def test_two_trials_find_a_better_profile(
     toy_repositories: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A profile in which every graph waits 40 ms is easily bettered."""
+    """Almost every profile is better than one in which every graph waits 40 ms."""
     monkeypatch.delenv("VLCLIP_ORT_THREADS", raising=False)
     slow = {"delay": 40000, "preferred": 0, "instances": 1, "threads": 1, "decoders": 1}
     write_profile(tmp_path / "slow", slow, EMBEDDED_CPU)
