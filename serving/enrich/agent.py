@@ -62,7 +62,7 @@ class Prompts:
 
 
 class Agent:
-    """Any number of threads may call ``enrich``. All calls to the endpoint run on one event loop."""
+    """Any number of threads may call ``submit``. All calls to the endpoint run on one event loop."""
 
     def __init__(self, config: Config, tokens: Tokens, meter: Meter) -> None:
         """Raises ConfigError or OSError if the prompts or the cache cannot be used, but not if the endpoint is down."""
@@ -77,12 +77,8 @@ class Agent:
         self._thread = threading.Thread(target=self._loop.run_forever, name="agent", daemon=True)
         self._thread.start()
 
-    def enrich(self, product: Product, image: bytes | None = None) -> Enriched:
-        """A text that fits the encoder. No failure of the endpoint raises an exception."""
-        return self.submit(product, image).result()
-
     def submit(self, product: Product, image: bytes | None = None) -> Future[Enriched]:
-        """``enrich`` without waiting."""
+        """A text that fits the encoder. No failure of the endpoint raises an exception."""
         return asyncio.run_coroutine_threadsafe(self._enrich(product, image or None), self._loop)
 
     def close(self) -> None:
@@ -144,7 +140,9 @@ class Agent:
         return ["The text repeats your instructions.", *found] if phrases(draft) & self._instructions else found
 
     async def _ask(self, role: str, turn: Turn, image: str | None, product: Product, **more: str) -> dict[str, Any]:
-        data = {"product": to_json(product), **{name: clean(text) for name, text in more.items()}}
+        texts = {"type": product.product_type, "title": product.title, "description": product.description}
+        data: dict[str, Any] = {"product": {**texts, "attributes": dict(product.attributes)}}
+        data |= {name: clean(text) for name, text in more.items()}
         question = Question(role, self.prompts.texts[role], delimited(data), image, schema_of(role, bool(image)))
         return await self._endpoint.ask(question, turn)
 
@@ -178,11 +176,6 @@ def shorten(product: Product) -> Product:
         if left >= 0:
             attributes[clean(name)] = clean(text)
     return Product(clean(product.product_type), clean(product.title), clean(product.description), attributes)
-
-
-def to_json(product: Product) -> dict[str, Any]:
-    texts = {"type": product.product_type, "title": product.title, "description": product.description}
-    return texts | {"attributes": dict(product.attributes)}
 
 
 def delimited(data: Mapping[str, Any]) -> str:

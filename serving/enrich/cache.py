@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,8 +90,7 @@ class RedisCache:
             raise OSError("the agent's cache: expected a URL such as redis://host:6379/0") from None
 
     def get(self, key: str) -> str | None:
-        found: str | None = self._call(self._redis.get, f"vlclip:{key}")
-        return found
+        return self._call(self._redis.get, f"vlclip:{key}")
 
     def put(self, key: str, answer: str) -> None:
         self._call(self._redis.set, f"vlclip:{key}", answer)
@@ -99,7 +98,7 @@ class RedisCache:
     def close(self) -> None:
         self._redis.close()
 
-    def _call(self, command: Any, *values: str) -> Any:
+    def _call(self, command: Callable[..., str | None], *values: str) -> str | None:
         try:
             return command(*values)
         except self._error as error:

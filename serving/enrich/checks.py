@@ -9,11 +9,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 
+from serving.enrich import words as shop
 from serving.enrich.product import Product
 from serving.enrich.tokens import Tokens
-from serving.enrich.words import COLOURS, MATERIALS, PATTERNS, families, stem
+from serving.enrich.words import families, stem
 
-FAMILIES = {"colour": families(COLOURS), "pattern": families(PATTERNS), "material": families(MATERIALS)}
+FAMILIES = {"colour": families(shop.COLOURS), "pattern": families(shop.PATTERNS), "material": families(shop.MATERIALS)}
 NUMBER_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 NUMBERS = {word: str(number) for number, word in enumerate(NUMBER_WORDS, start=2)}
 
@@ -27,14 +28,7 @@ INSTRUCTIONS = re.compile(
     r"|^(?:text|answer|title)\s*:",
     re.I,
 )
-ENGLISH = frozenset(re.findall(r"\w+", "the and with for of in is this a from to your it on made by"))
-OTHER_LANGUAGES = frozenset(
-    re.findall(
-        r"\w+",
-        "der die das und mit für aus ein eine von im ist le la les et avec pour une des du est el los las con para por"
-        " il lo gli di per della een het van voor met och för med av på na z do w og til и в для из на",
-    )
-)
+ENGLISH, OTHER_LANGUAGES = (frozenset(table.split()) for table in (shop.ENGLISH, shop.OTHER_LANGUAGES))
 
 
 def problems(text: str, product: Product, tokens: Tokens) -> list[str]:

@@ -74,18 +74,19 @@ def _at_least(least: int) -> Callable[[str], int]:
     return read
 
 
-def _switch(text: str) -> bool:
-    if text not in ("0", "1"):
-        raise ValueError
-    return text == "1"
-
-
 @dataclass(frozen=True)
 class Reader:
-    """How to read a variable: a description of its values, and a function that raises ValueError for others."""
+    """How to read a variable: a description of its values, and a function that raises an error for others."""
 
     expected: str
     read: Callable[[str], Any]
+
+    def parse(self, name: str, value: str) -> Any:
+        try:
+            return self.read(value)
+        except (ValueError, OverflowError, KeyError):
+            got = "" if name == "url" else f", got {value!r}"
+            raise ConfigError(f"{PREFIX}{name.upper()}: expected {self.expected}{got}") from None
 
 
 Text = Annotated[str, Reader("a text", str)]
@@ -103,7 +104,7 @@ class Config:
     url: Annotated[str, Reader("a URL such as http://host:port/v1, without a password", _url)]
     model: Text
     key: Text = field(default="", repr=False)
-    vision: Annotated[bool, Reader("0 or 1", _switch)] = False
+    vision: Annotated[bool, Reader("0 or 1", {"0": False, "1": True}.__getitem__)] = False
     options: Options = field(default_factory=dict)
     prompts: Annotated[Path, Reader("a folder", _folder)] = PROMPTS
     cache: Text = field(default_factory=default_file, repr=False)
@@ -130,17 +131,9 @@ class Config:
         if unknown := sorted(given.keys() - readers.keys()):
             known = ", ".join(PREFIX + name.upper() for name in readers)
             raise ConfigError(f"{PREFIX}{unknown[0].upper()} is unknown: expected one of {known}")
-        read = {name: _read(name, value, readers[name]) for name, value in given.items()}
+        read = {name: readers[name].parse(name, value) for name, value in given.items()}
         if "url" not in read:
             return None
         if "model" not in read:
             raise ConfigError(f"{PREFIX}MODEL: expected the name of a model at {PREFIX}URL, got nothing")
         return cls(**read)
-
-
-def _read(name: str, value: str, reader: Reader) -> Any:
-    try:
-        return reader.read(value)
-    except (ValueError, OverflowError):
-        got = "" if name == "url" else f", got {value!r}"
-        raise ConfigError(f"{PREFIX}{name.upper()}: expected {reader.expected}{got}") from None

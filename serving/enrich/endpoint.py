@@ -66,29 +66,29 @@ class Question:
         return [{"role": "system", "content": prompt}, {"role": "user", "content": content}]
 
 
+@dataclass
 class Turn:
     """A product's place among those that are processed. It takes the place, and its time starts, at its first call."""
 
-    def __init__(self, places: asyncio.Semaphore, seconds: float) -> None:
-        self._places = places
-        self._seconds = seconds
-        self._end: float | None = None
+    places: asyncio.Semaphore
+    seconds: float
+    end: float | None = None
 
     async def begin(self) -> None:
-        if self._end is None:
-            await self._places.acquire()
-            self._end = time.monotonic() + self._seconds
+        if self.end is None:
+            await self.places.acquire()
+            self.end = time.monotonic() + self.seconds
 
     @property
     def left(self) -> float:
-        return self._seconds if self._end is None else self._end - time.monotonic()
+        return self.seconds if self.end is None else self.end - time.monotonic()
 
     async def __aenter__(self) -> Turn:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._end is not None:
-            self._places.release()
+        if self.end is not None:
+            self.places.release()
 
 
 class Circuit:
@@ -308,15 +308,12 @@ class Endpoint:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """The seconds in a Retry-After header, which is a number or a date; None if it is neither."""
-    said = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(said))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None
+    header = headers.get("retry-after", "")
+    with suppress(ValueError):
+        return max(0.0, float(header))
+    with suppress(ValueError, TypeError):
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    return None
 
 
 def parse(content: str, schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,10 @@ METRICS: dict[str, tuple[Literal["counter", "gauge", "histogram"], str]] = {
     "rounds": ("counter", "Rounds in which a draft was judged"),
     "calls": ("counter", "Calls to the language model, by role and result"),
     "tokens": ("counter", "Tokens of the language model, by kind: prompt or completion"),
-    "cache": ("counter", "Cache look-ups, by result: hit, miss, joined (waits for a call in flight) or error"),
+    "cache": ("counter", "Cache look-ups, by result: hit, miss, joined (a call in flight) or error"),
     "call_seconds": ("histogram", "Seconds that a call to the language model took"),
     "calls_in_flight": ("gauge", "Calls to the language model in flight"),
-    "circuit_open": (
-        "gauge",
-        "1 while the circuit breaker is open, so that no product is sent to the endpoint, else 0",
-    ),
+    "circuit_open": ("gauge", "1 while the circuit breaker keeps products from the endpoint, else 0"),
 }
 
 BUCKETS = {"call_seconds": [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0]}

@@ -6,7 +6,7 @@ The agent writes the text if an endpoint is configured (see ``config``). Otherwi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -22,6 +22,7 @@ from serving.enrich.meter import BUCKETS, METRICS
 from serving.enrich.photo import show
 from serving.enrich.product import Enriched, Outcome, Product, ProductError, parse
 from serving.enrich.tokens import Tokens
+from serving.leaf import array_of, fail, refuse
 from serving.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -71,9 +72,9 @@ class AgentQueue:
 
     def add(self, request: pb_utils.InferenceRequest) -> None:
         sender = request.get_response_sender()
-        # Many requests may wait, so images that the agent does not look at are not kept.
         vision, limit = self.agent.config.vision, self.agent.config.waiting
-        rows = [(product, image if vision else b"") for product, image in rows_of(request)]
+        # Many requests may wait, so an image that the agent does not look at is not kept.
+        rows = [(product, image if product and vision else b"") for product, image in rows_of(request)]
         number = sum(product is not None for product, _ in rows)
         if not number:
             # Probes send an empty product. They are answered at once, so that a slow language model does not make the
@@ -81,7 +82,7 @@ class AgentQueue:
             self.answer(sender, rows)
         elif self.products and self.products + number > limit:
             message = f"overloaded: {self.products} products wait for the agent, {limit} at most: try again later"
-            send(sender, fail(message, pb_utils.TritonError.UNAVAILABLE))
+            send(sender, refuse(message))
         else:
             self.count(number)
             self.threads.submit(self.answer, sender, rows).add_done_callback(lambda _: self.count(-number))
@@ -92,24 +93,12 @@ class AgentQueue:
 
     def answer(self, sender: pb_utils.ResponseSender, rows: Sequence[Row]) -> None:
         try:
-            images = self.crop(rows) if self.agent.config.vision else [b""] * len(rows)
-            pending = [
-                self.agent.submit(product, image) if product else None
-                for (product, _), image in zip(rows, images, strict=True)
-            ]
+            shown = zip(rows, crops_of(rows), strict=True)
+            pending = [self.agent.submit(product, crop) if product else None for (product, _), crop in shown]
             response = respond([enriched.result() if enriched else NO_PRODUCT for enriched in pending])
         except Exception as error:
             response = fail(f"enrich: {type(error).__name__}")
         send(sender, response)
-
-    def crop(self, rows: Sequence[Row]) -> list[bytes]:
-        """The grounded crop of each image. Without the models for it, the agent works on the texts alone."""
-        try:
-            images = [image if product else b"" for product, image in rows]
-            return show(ask, images, [product.product_type if product else "" for product, _ in rows])
-        except pb_utils.TritonModelException as error:
-            pb_utils.Logger.log_warn(f"enrich: the agent gets no photo: {error}")
-            return [b""] * len(rows)
 
     def close(self) -> None:
         self.threads.shutdown()
@@ -128,9 +117,18 @@ def open_agent(config: Config, tokens: Tokens, metrics: Metrics) -> Agent:
     return Agent(config, tokens, metrics)
 
 
-def rows_of(request: pb_utils.InferenceRequest) -> Iterable[Row]:
-    products, images = (array_of(pb_utils.get_input_tensor_by_name(request, name)) for name in ("PRODUCT", "IMAGE"))
-    return [(read(raw), image) for raw, image in zip(products.ravel(), images.ravel(), strict=True)]
+def crops_of(rows: Sequence[Row]) -> list[bytes]:
+    """The grounded crop of each image. If the models for it fail, the agent works on the texts alone."""
+    try:
+        return show(ask, [image for _, image in rows], [product.product_type if product else "" for product, _ in rows])
+    except pb_utils.TritonModelException as error:
+        pb_utils.Logger.log_warn(f"enrich: the agent gets no photo: {error}")
+        return [b""] * len(rows)
+
+
+def rows_of(request: pb_utils.InferenceRequest) -> list[Row]:
+    products, images = (array_of(request, name).ravel() for name in ("PRODUCT", "IMAGE"))
+    return [(read(raw), image) for raw, image in zip(products, images, strict=True)]
 
 
 def read(raw: bytes) -> Product | None:
@@ -150,16 +148,7 @@ def ask(model: str, outputs: Sequence[str], **inputs: npt.NDArray[Any]) -> dict[
     ).exec()
     if answer.has_error():
         raise pb_utils.TritonModelException(answer.error().message())
-    return {name: array_of(pb_utils.get_output_tensor_by_name(answer, name)) for name in outputs}
-
-
-def array_of(tensor: pb_utils.Tensor | None) -> npt.NDArray[Any]:
-    assert tensor is not None
-    return tensor.as_numpy()
-
-
-def fail(message: str, *code: int) -> pb_utils.InferenceResponse:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, *code))
+    return {tensor.name(): tensor.as_numpy() for tensor in answer.output_tensors()}
 
 
 def send(sender: pb_utils.ResponseSender, response: pb_utils.InferenceResponse) -> None:

@@ -95,6 +95,12 @@ accessories apparel appliances automotive bags beauty books clothing clothes ele
 furniture garden grocery health home household jewellery jewelry kitchen kitchenware office outdoor outdoors pets
 shoes sports toys
 """
+ENGLISH = "the and with for of in is this a from to your it on made by"
+OTHER_LANGUAGES = """
+der die das und mit für aus ein eine von im ist le la les et avec pour une des du est el los las con para por il lo gli
+di per della een het van voor met och för med av på na z do w og til и в для из на
+"""
+"""Function words, which tell the language of a text."""
 LITTLE = "a an the and or of in on at to by for from with without your our my its this that these those is are it as"
 OTHERS = """
 also other others another available choose choice option options variant variants assorted differ vary match
@@ -114,11 +120,10 @@ def is_plural(word: str) -> bool:
 
 
 def stem(word: str) -> str:
-    """A key that an English noun in lower case, its plural and its genitive share: ``dress``, ``dresses``.
+    """A key that an English noun in lower case shares with its plural and its genitive, such as ``sho`` for shoes.
 
-    It need not be a word: shoe and shoes share ``sho``. It removes nothing but inflection, like Harman's S-stemmer
-    (doi:10.1002/(SICI)1097-4571(199101)42:1<7::AID-ASI2>3.0.CO;2-P): to a stemmer of Porter's kind, bedding is a bed,
-    an organizer is organic and a light is lighting, which are different things to a shop.
+    Like Harman's S-stemmer ("How effective is suffixing?", 1991), it removes inflection only. A stemmer such as
+    Porter's also joins bed and bedding or organizer and organic, which are different things in a shop.
     """
     word = re.sub("'s?$", "", word) or word
     word = word[:-1] if is_plural(word) else word

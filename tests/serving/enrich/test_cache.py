@@ -57,7 +57,7 @@ def test_another_question_is_another_call(
 def test_failures_are_not_cached(make_agent: MakeAgent, server: AgentServer) -> None:
     server.script = lambda call: Reply("{")
     agent = make_agent()
-    assert agent.enrich(MUG).status == Outcome.UNANSWERED
+    assert enrich(agent)[2] == Outcome.UNANSWERED
     server.script = sensible
     assert enrich(agent) == WRITTEN_MUG
 
@@ -121,7 +121,6 @@ def test_an_invalid_redis_url_is_an_error_without_its_password(make_agent: MakeA
 
 BULK = """
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from serving.enrich.agent import Agent
 from serving.enrich.config import Config
@@ -129,8 +128,7 @@ from serving.enrich.tokens import Tokens
 from tests.serving.enrich.scripts import Numbers, shop
 tokens, url, cache = sys.argv[1:]
 agent = Agent(Config(url, "scripted", cache=cache, concurrency=8), Tokens(Path(tokens)), Numbers())
-with ThreadPoolExecutor(16) as pool:
-    print(sum(one.status == 0 for one in pool.map(agent.enrich, shop(50))))
+print(sum(one.result().status == 0 for one in [agent.submit(mug) for mug in shop(50)]))
 agent.close()
 """
 

@@ -16,7 +16,6 @@ from serving.enrich.product import Outcome, Product
 from serving.enrich.tokens import Tokens
 from tests.agent_server import STALLED, AgentServer, Call, Reply, sensible
 from tests.serving.enrich.scripts import (
-    MUG,
     SECRET,
     WRITTEN_MUG,
     MakeAgent,
@@ -36,11 +35,11 @@ def test_keys_reach_the_endpoint_and_nobody_else(
     with caplog.at_level(logging.DEBUG):
         server.script = lambda call: Reply(status=401, body=rude)
         agent = make_agent(key=SECRET, failures=1)
-        assert agent.enrich(MUG).status == Outcome.UNANSWERED
+        assert enrich(agent)[2] == Outcome.UNANSWERED
         server.script = sensible
-        until(lambda: agent.enrich(MUG).status == Outcome.WRITTEN)
+        until(lambda: enrich(agent)[2] == Outcome.WRITTEN)
     assert {call.headers["authorization"] for call in server.calls} == {f"Bearer {SECRET}"}
-    make_agent().enrich(Product("table"))
+    enrich(make_agent(), Product("table"))
     assert "another-host" not in str(server.calls)
     assert "fails (401)" in caplog.text
     assert SECRET not in caplog.text + repr(agent.config) + str(vars(agent))
@@ -99,7 +98,7 @@ def test_an_endpoint_that_is_down_gets_no_calls(make_agent: MakeAgent, server: A
     assert enrich(agent) == composed(Outcome.UNANSWERED, tokens)
     assert numbers(agent).of("circuit_open") == 1
     for mug in shop(20):
-        assert agent.enrich(mug).status == Outcome.UNANSWERED
+        assert enrich(agent, mug)[2] == Outcome.UNANSWERED
     assert numbers(agent).of("calls", role="summarizer") == 3
     server.start()
     until(lambda: numbers(agent).of("circuit_open") == 0)
