@@ -17,20 +17,16 @@ def test_ranks_count_ties_against_the_matching_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "expected"),
+    ("box", "other", "expected"),
     [
-        pytest.param([0, 0, 2, 2], 1, id="the same box"),
-        pytest.param([1, 0, 3, 2], 1 / 3, id="half of it"),
-        pytest.param([2, 2, 3, 3], 0, id="a corner in common"),
-        pytest.param([0, 0, 0, 0], 0, id="an empty box"),
+        pytest.param([0, 0, 2, 2], [0, 0, 2, 2], 1, id="equal"),
+        pytest.param([0, 0, 2, 2], [1, 0, 3, 2], 1 / 3, id="half"),
+        pytest.param([0, 0, 2, 2], [2, 2, 3, 3], 0, id="a corner in common"),
+        pytest.param([0, 0, 0, 0], [0, 0, 0, 0], 0, id="empty"),
     ],
 )
-def test_box_iou(other: list[float], expected: float) -> None:
-    assert box_iou(np.array([[0.0, 0, 2, 2]]), np.array([other], float)).tolist() == pytest.approx([expected])
-
-
-def test_the_iou_of_empty_boxes_is_0() -> None:
-    assert box_iou(np.zeros((1, 4)), np.zeros((1, 4))).tolist() == [0]
+def test_box_iou(box: list[float], other: list[float], expected: float) -> None:
+    assert box_iou(np.array([box], float), np.array([other], float)).tolist() == pytest.approx([expected])
 
 
 def test_bootstrap_interval() -> None:
