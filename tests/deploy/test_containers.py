@@ -81,18 +81,16 @@ def test_hadolint_finds_nothing(dockerfile: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_nothing_runs_as_root(stage: list[str]) -> None:
+def test_the_image_runs_as_another_user_than_root_and_under_an_init(stage: list[str]) -> None:
+    """As process 1, a shell would not forward signals, and Python would not reap zombies."""
     assert int(instructions(stage, "USER")[-1].split(":")[0]) >= 10000
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_signals_reach_the_server(stage: list[str]) -> None:
-    """Process 1 is an init: a shell would not forward signals, and Python would not reap zombies."""
     assert json.loads(instructions(stage, "ENTRYPOINT")[-1])[:2] == ["/usr/bin/tini", "--"]
 
 
 @pytest.mark.parametrize("stage", SERVING)
-def test_the_entrypoint_starts_the_server(stage: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_image_starts_the_server_and_its_health_check_asks_it(
+    stage: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = json.loads(instructions(stage, "ENTRYPOINT")[-1])
     begin = command.index("start")
     assert command[begin - 3 : begin] == ["python3", "-m", "serving"]
@@ -100,12 +98,8 @@ def test_the_entrypoint_starts_the_server(stage: list[str], monkeypatch: pytest.
     arguments = parse_arguments()
     assert (arguments.host, arguments.model_repository) == ("0.0.0.0", Path("/models"))
     assert arguments.verbose  # `docker logs` shows Triton's log
-
-
-@pytest.mark.parametrize("stage", SERVING)
-def test_the_health_check_asks_the_pipelines(stage: list[str]) -> None:
-    command = instructions(stage, "HEALTHCHECK")[-1].partition("CMD ")[2]
-    assert json.loads(command) == ["python3", "-m", "serving", "probe", "--ready"]
+    health = instructions(stage, "HEALTHCHECK")[-1].partition("CMD ")[2]
+    assert json.loads(health) == ["python3", "-m", "serving", "probe", "--ready"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -171,16 +165,13 @@ def test_mounted_folders_exist(files: tuple[str, ...]) -> None:
 
 @needs_compose
 @pytest.mark.parametrize("files", [GPU, CPU], ids=["gpu", "cpu"])
-def test_compose_waits_for_requests_in_flight(files: tuple[str, ...]) -> None:
-    minutes, seconds = re.fullmatch(r"(?:(\d+)m)?(\d+)s", compose(*files)["triton"]["stop_grace_period"]).groups()  # type: ignore[union-attr]
-    assert int(minutes or 0) * 60 + int(seconds) >= 2 * DRAIN_SECONDS + 10
-
-
-@needs_compose
-@pytest.mark.parametrize("files", [GPU, CPU], ids=["gpu", "cpu"])
-def test_the_embedded_server_can_run_from_tmp(files: tuple[str, ...]) -> None:
+def test_compose_lets_triton_answer_requests_in_flight_and_run_from_tmp(files: tuple[str, ...]) -> None:
     """Docker mounts a tmpfs with noexec by default, and libraries cannot be loaded from it then."""
-    (tmp,) = compose(*files)["triton"]["tmpfs"]
+    triton = compose(*files)["triton"]
+    period = re.fullmatch(r"(?:(\d+)m)?(\d+)s", triton["stop_grace_period"])
+    assert period
+    assert int(period[1] or 0) * 60 + int(period[2]) >= 2 * DRAIN_SECONDS + 10
+    (tmp,) = triton["tmpfs"]
     assert "exec" in tmp.partition(":")[2].split(",")
 
 

@@ -13,18 +13,18 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 import yaml
 
 from serving.paths import ROOT
-from serving.server.options import replace_zeros
-from serving.server.server import Ports, Server
+from serving.server.options import FREE_PORTS, replace_zeros
+from serving.server.server import Server
+from serving.triton_metrics import parse_metrics
 from tests.agent_server import AgentServer
-from tests.asking import ask_grpc
+from tests.asking import ask_grpc, until
 from tests.pictures import bad_files, encode, picture
-from tests.serving.enrich.scripts import until
 
 FOLDER = ROOT / "deploy" / "prometheus"
 RULES = FOLDER / "rules" / "vlclip.yml"
@@ -32,7 +32,6 @@ DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "vlclip.json"
 PROMTOOL, PROMETHEUS = shutil.which("promtool"), shutil.which("prometheus")
 needs_promtool = pytest.mark.skipif(not PROMTOOL, reason="no promtool: apt install prometheus")
 needs_prometheus = pytest.mark.skipif(not PROMETHEUS, reason="no prometheus: apt install prometheus")
-Samples: TypeAlias = "Counter[tuple[str, str]]"
 PHOTO = encode(picture(), "JPEG")
 BAD = bad_files()
 GPU_METRICS = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes", "nv_gpu_power_usage"}
@@ -134,54 +133,42 @@ def send(server: Server) -> None:
     ask_grpc(url, "enriched_text", PRODUCT=[json.dumps(product).encode()], IMAGE=[b""])
 
 
-def published(server: Server) -> Samples:
+def published(server: Server) -> Counter[tuple[str, str]]:
     """The samples on the metrics port, summed by name and by the one label value that `SENT` tells them apart by."""
+    found: Counter[tuple[str, str]] = Counter()
     with urllib.request.urlopen(server.metrics_url) as answer:
-        samples = re.findall(r"^(\w+)(\{.*\})? (\S+)$", answer.read().decode(), re.MULTILINE)
-    found: Samples = Counter()
-    for name, labels, value in samples:
-        kind = re.search(r'\b(?:status|result|input|model)="(\w+)"', labels)
-        found[name, kind[1] if kind else ""] += float(value)  # type: ignore[assignment]
+        for one in parse_metrics(answer.read().decode()):
+            kind = next(
+                (one.labels[label] for label in ("status", "result", "input", "model") if label in one.labels), ""
+            )
+            found[one.name, kind] += one.value  # type: ignore[assignment]
     return found
 
 
-def is_settled(server: Server) -> bool:
+def is_settled(found: Counter[tuple[str, str]]) -> bool:
     """Whether the leaves, which publish with a delay, have counted everything that Triton has."""
-    found = published(server)
 
     def total(name: str) -> float:
         return sum(value for (key, _), value in found.items() if key == name)
 
-    def rows(*models: str) -> float:
-        return sum(found["nv_inference_count", model] for model in models)
-
+    rows = {model: value for (name, model), value in found.items() if name == "nv_inference_count"}
     return (
-        total("vlclip_grounding_images_total") == rows("product_image", "ground")
-        and total("vlclip_decoded_images_total") == rows("decode")
-        and total("vlclip_text_tokens_count") == rows("tokenize", "tokenize_prompt")
+        total("vlclip_grounding_images_total") == rows["product_image"] + rows["ground"]
+        and total("vlclip_decoded_images_total") == rows["decode"]
+        and total("vlclip_text_tokens_count") == rows["tokenize"] + rows["tokenize_prompt"]
     )
 
 
-@pytest.fixture(scope="module")
-def counted(served: Server) -> tuple[Samples, Samples]:
-    """What is published before and after one call of `send`."""
+def test_metrics_count_what_was_sent_and_the_dashboard_names_no_others(served: Server) -> None:
     written = "vlclip_agent_items", "written"
-    until(lambda: is_settled(served), 30)
+    until(lambda: is_settled(published(served)))
     before = published(served)
     send(served)
-    until(lambda: is_settled(served) and published(served)[written] > before[written], 30)
-    return before, published(served)
-
-
-def test_metrics_count_what_was_sent(counted: tuple[Samples, Samples]) -> None:
-    before, after = counted
+    until(lambda: is_settled(published(served)) and published(served)[written] > before[written])
+    after = published(served)
     assert {key: after[key] - before[key] for key in SENT} == SENT
 
-
-def test_the_dashboard_names_only_metrics_that_exist(
-    counted: tuple[Samples, Samples],
-) -> None:
-    known = {name for name, _ in counted[1]} | recorded_names() | GPU_METRICS | {"up"}
+    known = {name for name, _ in after} | recorded_names() | GPU_METRICS | {"up"}
     for title, query in queries().items():
         named = set(re.findall(r"\b(?:nv_|vlclip_|model:|vlclip:|instance:)[\w:]+|\bup\b", query))
         assert named, title
@@ -195,16 +182,12 @@ def prometheus(served: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
     config = (FOLDER / "prometheus.yml").read_text().replace("15s", "1s").replace("rules/", f"{FOLDER}/rules/")
     target = served.metrics_url.removeprefix("http://").removesuffix("/metrics")
     (folder / "prometheus.yml").write_text(config.replace("triton:8002", target))
-    address = f"127.0.0.1:{replace_zeros(Ports()).http}"
-    command = [
-        str(PROMETHEUS),
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address={address}",
-    ]
+    address = f"127.0.0.1:{replace_zeros(FREE_PORTS).http}"
+    command = [str(PROMETHEUS), f"--config.file={folder / 'prometheus.yml'}", f"--web.listen-address={address}"]
+    command += [f"--storage.tsdb.path={folder / 'data'}"]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
-            until(lambda: is_scraping(f"http://{address}"), 60)
+            until(lambda: is_scraping(f"http://{address}"))
             yield f"http://{address}"
         finally:
             process.terminate()
@@ -237,7 +220,7 @@ def test_rules_and_panels_find_data(prometheus: str, served: Server) -> None:
         return not empty
 
     try:
-        until(every_query_has_data, 60)
+        until(every_query_has_data)
     except AssertionError:
         raise AssertionError(f"no data for {empty}") from None
     with urllib.request.urlopen(f"{prometheus}/api/v1/rules") as answer:
