@@ -1,4 +1,4 @@
-"""What the embedded Triton needs, found or named."""
+"""What the embedded Triton needs is found, or its absence explained."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ import pytest
 from serving.errors import SetupError
 from serving.paths import ROOT
 from serving.server.embedded import assemble, find_tritonserver, make_environment, require_numpy_1
+from serving.server.options import NEWER_OPTIONS, fixed_options, newer_options
 
 
 def install(folder: Path, numpy: str) -> str:
-    """A folder that looks as if pip had put this numpy there."""
+    """Make a folder look as if pip had installed this numpy into it."""
     metadata = folder / f"numpy-{numpy}.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: numpy\nVersion: {numpy}\n")
     return str(folder)
 
 
-def test_missing_triton_comes_with_the_remedy(tmp_path: Path) -> None:
+def test_a_missing_triton_is_reported_with_the_command_that_installs_it(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"(?s)found no tritonserver in .*make setup.*nvidia-pytriton"):
         find_tritonserver(str(tmp_path))
 
 
-def test_asked_for_binary_is_taken(tmp_path: Path) -> None:
+def test_the_named_binary_is_used(tmp_path: Path) -> None:
     binary = tmp_path / "tritonserver"
     binary.touch()
     assert find_tritonserver(str(binary)) == binary
 
 
-def test_full_installation_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_full_installation_needs_nothing(tmp_path: Path) -> None:
     binary = tmp_path / "bin" / "tritonserver"
     binary.parent.mkdir()
     binary.touch()
@@ -40,30 +41,30 @@ def test_full_installation_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "fine"), [(["1.26.4", "2.4.6"], True), (["2.4.6", "1.26.4"], False), (["2.4.6"], False), ([], False)]
+    ("found", "is_fine"), [(["1.26.4", "2.4.6"], True), (["2.4.6", "1.26.4"], False), (["2.4.6"], False), ([], False)]
 )
-def test_the_first_numpy_on_the_way_must_be_a_1(tmp_path: Path, found: list[str], fine: bool) -> None:
+def test_the_first_numpy_on_the_path_must_be_numpy_1(tmp_path: Path, found: list[str], is_fine: bool) -> None:
     packages = [str(tmp_path), *(install(tmp_path / str(i), numpy) for i, numpy in enumerate(found))]
-    if fine:
+    if is_fine:
         require_numpy_1(packages)
     else:
         with pytest.raises(SetupError, match=r"numpy 1 only.*\n.*pip install .*numpy==1\.26\.4"):
             require_numpy_1(packages)
 
 
-def test_environment_takes_modules_from_elsewhere_first(tmp_path: Path) -> None:
+def test_the_environment_imports_from_the_given_folders_in_order(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "numpy.py").write_text("__version__ = 'ours'")
     packages = [str(tmp_path / "elsewhere"), *(path for path in sys.path if path.endswith("-packages"))]
     python = make_environment(tmp_path / "env", packages) / "python3"
     program = "import numpy, pytest; print(numpy.__version__)"
-    # Isolated, as the stub runs it: no PYTHONPATH, no current folder.
+    # Isolated, like the stub: without PYTHONPATH and the current folder.
     printed = subprocess.run([python, "-I", "-c", program], check=True, capture_output=True, text=True).stdout
     assert printed == "ours\n"
 
 
-def test_a_folder_of_libraries_that_is_closed_to_us_is_passed_over(tmp_path: Path) -> None:
-    """In a process of its own: root, who may look everywhere, must become somebody else."""
+def test_a_folder_of_libraries_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
+    """In another process, because root can read every folder and must become another user first."""
     closed, folder = tmp_path / "closed", tmp_path / "lib"
     for new in (closed, folder):
         new.mkdir()
@@ -84,3 +85,12 @@ except SetupError as error:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "" or "apt-get install libpython" in done.stdout
     assert not list(folder.iterdir())
+
+
+def test_the_embedded_triton_knows_the_fixed_options_and_none_of_the_newer_ones() -> None:
+    binary = find_tritonserver()
+    listed = subprocess.run([binary, "--help"], capture_output=True, text=True).stderr
+    assert not [option.name for option in NEWER_OPTIONS if option.name in listed]
+    assert newer_options(binary) == []
+    names = {option.partition("=")[0] for option in fixed_options(Path("view"), "prefix")}
+    assert not [name for name in names if name not in listed]

@@ -1,4 +1,4 @@
-"""Requests that lie about their size: a clear error or patience, and no memory for what was not sent."""
+"""Requests whose stated size is wrong: Triton answers with an error, and allocates no memory for bytes not sent."""
 
 from __future__ import annotations
 
@@ -16,27 +16,30 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from serving.server.server import Server
-from tests.asking import ask_grpc
+from tests.asking import SECONDS, ask_grpc
 from tests.pictures import encode, picture
 
 PHOTO = encode(picture(), "JPEG")
 MEBIBYTES = 64
-"""By which a lie may let Triton grow; the lies are of gigabytes."""
+"""By how much Triton may grow. The stated sizes are gigabytes."""
 
 
 def peak(server: Server) -> int:
-    """Triton's, in MiB."""
+    """The peak of Triton's resident memory, in MiB."""
     found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())
     assert found
     return int(found[1]) >> 10
 
 
-def ask_raw(server: Server, body: dict[str, Any], json_bytes: int | None = None) -> tuple[int, str]:
+def ask_raw(
+    server: Server, body: dict[str, Any], json_bytes: int | None = None, binary: bytes = b""
+) -> tuple[int, str]:
+    """Send JSON, whose stated size is ``json_bytes``, and binary data. Return the HTTP status and the answer."""
     content = json.dumps(body).encode()
     length = str(len(content) if json_bytes is None else json_bytes)
-    with closing(http.client.HTTPConnection(server.http_url, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection(server.http_url, timeout=SECONDS)) as connection:
         headers = {"Inference-Header-Content-Length": length}
-        connection.request("POST", "/v2/models/decode/infer", content, headers)
+        connection.request("POST", "/v2/models/decode/infer", content + binary, headers)
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
 
@@ -57,65 +60,62 @@ def image(rows: int, **more: Any) -> dict[str, Any]:
     ids=[
         "65 images",
         "a trillion rows",
-        "exabytes behind the JSON",
-        "a JSON of two gigabytes",
-        "a JSON of less than none",
+        "exabytes of binary data",
+        "two gigabytes of JSON",
+        "a negative size of JSON",
     ],
 )
-def test_a_lie_in_a_request_is_told(server: Server, body: dict[str, Any], json_bytes: int | None, message: str) -> None:
+def test_a_wrong_size_is_an_error(server: Server, body: dict[str, Any], json_bytes: int | None, message: str) -> None:
     before = peak(server)
     status, answer = ask_raw(server, body, json_bytes)
     assert (status, message in answer) == (400, True), answer
     assert peak(server) - before < MEBIBYTES
 
 
-def test_a_full_batch_and_one_more_over_grpc(server: Server) -> None:
+def test_a_full_batch_is_answered_and_a_larger_one_refused(server: Server) -> None:
     assert len(ask_grpc(server.grpc_url, "decode", IMAGE=[PHOTO] * 64)["DECODED"]) == 64
     with pytest.raises(InferenceServerException, match="batch-size must be <= 64"):
         ask_grpc(server.grpc_url, "decode", IMAGE=[PHOTO] * 65)
 
 
-@pytest.mark.parametrize("raw", [struct.pack("<I", 0xFFFFFFFF) + PHOTO, b"\x01\0\0", b""], ids=["4 GiB", "cut", "none"])
-def test_a_lie_about_a_string_is_told(server: Server, raw: bytes) -> None:
+@pytest.mark.parametrize(
+    "raw", [struct.pack("<I", 0xFFFFFFFF) + PHOTO, b"\x01\0\0", b""], ids=["4 GiB", "cut", "empty"]
+)
+def test_a_wrong_length_of_a_string_is_an_error(server: Server, raw: bytes) -> None:
     before = peak(server)
-    content = json.dumps(image(1, parameters={"binary_data_size": len(raw)})).encode()
-    with closing(http.client.HTTPConnection(server.http_url, timeout=10)) as connection:
-        headers = {"Inference-Header-Content-Length": str(len(content))}
-        connection.request("POST", "/v2/models/decode/infer", content + raw, headers)
-        answer = connection.getresponse()
-        assert answer.status == 400
-        assert b"IMAGE" in answer.read()
+    status, answer = ask_raw(server, image(1, parameters={"binary_data_size": len(raw)}), binary=raw)
+    assert (status, "IMAGE" in answer) == (400, True), answer
     assert peak(server) - before < MEBIBYTES
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """Of HTTP/2."""
+    """A frame of HTTP/2."""
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
 @pytest.mark.parametrize("size", [0x7FFFFFFF, 0xFFFFFFFF], ids=["2 GiB", "4 GiB"])
-def test_grpc_takes_no_memory_for_a_message_that_is_only_announced(server: Server, size: int) -> None:
-    """By hand, as no client would send it."""
+def test_grpc_allocates_nothing_for_a_message_that_is_only_announced(server: Server, size: int) -> None:
+    """The frames are made here, because no client would send them."""
     method = b"/inference.GRPCInferenceService/ModelInfer"
     headers = {b":method": b"POST", b":scheme": b"http", b":path": method, b":authority": b"x"}
     headers |= {b"content-type": b"application/grpc", b"te": b"trailers"}
     literal = b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(to)]) + to for name, to in headers.items())
     before = peak(server)
-    with socket.create_connection((server.host, server.ports.grpc), timeout=10) as connection:
+    with socket.create_connection((server.host, server.ports.grpc), timeout=SECONDS) as connection:
         announced = b"\0" + struct.pack(">I", size) + bytes(1000)
         preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0)
-        # The answer to a ping says that what came before it was read.
+        # The answer to a ping shows that the server has read what came before it.
         connection.sendall(preface + frame(1, 4, 1, literal) + frame(0, 0, 1, announced) + frame(6, 0, 0, b"are read"))
         answer = b""
         while frame(6, 1, 0, b"are read") not in answer:
-            news = connection.recv(4096)
-            assert news
-            answer += news
+            received = connection.recv(4096)
+            assert received
+            answer += received
         assert ask_grpc(server.grpc_url, "decode", IMAGE=[PHOTO])["DECODED"].tolist() == [[0]]
     assert peak(server) - before < MEBIBYTES
 
 
-def test_files_over_the_limit_cost_their_rows_alone(server: Server) -> None:
+def test_files_over_the_limit_fail_only_their_rows(server: Server) -> None:
     large = np.random.default_rng(0).bytes(33 << 20)
     answer = ask_grpc(server.grpc_url, "decode", IMAGE=[PHOTO, large, PHOTO])
     assert answer["DECODED"].ravel().tolist() == [0, 3, 0]

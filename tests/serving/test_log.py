@@ -1,4 +1,4 @@
-"""The log's file, written to by a process as Triton does."""
+"""The log file, written to by another process, as Triton does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from serving.server.log import Log
 
 
 def write(log: Log, lines: Sequence[str]) -> None:
-    """As a new process that appends, and looks at the log from time to time."""
+    """Append lines in a new process, and follow the log meanwhile."""
     with log.open() as stream:
         program = "import sys\nfor line in sys.stdin: print(line, end='', flush=True)"
         with subprocess.Popen(
@@ -28,7 +28,7 @@ def write(log: Log, lines: Sequence[str]) -> None:
     log.follow()
 
 
-def test_the_log_of_a_run_that_ended_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_of_an_earlier_run_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "log").write_text("from yesterday\n")
     log = Log(tmp_path / "log", echo=True)
     write(log, ["I1123 05:42:05.1 1 main.cc:1] fine", "E1123 05:42:05.2 1 main.cc:2] the first died", "of this"])
@@ -40,7 +40,7 @@ def test_the_log_of_a_run_that_ended_is_kept(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err == whole.removeprefix("from yesterday\n")
 
 
-def test_a_log_that_nobody_asked_for_stays_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_with_a_limit_stays_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = Log(tmp_path / "log", limit=10_000, echo=True)
     lines = [f"line {i} {'.' * 90}" for i in range(2_000)]
     write(log, lines)
@@ -57,7 +57,7 @@ def test_the_trace_of_a_crash_is_part_of_the_excerpt(tmp_path: Path) -> None:
     assert log.excerpt() == "Signal (11) received.\n 0# 0x000055\n 1# 0x000066"
 
 
-def test_a_log_that_others_empty_is_repeated_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_that_another_program_empties_is_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = Log(tmp_path / "log", echo=True)
     write(log, ["before"] * 10)
     log.file.write_text("")

@@ -328,7 +328,7 @@ def test_the_command_says_in_one_line_what_is_wrong(
     assert all(line.startswith("    ") for line in remedy)
 
 
-def fake_triton(folder: Path, prints: str, known: str = "") -> str:
+def fake_tritonserver(folder: Path, prints: str, known: str = "") -> str:
     """A tritonserver that lists ``known`` options in its --help, and otherwise prints an error and ends."""
     triton = folder / "tritonserver"
     triton.write_text(
@@ -346,7 +346,7 @@ def test_telemetry_is_off(
     if value:
         monkeypatch.setenv("ORT_DISABLE_TELEMETRY", value)
     with pytest.raises(ServerError, match=f"error: telemetry {expected}$"):
-        Server.start(toy_repositories, triton=fake_triton(tmp_path, "telemetry $ORT_DISABLE_TELEMETRY"))
+        Server.start(toy_repositories, triton=fake_tritonserver(tmp_path, "telemetry $ORT_DISABLE_TELEMETRY"))
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_shared_memory_is_allowed_where_triton_has_the_option(
     toy_repositories: list[Path], tmp_path: Path, known: str, is_passed: bool
 ) -> None:
     with pytest.raises(ServerError, match="error: options ") as caught:
-        Server.start(toy_repositories, triton=fake_triton(tmp_path, "options $*", known))
+        Server.start(toy_repositories, triton=fake_tritonserver(tmp_path, "options $*", known))
     assert ("--allow-client-shm=true" in str(caught.value)) is is_passed
     assert "--allow-client-shm=false" not in str(caught.value)
     assert "None" not in str(caught.value)

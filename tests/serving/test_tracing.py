@@ -1,11 +1,10 @@
-"""Triton's spans of a request, sent to an OpenTelemetry collector, as parts of the caller's trace."""
+"""Triton sends the spans of a request to an OpenTelemetry collector, in the trace of the caller."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,26 +15,22 @@ import pytest
 
 import vlclip
 from serving.server.server import Server
+from tests.asking import until
 from tests.serving.test_serve import PHOTO
 
 LEAVES = {"decode", "tokenize_prompt", "encode_prompt", "detect", "crop", "observe", "encode_image"}
 
 
 class Collector(ThreadingHTTPServer):
-    """What takes spans over OTLP, HTTP and JSON."""
+    """Receives spans over OTLP, as JSON over HTTP."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Receiver)
         self.spans: list[dict[str, Any]] = []
 
-    def of_trace(self, trace_id: str, enough: set[str], seconds: float = 10) -> dict[str, dict[str, Any]]:
-        """The spans of a trace by name, once those are there; "compute" is within each leaf and left out."""
-        deadline = time.monotonic() + seconds
-        while True:
-            found = {one["name"]: one for one in self.spans if one["traceId"] == trace_id and one["name"] != "compute"}
-            if enough <= found.keys() or time.monotonic() > deadline:
-                return found
-            time.sleep(0.05)
+    def spans_of(self, trace_id: str) -> dict[str, dict[str, Any]]:
+        """The spans of a trace by name, without "compute", which each leaf has."""
+        return {one["name"]: one for one in self.spans if one["traceId"] == trace_id and one["name"] != "compute"}
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -65,7 +60,7 @@ def collector() -> Iterator[Collector]:
 
 
 def settings(url: str) -> list[str]:
-    """What docs/tracing.md gives, but for every request and soon."""
+    """The options of docs/tracing.md, but for every request and without delay."""
     return [
         "--trace-config=mode=opentelemetry",
         "--trace-config=level=TIMESTAMPS",
@@ -83,7 +78,7 @@ def server(toy_repositories: list[Path], collector: Collector) -> Iterator[Serve
         yield server
 
 
-# In a process of its own, because a process has one provider, and it cannot be taken back.
+# A program of its own, because a process has only one provider.
 SHOP = """
 import sys
 from opentelemetry import trace
@@ -102,31 +97,34 @@ print(f"{call.trace_id:032x} {call.span_id:016x}")
 """
 
 
-def test_every_leaf_has_a_span_in_the_trace_of_the_caller(server: Server, collector: Collector) -> None:
+def test_every_leaf_has_a_span_in_the_callers_trace(server: Server, collector: Collector) -> None:
     done = subprocess.run([sys.executable, "-c", SHOP, server.grpc_url], input=PHOTO, capture_output=True, check=True)
     trace_id, call = done.stdout.decode().split()
-    spans = collector.of_trace(trace_id, LEAVES | {"product_image", "InferRequest"})
-    assert spans.keys() == LEAVES | {"product_image", "InferRequest"}
+    names = LEAVES | {"product_image", "InferRequest"}
+    until(lambda: names <= collector.spans_of(trace_id).keys())
+    spans = collector.spans_of(trace_id)
+    assert spans.keys() == names
     assert {span["service"] for span in spans.values()} == {"vlclip"}
-    # The client's call > Triton's request > the pipeline > its leaves.
+    # The client's call has Triton's request, which has the pipeline, which has its leaves.
     assert spans["InferRequest"]["parentSpanId"] == call
     assert spans["product_image"]["parentSpanId"] == spans["InferRequest"]["spanId"]
     assert {spans[leaf]["parentSpanId"] for leaf in LEAVES} == {spans["product_image"]["spanId"]}
     begins = {name: int(span["startTimeUnixNano"]) for name, span in spans.items()}
     assert begins["InferRequest"] <= begins["decode"] <= begins["detect"] <= begins["crop"] <= begins["encode_image"]
     assert all(begins[name] <= int(span["endTimeUnixNano"]) for name, span in spans.items())
-    # Neither photos nor texts are in it.
+    # Spans have neither photos nor texts.
     assert "a prompt of a shop" not in json.dumps(collector.spans)
 
 
-def test_triton_s_own_mode_writes_files(toy_repositories: list[Path], tmp_path: Path) -> None:
-    """A file for each trace; at its end, a server that `serving start` stops has no time to write one for all."""
+def test_tritons_own_mode_writes_files(toy_repositories: list[Path], tmp_path: Path) -> None:
+    """One file for each trace: Triton would write a file for all traces only when it ends, which `stop` cuts short."""
     options = ["--trace-config=level=TIMESTAMPS", "--trace-config=rate=1", "--trace-config=triton,log-frequency=1"]
     options += [f"--trace-config=triton,file={tmp_path / 'trace.json'}"]
     with Server.start(toy_repositories, options=options) as server, vlclip.Client(server.grpc_url) as client:
         client.embed_images([PHOTO], ["mug"])
-        deadline, traced = time.monotonic() + 10, set[str]()
-        while not traced >= LEAVES | {"product_image"} and time.monotonic() < deadline:
-            written = [json.loads(file.read_text() or "[]") for file in tmp_path.glob("trace.json.*")]
-            traced = {event["model_name"] for events in written for event in events if "model_name" in event}
-    assert traced >= LEAVES | {"product_image"}
+
+        def are_traced() -> bool:
+            text = "".join(file.read_text() for file in tmp_path.glob("trace.json.*"))
+            return all(f'"model_name":"{model}"' in text for model in LEAVES | {"product_image"})
+
+        until(are_traced)
