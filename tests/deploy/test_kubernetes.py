@@ -177,7 +177,7 @@ def test_probes_work_on_a_pod_that_requires_client_certificates(toy_repositories
             assert process.stdout
             printed = "".join(iter(process.stdout.readline, "Ctrl-C stops.\n"))
             ports = dict(re.findall(r"^  (\w+) .*:(\d+)", printed, re.MULTILINE))
-            where = [f"--url=localhost:{ports['HTTP']}", f"--metrics=localhost:{ports['metrics']}"]
+            where = [f"--url=localhost:{ports['HTTP']}", f"--metrics=localhost:{ports['metrics']}", "--timeout=60"]
             for kind in ("startup", "readiness", "liveness"):
                 _, _, package, probe, *options = container[f"{kind}Probe"]["exec"]["command"]
                 assert (package, probe) == ("serving", "probe")
@@ -192,7 +192,7 @@ def test_probes_work_on_a_pod_that_requires_client_certificates(toy_repositories
                 assert vlclip_client.embed_texts("mug").embedding.shape[0] == 1
         finally:
             process.terminate()
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=120) == 0
 
 
 def test_metrics_have_the_job_that_the_rules_select() -> None:

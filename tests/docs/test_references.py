@@ -11,7 +11,9 @@ import pytest
 from serving.__main__ import COMMANDS
 from serving.paths import ROOT
 
-PAGES = {path: path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
+PAGES = {
+    path: path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/RESULTS.md"]
+}
 MAKEFILE = (ROOT / "Makefile").read_text()
 FOLDERS = "model_repository|ensembles|serving|export|training|benchmarks|deploy|weights|tests|docs"
 MADE = {"model_repository/manifest.json", "serving/profiles/tuned"}
