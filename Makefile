@@ -56,7 +56,8 @@ rollback: $(VENV)/.demo  ## Serve version VERSION of MODELS again. A running ser
 #: Measure
 load: $(VENV)/.bench install-mini  ## Run a load test and write build/bench/report.html (3 min, with its own server).
 #  A running server: TARGET=host:8001 RATE=40 (requests a second) DURATION=60 (seconds)
-#  Also USERS=8 SHAPE=spike SLO="p99=50ms error-rate=0.1%" MIX PHOTOS METRICS (python -m benchmarks.load --help)
+#  Also SHAPE=steps, spike, soak or overload, SLO="p99=50ms error-rate=0.1%" USERS MIX PHOTOS METRICS
+#  (python -m benchmarks.load --help)
 	@$(BIN)/python -m benchmarks.load $(call options,$(LOAD))
 
 loadgen: $(VENV)/.bench install-mini  ## Run MLPerf LoadGen: SingleStream, Offline, Server, and a test for caching (2 min).
