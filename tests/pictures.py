@@ -1,4 +1,4 @@
-"""Image files as catalogues have them, drawn here: plain, odd and broken."""
+"""Image files for tests: valid, unusual and damaged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def exif(orientation: int) -> Image.Exif:
 
 
 def hollow_png(width: int, height: int) -> bytes:
-    """A PNG that claims to be this large, in a few bytes, as an attacker would send it."""
+    """A PNG of a few bytes whose header claims this size, as an attacker would send it."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -44,7 +44,7 @@ def hollow_png(width: int, height: int) -> bytes:
 
 
 def good_files() -> dict[str, bytes]:
-    """Every kind of file that must be read, by name; all but the last three show ``picture()``."""
+    """Every kind of file that must be decoded, by name. All but the last three show ``picture()``."""
     rgb = picture()
     image = Image.fromarray(rgb)
     grey = image.convert("L")
@@ -79,7 +79,7 @@ def good_files() -> dict[str, bytes]:
 
 
 def bad_files() -> dict[str, tuple[bytes, int]]:
-    """Every kind of file that must be refused, by name, with its STATUS."""
+    """Every kind of file that must not be decoded, by name, with its STATUS."""
     jpeg, png, webp = (encode(picture(seed=3), kind) for kind in ("JPEG", "PNG", "WEBP"))
     return {
         "empty": (b"", 2),

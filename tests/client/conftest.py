@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from tritonclient.grpc import service_pb2
+from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from tests.client.faults import add_rpcs
 from tests.client.twins import TWINS, Twin
 
 PIPELINES = {
@@ -28,12 +27,24 @@ PIPELINES = {
 
 def unpacked(raw: bytes) -> list[bytes]:
     """The elements of a BYTES tensor."""
-    items, at = [], 0
-    while at < len(raw):
-        (size,) = struct.unpack_from("<I", raw, at)
-        items.append(raw[at + 4 : at + 4 + size])
-        at += 4 + size
-    return items
+    return list(deserialize_bytes_tensor(raw))
+
+
+def add_rpcs(servicer: object, server: Any) -> None:
+    """Adds the RPCs of KServe v2 for which ``servicer`` has a method of the same name."""
+    requests = {
+        name.removesuffix("Request"): getattr(service_pb2, name)
+        for name in vars(service_pb2)
+        if name.endswith("Request")
+    }
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(
+            getattr(servicer, name), request.FromString, lambda response: response.SerializeToString()
+        )
+        for name, request in requests.items()
+        if hasattr(servicer, name)
+    }
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers)])
 
 
 def never() -> bool:
@@ -178,15 +189,16 @@ class FakeTriton:
             "SCORE": ("FP32", np.full((n, 1), 0.5, np.float32)),
             "STATUS": ("INT32", np.where(number < 0, 2, 0).astype(np.int32)[:, None]),
             "ROUNDS": ("INT32", np.ones((n, 1), np.int32)),
-            "TEXT": ("BYTES", np.array([len(item).to_bytes(4, "little") + item for item in items], object)[:, None]),
-            "PROMPTS": ("BYTES", np.array([b"\x02\0\0\0v1"] * n, object)[:, None]),
+            "TEXT": ("BYTES", np.array(items, object)[:, None]),
+            "PROMPTS": ("BYTES", np.array([b"v1"] * n, object)[:, None]),
         }
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         assert {output.name for output in request.outputs} <= set(PIPELINES[request.model_name])
         for output in request.outputs:
             datatype, array = tensors[output.name]
             response.outputs.add(name=output.name, datatype=datatype, shape=array.shape)
-            response.raw_output_contents.append(b"".join(array.flat) if datatype == "BYTES" else array.tobytes())
+            content = serialize_byte_tensor(array).item() if datatype == "BYTES" else array.tobytes()
+            response.raw_output_contents.append(content)
         return response
 
 

@@ -1,4 +1,4 @@
-"""Faults between a client and a server: a TCP proxy, and a gRPC server that refuses requests."""
+"""Faults on the network between a client and a server."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import selectors
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
-
-import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 
 class TcpProxy:
@@ -110,53 +105,3 @@ class TcpProxy:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
             connection.shutdown(socket.SHUT_RDWR)
         connection.close()
-
-
-def add_rpcs(servicer: object, server: Any) -> None:
-    """Adds the RPCs of KServe v2 for which ``servicer`` has a method of the same name."""
-    requests = {
-        name.removesuffix("Request"): getattr(service_pb2, name)
-        for name in vars(service_pb2)
-        if name.endswith("Request")
-    }
-    handlers = {
-        name: grpc.unary_unary_rpc_method_handler(
-            getattr(servicer, name), request.FromString, lambda response: response.SerializeToString()
-        )
-        for name, request in requests.items()
-        if hasattr(servicer, name)
-    }
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers)])
-
-
-class RefusingServer:
-    """Forwards requests to a server, but refuses every third one: in turn before and after the server has answered."""
-
-    def __init__(self, upstream: str) -> None:
-        self.received = self.refused = 0
-        self._lock = threading.Lock()
-        self._channel = grpc.insecure_channel(upstream)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._server = grpc.server(ThreadPoolExecutor(16))
-        add_rpcs(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-        self._server.start()
-
-    def ModelConfig(self, request: Any, context: Any) -> Any:
-        return self._stub.ModelConfig(request)
-
-    def ModelInfer(self, request: Any, context: Any) -> Any:
-        with self._lock:
-            self.received += 1
-            number = self.received
-            self.refused += number % 3 == 0
-        if number % 6 == 3:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "refused")
-        response = self._stub.ModelInfer(request, timeout=context.time_remaining())
-        if number % 6 == 0:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "refused after the answer")
-        return response
-
-    def stop(self) -> None:
-        self._server.stop(grace=None).wait()
-        self._channel.close()

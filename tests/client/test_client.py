@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -191,27 +190,12 @@ def test_the_deadline_is_sent_to_grpc_and_to_triton(triton: FakeTriton, client: 
         assert (triton_seconds, triton.time_left[-1]) == pytest.approx((seconds, seconds), abs=100)
 
 
-def test_a_request_without_an_answer_ends_at_its_deadline(triton: FakeTriton, client: vlclip.Client) -> None:
-    triton.hold = {b"1": never}
-    with pytest.raises(vlclip.DeadlineError, match=r"product_text from .*, allowed 0.2 s.*`timeout`") as error:
-        client.embed_texts("1", timeout=0.2)
-    assert isinstance(error.value, TimeoutError)
-
-
 def test_a_failed_batch_cancels_the_others(triton: FakeTriton, client: vlclip.Client) -> None:
     triton.fail, triton.fail_on = grpc.StatusCode.INTERNAL, b"0"
     triton.hold = {b"0": lambda: triton.received == 2, b"4": never}
     with pytest.raises(vlclip.ServerError):
         client.embed_texts(numbers(8))
     assert triton.cancelled.wait(60)
-
-
-def test_threads_share_a_client(client: vlclip.Client) -> None:
-    def work(k: int) -> list[float]:
-        return first_column(client.embed_texts(str(k * 100 + i) for i in range(20)))
-
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(work, range(8))) == [[k * 100 + i for i in range(20)] for k in range(8)]
 
 
 def test_health(triton: FakeTriton, client: vlclip.Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -92,15 +93,6 @@ def test_pixels_are_sent_as_png(triton: FakeTriton, twin: Twin) -> None:
         assert Image.open(io.BytesIO(triton.batches[-1][0])).mode == "RGB"
 
 
-def test_a_file_in_text_mode_is_refused(triton: FakeTriton, twin: Twin) -> None:
-    text: Any = io.StringIO("1")
-    with (
-        twin(triton.address) as client,
-        pytest.raises(vlclip.InvalidInputError, match="image 0: expected a file opened with mode 'rb'"),
-    ):
-        client.embed_whole_images(text)
-
-
 def test_an_image_that_is_not_decoded_raises_with_errors_raise(triton: FakeTriton, twin: Twin) -> None:
     images = [b"0", b"1", b"2", b"3", b"4", b"no image", b"6", b"7", b"8"]
     with (
@@ -124,23 +116,6 @@ def test_an_error_has_the_results_before_the_failure(triton: FakeTriton, twin: T
         assert first_column(caught.value.partial) == list(range(8))
         with pytest.raises(RuntimeError, match="the caller's own"):
             client.embed_texts(broken())
-
-
-def test_requests_are_retried_until_they_are_answered(triton: FakeTriton, twin: Twin) -> None:
-    triton.refuse_every = 2
-    with twin(triton.address) as client:
-        assert first_column(client.embed_texts(numbers(40))) == list(range(40))
-    assert triton.refused >= 9
-
-
-def test_without_retry_there_is_one_try(triton: FakeTriton, twin: Twin) -> None:
-    triton.fail = grpc.StatusCode.UNAVAILABLE
-    with (
-        twin(triton.address, retry=None) as client,
-        pytest.raises(vlclip.UnavailableError, match="as the test wants it"),
-    ):
-        client.embed_texts("1")
-    assert triton.received == 1
 
 
 @pytest.mark.parametrize("timeout", [vlclip.Timeout(request=0.4, connect=60), vlclip.Timeout(total=0.4, connect=60)])
@@ -192,10 +167,10 @@ def test_a_connection_is_awaited_for_the_time_of_connect(twin: Twin, fault: str)
 
 
 def test_connections_that_are_reset(triton: FakeTriton, twin: Twin) -> None:
-    """In the middle of a response, several times."""
+    """In the middle of a response, several times, on a slow network."""
     triton.dim = 4096
     proxy = TcpProxy(triton.address)
-    proxy.cut_after = 200_000
+    proxy.cut_after, proxy.delay = 200_000, 0.005
     with twin(proxy.address, retry=vlclip.Retry(token_ratio=2)) as client:
         assert first_column(client.embed_texts(iter(numbers(100)))) == list(range(100))
     assert proxy.connections > 3
@@ -258,13 +233,38 @@ def test_compression(triton: FakeTriton, twin: Twin) -> None:
     proxy.close()
 
 
-def test_fifty_concurrent_callers(triton: FakeTriton, twin: Twin) -> None:
-    with twin(triton.address) as client, ThreadPoolExecutor(50) as pool:
+@pytest.mark.parametrize("calls", [300, pytest.param(5_000, marks=pytest.mark.slow)])
+def test_concurrent_calls_while_every_third_request_is_refused(triton: FakeTriton, twin: Twin, calls: int) -> None:
+    """No result is lost, duplicated or in another's place, and no call exceeds its deadline."""
+    triton.refuse_every, triton.keep_requests = 3, False
 
-        def work(k: int) -> list[float]:
-            return first_column(client.embed_texts(str(k * 100 + i) for i in range(9)))
+    def work(call: int) -> None:
+        items = range(call * 10, call * 10 + call % 9 + 1)  # 1 to 9 items, in batches of 4
+        assert first_column(client.embed_texts(map(str, items))) == list(items)
 
-        assert list(pool.map(work, range(50))) == [[k * 100 + i for i in range(9)] for k in range(50)]
+    with twin(triton.address, timeout=vlclip.Timeout(total=60)) as client, ThreadPoolExecutor(16) as pool:
+        list(pool.map(work, range(calls)))
+    assert triton.refused == triton.received // 3 > calls / 3
+
+
+def test_memory_does_not_grow_with_the_number_of_items(triton: FakeTriton, twin: Twin) -> None:
+    triton.max_batch_size, triton.keep_requests = 64, False
+    marks: list[int] = []
+    done = 0
+    with twin(triton.address) as client:
+        for part in client.stream.embed_texts("7" * 20 for _ in range(100_000)):
+            done += len(part)
+            if done >= 20_000 * (len(marks) + 1):
+                marks.append(resident_bytes())
+    assert done == 100_000
+    assert len(marks) == 5
+    assert marks[-1] - marks[0] < 8 << 20
+
+
+def resident_bytes() -> int:
+    """The memory of this process."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 @pytest.mark.parametrize("texts", [list, iter], ids=["one batch", "several batches"])

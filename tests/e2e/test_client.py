@@ -19,7 +19,6 @@ import tritonclient.grpc as triton
 
 import vlclip
 from serving.server.server import Server
-from tests.client.faults import RefusingServer, TcpProxy
 from tests.client.twins import TWINS, Twin
 from tests.pictures import encode, picture
 
@@ -51,51 +50,6 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
-
-
-def test_every_third_request_is_refused(server: Server, truth: Embeddings, twin: Twin) -> None:
-    refusing = RefusingServer(server.grpc_url)
-    with twin(refusing.address) as client:
-        for _ in range(10):
-            assert_same(client.embed_texts(TEXTS), truth)
-    assert refusing.refused == refusing.received // 3 > 10
-    refusing.stop()
-
-
-@pytest.mark.slow
-def test_ten_thousand_requests_while_every_third_is_refused(server: Server, truth: Embeddings, twin: Twin) -> None:
-    """Every result is correct and in its place, and no call exceeds its deadline."""
-    refusing = RefusingServer(server.grpc_url)
-
-    def work(k: int) -> None:
-        random = np.random.default_rng(k)
-        for _ in range(500):
-            chosen = random.integers(0, len(TEXTS), random.integers(1, 9))
-            assert_same(client.embed_texts([TEXTS[i] for i in chosen]), truth[chosen])
-
-    timeout = vlclip.Timeout(total=10)
-    with twin(refusing.address, timeout=timeout) as client, ThreadPoolExecutor(20) as pool:
-        list(pool.map(work, range(20)))
-    assert refusing.refused > 2_500
-    refusing.stop()
-
-
-def test_connections_that_are_reset(server: Server, truth: Embeddings, twin: Twin) -> None:
-    proxy = TcpProxy(server.grpc_url)
-    proxy.cut_after = 150_000
-    with twin(proxy.address, retry=vlclip.Retry(token_ratio=2)) as client:
-        for _ in range(3):
-            assert_same(client.embed_texts(iter(TEXTS)), truth)
-    assert proxy.connections > 3
-    proxy.close()
-
-
-def test_a_slow_network(server: Server, truth: Embeddings, twin: Twin) -> None:
-    proxy = TcpProxy(server.grpc_url)
-    proxy.delay = 0.02
-    with twin(proxy.address) as client:
-        assert_same(client.embed_texts(TEXTS), truth)
-    proxy.close()
 
 
 def test_calls_wait_for_a_server_that_is_restarted(toy_repositories: list[Path]) -> None:
