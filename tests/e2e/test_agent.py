@@ -94,19 +94,6 @@ def test_a_thousand_products_on_a_bad_day(served: Server, model: AgentServer) ->
     assert metric(served, "calls{") == metric(served, 'call_seconds_bucket{le="+Inf"}') >= paid
 
 
-def test_an_endpoint_that_is_down_is_called_again_when_it_is_back(served: Server, model: AgentServer) -> None:
-    model.script = sensible
-    with Client(served.grpc_url, timeout=120) as client:
-        model.stop()
-        down = client.enrich(shop(100, "vase"))
-        assert set(down.status.tolist()) == {Outcome.UNANSWERED}
-        assert all(down.text)
-        until(lambda: metric(served, "circuit_open") == 1)
-        model.start()
-        until(lambda: metric(served, "circuit_open") == 0)
-        assert client.enrich(shop(5, "vase")).status.tolist() == [Outcome.WRITTEN] * 5
-
-
 def test_a_slow_product_delays_no_other_request(served: Server, model: AgentServer) -> None:
     proceed = threading.Event()
     model.script = lambda call: Reply(sensible(call).content, after=proceed if "snail" in str(call.data) else None)

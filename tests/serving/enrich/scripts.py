@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable
 from random import Random
 
@@ -29,7 +29,7 @@ class Numbers:
     """A meter for tests. ``numbers.of("calls", role="refiner")`` is the sum over all other labels."""
 
     def __init__(self) -> None:
-        self.observed: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=1000))
+        self.observed: defaultdict[str, list[float]] = defaultdict(list)
         self._lock = threading.Lock()
         self._sums: defaultdict[tuple[str, frozenset[tuple[str, str]]], float] = defaultdict(float)
 

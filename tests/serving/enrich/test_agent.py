@@ -122,14 +122,6 @@ def test_endpoints_without_schemas(make_agent: MakeAgent, server: AgentServer) -
     assert '"required": ["text"]' in server.calls[1].system
 
 
-def test_schemas_are_strict(make_agent: MakeAgent, server: AgentServer) -> None:
-    enrich(make_agent(vision=True), MUG, JPEG)
-    form = server.calls[0].body["response_format"]
-    assert form["type"] == "json_schema"
-    assert form["json_schema"]["strict"] is True
-    assert form["json_schema"]["schema"]["properties"].keys() == {"text", "seen"}
-
-
 def test_a_product_that_the_endpoint_rejects_does_not_open_the_circuit(
     make_agent: MakeAgent, server: AgentServer, tokens: Tokens
 ) -> None:
@@ -141,18 +133,19 @@ def test_a_product_that_the_endpoint_rejects_does_not_open_the_circuit(
     assert server.calls[-1].structured
 
 
-def test_options_are_in_every_call(make_agent: MakeAgent, server: AgentServer) -> None:
-    enrich(make_agent(options={"temperature": 0, "max_tokens": 300}))
-    assert [(call.body["temperature"], call.body["max_tokens"]) for call in server.calls] == [(0, 300)] * 2
+# Contents of calls
 
 
-# Images
-
-
-def test_the_image_is_in_every_call(make_agent: MakeAgent, server: AgentServer) -> None:
-    enrich(make_agent(vision=True), MUG, JPEG)
-    for call in server.calls:
+def test_the_image_a_strict_schema_and_the_options_are_in_every_call(
+    make_agent: MakeAgent, server: AgentServer
+) -> None:
+    enrich(make_agent(vision=True, options={"temperature": 0, "max_tokens": 300}), MUG, JPEG)
+    for call, properties in zip(server.calls, ({"text", "seen"}, {"verdict"}), strict=True):
         assert call.user[1]["image_url"]["url"].startswith("data:image/jpeg;base64,/9j/")
+        form = call.body["response_format"]
+        assert (form["type"], form["json_schema"]["strict"]) == ("json_schema", True)
+        assert form["json_schema"]["schema"]["properties"].keys() == properties
+        assert (call.body["temperature"], call.body["max_tokens"]) == (0, 300)
 
 
 @pytest.mark.parametrize(("vision", "image"), [(False, JPEG), (True, b""), (True, None), (True, b"GIF89a")])

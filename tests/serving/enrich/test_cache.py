@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -27,12 +28,21 @@ from tests.agent_server import AgentServer, Reply, sensible
 from tests.serving.enrich.scripts import JPEG, MUG, SECRET, WRITTEN_MUG, MakeAgent, enrich, numbers, until
 
 
-def test_agents_share_a_file(make_agent: MakeAgent, server: AgentServer) -> None:
-    assert enrich(make_agent()) == WRITTEN_MUG
-    server.stop()
-    later = make_agent()
-    assert enrich(later) == WRITTEN_MUG
-    assert numbers(later).of("cache", result="hit") == server.count() == 2
+@pytest.fixture
+def redis_url() -> Iterator[str]:
+    with fakeredis.TcpFakeServer(("127.0.0.1", 0)) as redis:
+        threading.Thread(target=redis.serve_forever, daemon=True).start()
+        yield f"redis://127.0.0.1:{redis.server_address[1]}/0"
+        redis.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["file", "redis"])
+def test_agents_share_a_cache(make_agent: MakeAgent, server: AgentServer, redis_url: str, kind: str) -> None:
+    settings = {"cache": redis_url} if kind == "redis" else {}
+    assert enrich(make_agent(**settings)) == WRITTEN_MUG
+    another = make_agent(**settings)
+    assert enrich(another) == WRITTEN_MUG
+    assert numbers(another).of("cache", result="hit") == server.count() == 2
 
 
 @pytest.mark.parametrize("change", ["model", "options", "prompts", "product", "image"])
@@ -92,18 +102,6 @@ def test_threads_of_several_agents_share_a_file(tmp_path: Path) -> None:
     assert all(caches[0].get(f"{mine}/99") == "answer 99" for mine in range(len(caches)))
     for one in caches:
         one.close()
-
-
-def test_agents_share_a_redis(make_agent: MakeAgent, server: AgentServer) -> None:
-    redis = fakeredis.TcpFakeServer(("127.0.0.1", 0))
-    threading.Thread(target=redis.serve_forever, daemon=True).start()
-    where = f"redis://127.0.0.1:{redis.server_address[1]}/0"
-    assert enrich(make_agent(cache=where)) == WRITTEN_MUG
-    another = make_agent(cache=where)
-    assert enrich(another) == WRITTEN_MUG
-    assert numbers(another).of("cache", result="hit") == server.count() == 2
-    redis.shutdown()
-    redis.server_close()
 
 
 def test_a_redis_that_is_down_costs_calls_only(make_agent: MakeAgent, caplog: pytest.LogCaptureFixture) -> None:
