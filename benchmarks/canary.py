@@ -34,7 +34,6 @@ import numpy as np
 from benchmarks.differences import Answers, Limits, compare
 from benchmarks.judge import TOP
 from benchmarks.photos import draw_scenes, load_samples
-from benchmarks.target import join
 from export.place import serve_version
 from serving.errors import ServingError
 from serving.paths import REPOSITORIES
@@ -43,6 +42,7 @@ from serving.server.server import Server
 from vlclip import Client, ImageEmbeddings, VlclipError
 
 SEED = 2026
+COLUMNS = [column.name for column in fields(ImageEmbeddings)]
 WARM_UP = 8
 """Photos that each server embeds before the latencies are measured."""
 
@@ -121,7 +121,7 @@ def ask_both(urls: tuple[str, str], photos: Photos) -> list[Answers]:
                 seconds[which].append(time.perf_counter() - begin)
         return [
             Answers(
-                **vars(join(rows)),
+                **{name: np.concatenate([getattr(row, name) for row in rows]) for name in COLUMNS},
                 whole=client.embed_whole_images(photos.files).embedding,
                 text=client.embed_texts(photos.texts).embedding,
                 seconds=np.array(times),

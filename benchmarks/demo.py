@@ -21,12 +21,11 @@ import jinja2
 import numpy as np
 from PIL import Image, ImageOps
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.judge import TOP, hits, mrr, ranks
 from benchmarks.photos import add_options, draw_each, find_photos
-from benchmarks.target import R, join, parser_of, served
+from benchmarks.target import parser_of, served
 from training.catalogue.items import Item, draw_item
 from vlclip import Client, ImageEmbeddings, Status
 
@@ -111,23 +110,14 @@ def copy_photos(folder: Path, source: Path, product_type: str) -> list[Entry]:
 def embed(client: Client, entries: Sequence[Entry], seconds: dict[str, float]) -> Embeddings:
     """Embed every photo with ``product_image`` and with ``whole_image``, and every text."""
     paths, types = [entry.path for entry in entries], [entry.product_type for entry in entries]
-    with Progress() as progress:
+    with Console().status(f"embedding {len(entries)} photos"):
         with timed(seconds, "product_image"):
-            found = collect(client.stream.embed_images(paths, types), "product_image", len(entries), progress)
+            found = client.embed_images(paths, types)
         with timed(seconds, "whole_image"):
-            whole = collect(client.stream.embed_whole_images(paths), "whole_image", len(entries), progress)
-    with timed(seconds, "product_text"):
-        text = client.embed_texts([entry.text for entry in entries]).embedding
-    return Embeddings(found, whole.embedding, text)
-
-
-def collect(parts: Iterator[R], name: str, total: int, progress: Progress) -> R:
-    """Join the results of the batches, and show how many photos are done."""
-    task, done = progress.add_task(name, total=total), []
-    for part in parts:
-        done.append(part)
-        progress.advance(task, len(part))
-    return join(done)
+            whole = client.embed_whole_images(paths)
+        with timed(seconds, "product_text"):
+            text = client.embed_texts([entry.text for entry in entries])
+    return Embeddings(found, whole.embedding, text.embedding)
 
 
 def ask(entries: Sequence[Entry], embeddings: Embeddings) -> tuple[list[Query], list[Query]]:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import Any
 
 from serving.server.server import Server
-from vlclip import ImageEmbeddings, WholeImageEmbeddings
-
-R = TypeVar("R", ImageEmbeddings, WholeImageEmbeddings)
 
 
 def parser_of(name: str, doc: str | None, *, figures: bool = True, url: bool = True) -> argparse.ArgumentParser:
@@ -47,12 +41,6 @@ def keep(report: dict[str, Any], file: Path | None) -> None:
     """Write the figures to the file of ``--json``, if there is one."""
     if file:
         file.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def join(parts: Sequence[R]) -> R:
-    """The results of several requests as one."""
-    columns = [np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(parts[0])]
-    return type(parts[0])(*columns)
 
 
 @contextmanager
