@@ -225,14 +225,12 @@ class Endpoint:
             healthy = error.healthy
             raise
         except openai.APIStatusError as error:
-            result, rejected = str(error.status_code), error.status_code in (400, 413, 422)
+            result = str(error.status_code)
             # It may reject this product only, such as a text that its filter blocks. A busy endpoint is healthy, too.
-            healthy = rejected or error.status_code == 429
+            healthy = error.status_code in (400, 413, 422, 429)
             if error.status_code in (408, 409, 425, 429) or error.status_code >= 500:
                 raise RetryableError(result, after=retry_after(error.response.headers)) from None
-            raise EndpointError(
-                f"{self.config.host} {'rejected a call with' if rejected else 'answered'} {result}"
-            ) from None
+            raise EndpointError(f"{self.config.host} rejected a call with {result}") from None
         except (openai.APITimeoutError, asyncio.TimeoutError):
             result, healthy = "timeout", False
             raise RetryableError(result) from None
