@@ -72,9 +72,7 @@ def assemble(binary: Path, runtime: Path) -> tuple[list[str], dict[str, str]]:
     home = binary.parent.parent
     wheel_folder = home.parent.parent
     if PYTHON not in PYTHONS:
-        raise SetupError(
-            f"this is Python {PYTHON}; the embedded Triton needs numpy 1 and so Python {', '.join(PYTHONS)}"
-        )
+        raise SetupError(f"this is Python {PYTHON}; the embedded Triton needs numpy 1 and so {', '.join(PYTHONS)}")
     stub = home / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
     package_folder = str(Path(serving.__file__).resolve().parents[1])
     packages = [str(wheel_folder), *(path for path in sys.path if path.endswith("-packages")), package_folder]

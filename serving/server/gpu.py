@@ -31,16 +31,14 @@ def gpu_options(configs: Iterable[ModelConfig]) -> list[str]:
     if not on_gpu:
         return []
     gpus = count_gpus()
-    missing = [] if gpus else ["an NVIDIA GPU with its driver (`nvidia-smi` shows both)"]
-    if not has_cuda_onnxruntime():
-        missing.append("onnxruntime-gpu, without onnxruntime")
-    modules = {"torch": "PyTorch"}
-    if any(
-        config.parameters["decoder"].string_value == "nvimgcodec" for config in on_gpu if "decoder" in config.parameters
-    ):
-        modules["nvidia.nvimgcodec"] = "nvImageCodec"
-    missing += [name for module, name in modules.items() if not is_installed(module)]
-    if missing:
+    decoders = {config.parameters["decoder"].string_value for config in on_gpu if "decoder" in config.parameters}
+    needs = {
+        "an NVIDIA GPU with its driver (`nvidia-smi` shows both)": gpus > 0,
+        "onnxruntime-gpu, without onnxruntime": has_cuda_onnxruntime(),
+        "PyTorch": is_installed("torch"),
+        "nvImageCodec": "nvimgcodec" not in decoders or is_installed("nvidia.nvimgcodec"),
+    }
+    if missing := [name for name, is_there in needs.items() if not is_there]:
         raise SetupError(
             f"the profile runs {', '.join(config.name for config in on_gpu)} on a GPU, and this is missing: "
             f"{'; '.join(missing)}\n    {INSTALL}\nor use --profile embedded-cpu"
@@ -61,10 +59,7 @@ def count_gpus() -> int:
 
 def has_cuda_onnxruntime() -> bool:
     """Whether ONNX Runtime is installed for CUDA, and the CPU package is not in the same folder."""
-    versions = {
-        name: bool(list(importlib.metadata.distributions(name=name))) for name in ("onnxruntime", "onnxruntime-gpu")
-    }
-    if not versions["onnxruntime-gpu"] or versions["onnxruntime"]:
+    if any(importlib.metadata.distributions(name="onnxruntime")) or not is_installed("onnxruntime"):
         return False
     import onnxruntime
 

@@ -67,10 +67,6 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def tls_of(arguments: argparse.Namespace) -> Tls | None:
-    return Tls(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca) if arguments.tls_cert else None
-
-
 def main() -> int:
     arguments = parse_arguments()
     if arguments.threads:
@@ -78,13 +74,14 @@ def main() -> int:
     # SIGTERM acts like Ctrl-C. Ctrl-C must work even if the shell ignores it, as it does for background jobs.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    tls = Tls(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca) if arguments.tls_cert else None
     begin = time.monotonic()
     try:
         with Server.start(
             [arguments.model_repository, arguments.ensembles],
             host=arguments.host,
             ports=Ports(arguments.grpc_port, arguments.http_port, arguments.metrics_port),
-            tls=tls_of(arguments),
+            tls=tls,
             triton=arguments.triton,
             profile=arguments.profile,
             options=arguments.options,
@@ -93,7 +90,7 @@ def main() -> int:
         ) as server:
             print(
                 f"Serving {', '.join(server.pipelines)} after {time.monotonic() - begin:.1f} s\n"
-                f"  gRPC     {server.grpc_url}{' (TLS)' if arguments.tls_cert else ''}\n"
+                f"  gRPC     {server.grpc_url}{' (TLS)' if tls else ''}\n"
                 f"  HTTP     {server.http_url}\n"
                 f"  metrics  {server.metrics_url}\n"
                 "Ctrl-C stops.",

@@ -26,10 +26,11 @@ RELOADS = 3
 """How often models are loaded again before Triton is restarted."""
 
 
-class Watcher:
+class Watcher(threading.Thread):
     """The thread that watches a running Triton. ``triton`` is the current one: a restart replaces it."""
 
     def __init__(self, launcher: Launcher, triton: Triton, versions: Versions, stop: threading.Event):
+        super().__init__(name="watch-triton", daemon=True)
         self.triton = triton
         self.stop = stop
         self.failed = threading.Event()
@@ -37,16 +38,9 @@ class Watcher:
         self._stubs = Stubs(launcher.shm_prefix)
         self._versions = versions
         self._hangs = Hangs(launcher.api)
-        self._thread = threading.Thread(target=self._watch, name="watch-triton", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait until the thread has noticed the stop signal."""
-        self._thread.join()
-
-    def _watch(self) -> None:
+    def run(self) -> None:
+        """Watch until the stop signal, or until Triton cannot be restarted, which sets ``failed``."""
         try:
             while not self.stop.wait(WATCH_SECONDS):
                 try:
