@@ -7,6 +7,7 @@ rows apart, and to see that prompts and statuses arrive.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -238,6 +239,12 @@ class TritonPythonModel(Leaf):
 """
 
 
+def set_max_wait(models: Path, leaf: str, seconds: float) -> None:
+    """Set for how long admission lets requests wait, if the leaf admits them."""
+    config = models / leaf / "config.pbtxt"
+    config.write_text(re.sub(r'(max_wait_seconds.*string_value: )"[^"]*"', rf'\1"{seconds}"', config.read_text()))
+
+
 class Gate:
     """Controls a leaf that runs Python code: its process can be made to hold requests, hold its start, or refuse."""
 
@@ -248,6 +255,7 @@ class Gate:
         line = code.read_text()
         assert line.endswith(" as TritonPythonModel\n")
         code.write_text(line.replace(" as TritonPythonModel", " as Leaf") + GATED.format(files=self._files))
+        set_max_wait(models, leaf, 1000)  # Admission takes a leaf that holds requests for a slow one.
 
     @contextmanager
     def closed(self, what: str = "hold") -> Iterator[None]:

@@ -133,13 +133,16 @@ class Api:
 
     def _infer_patiently(self, model: str, inputs: dict[str, bytes], timeout: float) -> dict[str, list[Any]]:
         """Retry while the server is overloaded, because then the pipeline has no problem."""
-        deadline = time.monotonic() + timeout
+        deadline, refusal = time.monotonic() + timeout, None
         while True:
             try:
                 return self._infer(model, inputs, max(0.01, deadline - time.monotonic()))
+            except TimeoutError as error:
+                raise refusal or error from None
             except ValueError as error:
                 if not is_refusal(error) or time.monotonic() + RETRY_SECONDS > deadline:
                     raise
+                refusal = error
                 time.sleep(RETRY_SECONDS)
 
     def _infer(self, model: str, inputs: dict[str, bytes], timeout: float) -> dict[str, list[Any]]:

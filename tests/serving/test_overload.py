@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import signal
 from collections import Counter
@@ -23,6 +22,7 @@ from serving.server.server import Server
 from serving.server.stubs import find_stubs
 from tests.asking import SECONDS, until
 from tests.pictures import encode, picture
+from tests.toys import set_max_wait
 from vlclip import AsyncClient, Client, OverloadedError, RequestError
 
 SECONDS_PER_ITEM = 0.02
@@ -65,8 +65,7 @@ def server(toy_repositories: list[Path], tmp_path_factory: pytest.TempPathFactor
     for leaf in SLOW.values():
         slow_down(slow, leaf)
     for first in ("decode", "tokenize"):
-        config, limit = slow / first / "config.pbtxt", rf'\1"{MAX_WAIT_SECONDS}"'
-        config.write_text(re.sub(r'(max_wait_seconds.*string_value: )"[^"]*"', limit, config.read_text()))
+        set_max_wait(slow, first, MAX_WAIT_SECONDS)
     with Server.start([slow, ensembles]) as server:
         yield server
 
