@@ -200,7 +200,7 @@ def keep_partial(pipeline: Pipeline[R], parts: Sequence[R], error: Exception) ->
 
 
 def check_items(pipeline: Pipeline[R], part: R, before: int) -> None:
-    """Raises ItemError for the first image that was not decoded; ``before`` items came before this batch."""
+    """Raises ItemError for the first image that was not decoded. ``before`` items precede this batch."""
     if not hasattr(part, "status") or pipeline is ENRICHED_TEXT:
         return
     for row, status in enumerate(part.status):

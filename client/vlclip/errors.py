@@ -72,7 +72,7 @@ class UnavailableError(RequestError):
 
 
 class DeadlineError(RequestError, TimeoutError):
-    """No response came within the time-out."""
+    """There was no response within the time-out."""
 
 
 class CancelledError(RequestError):

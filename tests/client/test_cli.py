@@ -247,34 +247,30 @@ def test_a_failure_without_results_does_not_change_the_file(triton: FakeTriton, 
     assert list(tmp_path.iterdir()) == [out]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        pytest.param("embed-image nowhere.jpg --whole", "nowhere.jpg: no such file or folder", id="a missing file"),
-        pytest.param("embed-image '*.gif' --whole", "*.gif: found no photos", id="a pattern without photos"),
-        pytest.param(
-            "embed-image photos/a/.. empty --whole --out x.txt", "ends in .npy or .npz, got x.txt", id="--out"
-        ),
-        pytest.param("embed-image photos --whole --out no/x.npy", "there is no folder no", id="--out in no folder"),
-        pytest.param("embed-image empty --whole", "empty: found no photos", id="an empty folder"),
-        pytest.param("embed-text", "expected a TEXT, - for standard input", id="no text"),
-        pytest.param("embed-text --lines nowhere.txt", "nowhere.txt: No such file", id="a missing file of lines"),
-        pytest.param("embed-text --lines latin1.txt", "text 0: expected text that UTF-8", id="a file of another code"),
-        pytest.param("embed-text 1 --timeout 0", "timeout: expected request as a number", id="--timeout"),
-        pytest.param("embed-text 1 --header token", '--header: expected NAME:VALUE, got "token"', id="--header"),
-        pytest.param("embed-text 1 --ca nowhere.pem", "nowhere.pem: No such file", id="--ca"),
-        pytest.param("embed-text 1 --cert c.pem", "tls: expected both a certificate and its key", id="--cert alone"),
-        pytest.param("health --address http://localhost:8000", 'expected "host:port"', id="--address"),
-        pytest.param("ground photos/1.jpg --type x --draw photos/1.jpg", "is the photo itself", id="--draw on it"),
-        pytest.param("ground photos/1.jpg --type x --draw x.gif", "ends in .jpg, .jpeg,", id="--draw of another kind"),
-        pytest.param("ground photos --type x --draw photos", "is among the photos", id="--draw among them"),
-        pytest.param("ground photos --type x --draw photos/new", "is among the photos", id="--draw below them"),
-        pytest.param("ground photos/*.* --type x --draw photos", "is among the photos", id="--draw over a pattern"),
-        pytest.param(
-            "ground photos --type x --draw latin1.txt", "expected a folder for several", id="--draw to a file"
-        ),
-    ],
-)
+USAGE_ERRORS = {
+    "embed-image nowhere.jpg --whole": "nowhere.jpg: no such file or folder",
+    "embed-image '*.gif' --whole": "*.gif: found no photos",
+    "embed-image photos/a/.. empty --whole --out x.txt": "ends in .npy or .npz, got x.txt",
+    "embed-image photos --whole --out no/x.npy": "there is no folder no",
+    "embed-image empty --whole": "empty: found no photos",
+    "embed-text": "expected a TEXT, - for standard input",
+    "embed-text --lines nowhere.txt": "nowhere.txt: No such file",
+    "embed-text --lines latin1.txt": "text 0: expected text that UTF-8",
+    "embed-text 1 --timeout 0": "timeout: expected request as a number",
+    "embed-text 1 --header token": '--header: expected NAME:VALUE, got "token"',
+    "embed-text 1 --ca nowhere.pem": "nowhere.pem: No such file",
+    "embed-text 1 --cert c.pem": "tls: expected both a certificate and its key",
+    "health --address http://localhost:8000": 'expected "host:port"',
+    "ground photos/1.jpg --type x --draw photos/1.jpg": "is the photo itself",
+    "ground photos/1.jpg --type x --draw x.gif": "ends in .jpg, .jpeg,",
+    "ground photos --type x --draw photos": "is among the photos",
+    "ground photos --type x --draw photos/new": "is among the photos",
+    "ground photos/*.* --type x --draw photos": "is among the photos",
+    "ground photos --type x --draw latin1.txt": "expected a folder for several",
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), USAGE_ERRORS.items(), ids=list(USAGE_ERRORS))
 @pytest.mark.usefixtures("folder")
 def test_usage(triton: FakeTriton, run: Run, arguments: str, message: str) -> None:
     Path("empty").mkdir()

@@ -1,4 +1,4 @@
-"""`import vlclip` imports no package besides numpy and tritonclient: services pay for it at every start."""
+"""`import vlclip` imports no package besides numpy and tritonclient: services import it at every start."""
 
 from __future__ import annotations
 
