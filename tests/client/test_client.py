@@ -15,6 +15,7 @@ from serving.repository import specs
 from tests.client.conftest import FakeTriton, never
 from tests.client.twins import first_column, numbers
 from vlclip import Status
+from vlclip._wire import Batches
 
 
 @pytest.fixture
@@ -172,10 +173,11 @@ def test_the_batch_size_is_asked_once_for_each_pipeline(triton: FakeTriton, clie
     assert triton.config_requests == 2
 
 
-def test_the_bytes_of_a_batch_are_limited(triton: FakeTriton, client: vlclip.Client) -> None:
-    image = bytes(40 << 20)
-    assert first_column(client.embed_whole_images([image, image, b"3"])) == [0, 0, 3]
-    assert [len(batch) for batch in triton.batches] == [1, 2]
+def test_the_items_and_the_bytes_of_a_batch_are_limited() -> None:
+    batches = Batches(max_items=3, max_bytes=10)
+    full = [batches.add((bytes(size),)) for size in (6, 6, 3, 11, 1, 2, 3, 4)]
+    assert [[len(row[0]) for row in batch] for batch in full if batch] == [[6], [6, 3], [11], [1, 2, 3]]
+    assert batches.rest() == [(bytes(4),)]
 
 
 def test_responses_may_exceed_grpcs_default_of_4_mib(triton: FakeTriton, client: vlclip.Client) -> None:
