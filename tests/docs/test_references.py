@@ -15,6 +15,7 @@ PAGES = {
     path: path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/RESULTS.md"]
 }
 MAKEFILE = (ROOT / "Makefile").read_text()
+COMPOSE = ROOT / "deploy/compose.yaml"
 FOLDERS = "model_repository|ensembles|serving|export|training|benchmarks|deploy|weights|tests|docs"
 MADE = {"model_repository/manifest.json", "serving/profiles/tuned"}
 """Files that commands write."""
@@ -62,3 +63,10 @@ def test_links_and_paths_exist(page: Path) -> None:
         assert not anchor or anchor in anchors(linked), f"{target}#{anchor}"
     named = {path.rstrip("/.") for path in re.findall(rf"(?<![\w/.-])(?:{FOLDERS})/[\w/.-]+", code(page))}
     assert not {path for path in named if not (ROOT / path).exists()} - MADE
+
+
+@every_page
+def test_environment_variables_exist(page: Path) -> None:
+    files = [*ROOT.glob("serving/**/*.py"), *ROOT.glob("client/**/*.py"), *ROOT.glob("tests/**/*.py"), COMPOSE]
+    known = {*re.findall(r"VLCLIP_\w+", "".join(file.read_text() for file in files))}
+    assert {*re.findall(r"\bVLCLIP_\w+", code(page))} <= known
