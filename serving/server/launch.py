@@ -130,13 +130,17 @@ class Launcher:
                 )
             except OSError as error:
                 raise SetupError(f"{self.command[0]} cannot be run: {error}") from error
-        guard = subprocess.Popen(
-            ["/bin/sh", "-c", GUARD, str(process.pid), str(SHARED_MEMORY / self.shm_prefix), str(self.runtime)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        try:
+            guard = subprocess.Popen(
+                ["/bin/sh", "-c", GUARD, str(process.pid), str(SHARED_MEMORY / self.shm_prefix), str(self.runtime)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except BaseException:
+            process.kill()
+            raise
         return Triton(process, guard, self.shm_prefix)
 
     def _wait_until_it_answers(self, triton: Triton, stop: threading.Event) -> Triton:

@@ -55,7 +55,7 @@ class Watcher(threading.Thread):
                 self.failed.set()
 
     def _look(self) -> None:
-        """Raises RestartNeeded, and Stopping."""
+        """Look once, and do what is needed. Raises RestartNeeded and Stopping."""
         self._launcher.log.follow()
         self._stubs.end_replaced()
         if (code := self.triton.process.poll()) is not None:
@@ -90,7 +90,9 @@ class Watcher(threading.Thread):
         reloaded: set[str] = set()
         try:
             for _ in range(RELOADS):
-                if not (dead := self._stubs.find_dead()) or self.stop.is_set():
+                if self.stop.is_set():
+                    raise Stopping
+                if not (dead := self._stubs.find_dead()):
                     break
                 reloaded |= {stub.model for stub in dead}
                 self._load_again(dead)
@@ -108,7 +110,7 @@ class Watcher(threading.Thread):
         for stub in dead:
             stub.remove_region()
         for model in models:
-            # Without the time-out: Triton would wait forever for the requests of the dead process.
+            # With a time-out, because Triton may wait forever for the requests of the dead process.
             self._launcher.api.reload(model, self.triton.patience)
         # Other processes of these models were replaced as well, and may still have requests.
         self._stubs.update(self._versions.loaded)

@@ -121,7 +121,7 @@ def test_embedded_server_refuses_what_it_cannot_serve(toy_repositories: list[Pat
 
 
 def test_fragment_for_no_model_is_not_passed_over(toy_repositories: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="has fragments for detector, and there is no such model"):
+    with pytest.raises(SetupError, match="has fragments for models that do not exist: detector"):
         Server.start(toy_repositories, profile=profile_of(tmp_path / "mine", detector=""))
 
 
