@@ -12,61 +12,57 @@ from pathlib import Path
 from export.errors import ExportError
 from export.place import serve_version
 from export.progress import Progress
-from serving.errors import RepositoryError
+from serving.errors import ServingError
 from serving.repository.manifest import read_manifests, read_served
 
-TEACHING = """\
-Weights to verified ONNX graphs, or TensorRT plans, in a Triton model repository.
+HELP = """\
+Export weights to verified ONNX graphs or TensorRT plans in a Triton model repository.
 
   python -m export --detector mini --encoder mini
-      the mini models of weights/mini, by the very code that exports large ones
+      the mini models of weights/mini
 
   python -m export --detector yolo-world-s --encoder ViT-B-32 --pretrained laion2b_s34b_b79k
-      published weights, fetched by the libraries' own loaders
+      published weights, which the libraries download
 
   python -m export --detector best.pt --encoder runs/my-clip --threshold 0.1
-      your own: an ultralytics YOLO-World checkpoint, and a folder with open_clip_config.json
+      your own weights: an ultralytics YOLO-World checkpoint, and a folder with open_clip_config.json
       and open_clip_model.safetensors
 
   python -m export --detector grounding-dino-tiny --detector-weights runs/dino --encoder mini
-      Grounding DINO, whose code and weights are Apache-2.0: from the hub, or a folder of transformers'
-      save_pretrained with model and tokenizer; a prompt is one phrase
+      Grounding DINO, whose code and weights are Apache-2.0, from the hub or from a folder with model and
+      tokenizer written by transformers' save_pretrained; a prompt is one phrase
 
   python -m export --detector yolo-world-s --encoder ViT-B-32 --random-weights --out /tmp/repository
-      the true architectures without weights, for trying and for tests
+      the true architectures with random weights, for tests
 
   python -m export --detector yolo-world-s --encoder ViT-B-16-SigLIP --pretrained webli --checkpoint tuned.pt \\
                    --tokenizer siglip-tokenizer
-      fine-tuned weights, images prepared as for webli, and the tokenizer of a folder, where the hub is out of reach
+      fine-tuned weights with the preprocessing of webli; the tokenizer comes from a folder, not from the hub
 
   python -m export --detector best.pt --encoder ViT-B-32 --version 2
-      beside version 1; a running server changes over to it without dropping a request
+      a second version; a running server switches to it without dropping a request
 
   python -m export --detector best.pt --encoder ViT-B-32 --version 2 --stage
-      beside version 1, which stays the one that is served until `python -m benchmarks.canary --version 2 --promote`
-      has compared the two
+      a second version that is not served until `python -m benchmarks.canary --version 2 --promote` has compared
+      the two
 
   python -m export --detector best.pt --encoder ViT-B-32 --precision fp16
-      computes in FP16 where that is safe, for GPUs: the cosine with FP32 is 0.9995 in the mean and 0.995 at least,
-      with every tensor rounded, or nothing is put into place
+      FP16 for GPUs where it is safe: the cosine with FP32 must be 0.9995 on average and at least 0.995
 
   python -m export --detector best.pt --encoder ViT-B-32 --precision fp16 --format tensorrt
-      TensorRT plans instead of ONNX graphs: on the GPU and with the TensorRT version that will serve them, as in
-      nvcr.io/nvidia/tensorrt:YY.MM-py3 of the release of your tritonserver; each passes the same comparisons
+      TensorRT plans: run this on the GPU and with the TensorRT version that will serve them, for example in
+      nvcr.io/nvidia/tensorrt:YY.MM-py3 of the same release as your tritonserver
 
 Other commands:
 
-  python -m export use --version 1
-                               serves that version, running servers included
-  python -m export show        what the repository holds, and how near it is to PyTorch
-  python -m export pack-mini   exports the mini models and packs them for git (weights/mini/graphs)
-  python -m export.install     the packed mini models into the repository; needs no torch
+  python -m export use --version 1   serve this version; running servers switch to it
+  python -m export show              list the versions of the repository, with their parity figures
+  python -m export pack-mini         export the mini models and pack them for git (weights/mini/graphs)
+  python -m export.install           install the packed mini models into the repository, without torch
 
-Every graph is compared with PyTorch, PIL and open_clip before anything is put into place. If one differs, or a
-file is missing or damaged, the repository stays as it was. ultralytics' code and weights are AGPL-3.0.
+Every graph is compared with PyTorch, PIL and open_clip before anything is placed. If a comparison fails, or a file is
+missing or damaged, the repository does not change. ultralytics' code and weights are AGPL-3.0.
 """
-
-
 INTERRUPTED = 130
 
 
@@ -74,60 +70,40 @@ def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(
         prog="python -m export",
         usage="python -m export [models | use | show | pack-mini] [option …]",
-        description=TEACHING,
+        description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    main.add_argument(
-        "command", nargs="?", choices=["models", "use", "show", "pack-mini"], default="models", help="default: models"
-    )
-    main.add_argument("--out", type=Path, default=Path("model_repository"), help="the model repository (%(default)s)")
-    main.add_argument("--version", type=int, default=1, help="the version folder (%(default)s)")
-    main.add_argument(
-        "--stage", action="store_true", help="leave the version that is served as it is, until the new one is promoted"
-    )
-    main.add_argument("--force", action="store_true", help="export again what is there already")
+    add = main.add_argument
+    add("command", nargs="?", choices=["models", "use", "show", "pack-mini"], default="models", help="default: models")
+    add("--out", type=Path, default=Path("model_repository"), help="model repository (%(default)s)")
+    add("--version", type=int, default=1, help="version to write, or to serve with `use` (%(default)s)")
+    add("--stage", action="store_true", help="keep serving the current version until the new one is promoted")
+    add("--force", action="store_true", help="export again even if the repository already holds this export")
 
-    models = main.add_argument_group("models")
-    models.add_argument(
-        "--detector",
-        default="mini",
-        help="mini, yolo-world-s|m|l|x, grounding-dino-tiny|base, or a .pt file (%(default)s)",
+    add = main.add_argument_group("models").add_argument
+    detectors = "mini, yolo-world-s|m|l|x, grounding-dino-tiny|base, or a .pt file (%(default)s)"
+    add("--detector", default="mini", help=detectors)
+    add("--detector-weights", metavar="PATH", help="weights of a named detector: a file; for Grounding DINO a folder")
+    add("--detector-size", type=int, metavar="PIXELS", help="side of the detector's input (as in training)")
+    add("--encoder", default="mini", help="mini, any open_clip model, or a folder (%(default)s)")
+    add("--pretrained", metavar="TAG", help="open_clip's tag of weights; with --checkpoint, of their preprocessing")
+    add("--checkpoint", metavar="PATH", help="weights of the encoder: a file, or a folder")
+    add("--tokenizer", metavar="FOLDER", help="folder with tokenizer.json and its configuration, in place of the hub")
+    add(
+        "--prompt-encoder",
+        metavar="NAME",
+        help="model whose text tower encodes prompts (the detector's)",
     )
-    models.add_argument(
-        "--detector-weights",
-        metavar="PATH",
-        help="a checkpoint for a named detector: a file, or a folder for Grounding DINO",
-    )
-    models.add_argument("--detector-size", type=int, metavar="PIXELS", help="side of its input (as it was trained)")
-    models.add_argument("--encoder", default="mini", help="mini, any open_clip model, or a folder (%(default)s)")
-    models.add_argument(
-        "--pretrained",
-        metavar="TAG",
-        help="open_clip's name of the weights; beside --checkpoint, of their preprocessing",
-    )
-    models.add_argument("--checkpoint", metavar="PATH", help="the encoder's weights: a file, or a folder")
-    models.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer.json and its configuration, not from the hub")
-    models.add_argument(
-        "--prompt-encoder", metavar="NAME", help="whose text tower encodes prompts (the one the detector grew up with)"
-    )
-    models.add_argument("--random-weights", action="store_true", help="true architecture, no weights")
-    models.add_argument(
-        "--threshold", type=float, default=0.2, help="below this score the whole image is taken (%(default)s)"
-    )
-    models.add_argument(
-        "--precision",
-        choices=["fp32", "fp16"],
-        default="fp32",
-        help="fp16: for GPUs, twice as fast or better; inputs and outputs stay FP32 (%(default)s)",
-    )
-    models.add_argument(
-        "--format", choices=["onnx", "tensorrt"], default="onnx", help="what Triton's backends load (%(default)s)"
-    )
+    add("--random-weights", action="store_true", help="true architectures, random weights")
+    add("--threshold", type=float, default=0.2, help="score below which the whole image is used (%(default)s)")
+    precisions = "fp16: for GPUs, at least twice as fast; inputs and outputs stay FP32 (%(default)s)"
+    add("--precision", choices=["fp32", "fp16"], default="fp32", help=precisions)
+    add("--format", choices=["onnx", "tensorrt"], default="onnx", help="format of the graphs (%(default)s)")
     return main
 
 
 def show(out: Path) -> str:
-    """The manifests of a repository as a table."""
+    """The versions of a repository, with a line for each leaf."""
     lines = []
     for manifest in read_manifests(out):
         settings = manifest.request.settings
@@ -152,15 +128,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             pack_mini(arguments)
         else:
             models(arguments)
-    except (ExportError, RepositoryError) as error:
+    except (ExportError, ServingError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("export: interrupted; the repository is as it was", file=sys.stderr)
+        print("export: interrupted; the repository did not change", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
-        told = f"{error.strerror or error} ({error.filename or arguments.out})"
-        print(f"export: {told}; the repository is as it was", file=sys.stderr)
+        reason = f"{error.strerror or error} ({error.filename or arguments.out})"
+        print(f"export: {reason}; the repository did not change", file=sys.stderr)
         return 1
     return 0
 
@@ -199,7 +175,7 @@ def pack_mini(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     code = main()
     if code == INTERRUPTED:
-        # Ending as usual has crashed now and then, on libraries' threads that were still at work.
+        # The usual exit has crashed at times, because threads of libraries were still running.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -1,47 +1,37 @@
-"""Export from the weights to verified artefacts in the model repository: trace, clean, compact, verify, place."""
+"""Export from weights to verified artefacts in the model repository: trace, clean, compact, verify, place."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from export import examples, gate
+from export.compact import compact
+from export.encoders import EncodePrompt, require_one_file, text_weights
+from export.engine import Engine
 from export.errors import UsageError
+from export.graph import OPSET, check_contract, drop_outputs, export_graph, set_metadata
+from export.grounding_dino import EncodeDinoPrompt
+from export.leaves import LeafExport, PromptEncoder, leaves_of
+from export.load_detector import LoadedDetector, load_detector
+from export.load_encoder import Encoder, load_encoder
+from export.phrases import PhraseTokenizer
 from export.place import copy_handwritten, put_in_place, require_another_served, serve_version, staging
-from export.plan import LeafExport, PromptEncoder, plan
 from export.precision import with_policy
+from export.progress import Say, throttled
 from export.quiet import quiet_ultralytics
-from export.sources import (
-    YOLO_WORLD_TEXT,
-    DetectorSource,
-    Encoder,
-    EncoderSource,
-    LoadedDetector,
-    load_detector,
-    load_encoder,
-    resolve_detector,
-    resolve_encoder,
-)
-from export.tensorrt import (
-    PLAN,
-    SECONDS_BETWEEN_NEWS,
-    Compiler,
-    Engine,
-    Limits,
-    compile_graph,
-    find_compiler,
-    limits_of,
-)
+from export.sources import YOLO_WORLD_TEXT, DetectorSource, EncoderSource, resolve_detector, resolve_encoder
+from export.tensorrt import PLAN, Compiler, Limits, compile_graph, find_compiler, limits_of
+from export.tokenizer import build_tokenizer
 from serving.repository.manifest import Leaf, Manifest, Plan, Request, Settings, manifest_path, read_served
 from serving.repository.specs import LEAVES, ModelSpec
-
-Say = Callable[[str], None]
-"""Takes lines that report; one that ends in … says what is being done until the next: see ``export.progress``."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +41,7 @@ class ExportRequest:
     detector: DetectorSource
     encoder: EncoderSource
     prompt_encoder: EncoderSource | None
-    """``None`` where the detector brings its own."""
+    """``None`` if the detector brings its own."""
     settings: Settings
 
     def describe(self) -> Request:
@@ -79,9 +69,14 @@ def make_request(
     tokenizer: str | None = None,
     precision: str = "fp32",
 ) -> ExportRequest:
-    """Refuses what cannot work before anything is loaded."""
+    """The request for what the user typed. Mistakes are found before anything is loaded.
+
+    Raises:
+        UsageError: the options are wrong or contradict each other.
+        SourceError: a file is missing.
+    """
     if not 0.0 <= threshold <= 1.0:
-        raise UsageError(f"the threshold must be between 0 and 1, came {threshold}")
+        raise UsageError(f"the threshold must be between 0 and 1, got {threshold}")
     detector_source = resolve_detector(detector, detector_weights, random_weights)
     encoder_source = resolve_encoder(encoder, pretrained, checkpoint, random_weights, tokenizer)
     prompt_source: EncoderSource | None
@@ -109,14 +104,17 @@ def build(
     compiler: Compiler | None = None,
     stage: bool = False,
 ) -> Manifest:
-    """Exports, verifies and places every artefact; the repository changes only if all of them pass.
+    """Export, verify and place every artefact. The repository changes only if all of them pass.
 
     Args:
-        stage: leave the version that is served as it is.
-        compiler: builds the plans of ``format="tensorrt"``; without it TensorRT and a GPU are looked for here.
+        out: the model repository.
+        force: export again even if the repository already holds this export.
+        compiler: builds the plans of ``format="tensorrt"``. By default it is TensorRT for this machine's GPU.
+        stage: keep serving the version that is served.
 
     Raises:
-        ExportError: in one sentence; the repository is as it was.
+        ExportError: in one sentence; the repository did not change.
+        RepositoryError: the version cannot be staged, or another export is running.
     """
     if stage:
         require_another_served(out, version)
@@ -142,23 +140,22 @@ def build(
         prompts = load_prompt_encoder(request, detector, encoder)
         leaves: dict[str, Leaf] = {}
         symbols: dict[str, dict[str, int]] = {}
-        begun = time.perf_counter()
+        begin = time.perf_counter()
 
         def done(name: str, entry: Leaf) -> None:
-            nonlocal begun
+            nonlocal begin
             leaves[name] = entry
-            say(f"{time.perf_counter() - begun:5.1f} s  {entry.describe(name)}")
-            begun = time.perf_counter()
+            say(f"{time.perf_counter() - begin:5.1f} s  {entry.describe(name)}")
+            begin = time.perf_counter()
 
         for name, tokenizer in (("tokenize", encoder.tokenizer), ("tokenize_prompt", prompts.tokenizer)):
             done(name, export_tokenizer(name, tokenizer, staged / name))
         say("running PyTorch on the examples …")
-        for leaf in plan(request.settings, detector, encoder, prompts):
+        for leaf in leaves_of(request.settings, detector, encoder, prompts):
             entry, symbols[leaf.name] = export_leaf(leaf, described, staged / leaf.name, say)
             if compiler and request.settings.format == "tensorrt":
                 say(f"{leaf.name}: compiling …")
-                limits = limits_of(out, leaf.name)
-                entry = compile_leaf(leaf, entry, staged / leaf.name, limits, compiler, say)
+                entry = compile_leaf(leaf, entry, staged / leaf.name, limits_of(out, leaf.name), compiler, say)
             done(leaf.name, entry)
         manifest = Manifest(
             version=version,
@@ -176,39 +173,18 @@ def build(
 
 
 def load_prompt_encoder(request: ExportRequest, detector: LoadedDetector, encoder: Encoder) -> PromptEncoder:
-    """The detector's own, or the text tower of a CLIP, which may be the encoder's."""
+    """The detector's own prompt encoder, or the text tower of a CLIP, which may be the encoder's."""
     if request.prompt_encoder is None:
-        from export.grounding_dino import EncodeDinoPrompt
-        from export.phrases import PhraseTokenizer
-
         tokenizer = PhraseTokenizer(detector.tokenizer)
         return PromptEncoder(EncodeDinoPrompt(detector.model), tokenizer, gate.check_encode_phrase)
-
-    from export.encoders import EncodePrompt, require_one_file, text_weights
 
     clip = encoder if request.prompt_encoder == request.encoder else load_encoder(request.prompt_encoder)
     require_one_file("encode_prompt", text_weights(clip.model))
     return PromptEncoder(EncodePrompt(clip.model, clip.empty_text), clip.tokenizer, gate.check_encode_prompt)
 
 
-def seldom(say: Say, what: str) -> Say:
-    """Passes on the news of a long step; of a short one there is none."""
-    told = time.monotonic()
-
-    def news(step: str) -> None:
-        nonlocal told
-        if time.monotonic() - told >= SECONDS_BETWEEN_NEWS:
-            told = time.monotonic()
-            say(f"{what}, {step} …")
-
-    return news
-
-
 def export_leaf(leaf: LeafExport, request: Request, folder: Path, say: Say = print) -> tuple[Leaf, dict[str, int]]:
-    """One graph, verified, written to ``folder/model.onnx``. Returns its manifest entry and its symbols' numbers."""
-    from export.compact import compact
-    from export.graph import OPSET, check_contract, drop_outputs, export_graph, set_metadata
-
+    """Export one verified graph to ``folder/model.onnx``. Returns its manifest entry and its symbols' numbers."""
     spec = LEAVES[leaf.name]
     probed = ModelSpec(spec.inputs, spec.outputs + leaf.probes)
     module = with_policy(leaf.module, leaf.half) if leaf.half else leaf.module
@@ -216,7 +192,7 @@ def export_leaf(leaf: LeafExport, request: Request, folder: Path, say: Say = pri
     model = compact(export_graph(module, list(leaf.cases[0].inputs.values()), probed))
     del module
     say(f"{leaf.name}: verifying …")
-    figures = leaf.verify(gate.run_graph(model, probed), seldom(say, f"{leaf.name}: verifying"))
+    figures = leaf.verify(gate.run_graph(model, probed), throttled(say, f"{leaf.name}: verifying"))
     drop_outputs(model, [probe.name for probe in leaf.probes])
     metadata = {
         "leaf": leaf.name,
@@ -235,10 +211,6 @@ def export_leaf(leaf: LeafExport, request: Request, folder: Path, say: Say = pri
     return replace(entry, nodes=len(model.graph.node), opset=OPSET), check_contract(model, spec)
 
 
-def describe_file(name: str, content: bytes, parity: Mapping[str, float]) -> Leaf:
-    return Leaf(name, hashlib.sha256(content).hexdigest(), len(content), parity)
-
-
 def compile_leaf(leaf: LeafExport, entry: Leaf, folder: Path, limits: Limits, compiler: Compiler, say: Say) -> Leaf:
     """Replace the verified ``folder/model.onnx`` by ``folder/model.plan``. Returns its manifest entry.
 
@@ -246,8 +218,7 @@ def compile_leaf(leaf: LeafExport, entry: Leaf, folder: Path, limits: Limits, co
     ``plan.parity`` says that it was not run, and the figures are the graph's.
     """
     spec, graph = LEAVES[leaf.name], folder / "model.onnx"
-    content = graph.read_bytes()
-    plan = compile_graph(content, leaf.name, spec, limits, compiler, say)
+    plan = compile_graph(graph.read_bytes(), leaf.name, spec, limits, compiler, say)
     figures = entry.parity
     if not compiler.capability:
         figures = leaf.verify(Engine(compiler.trt, leaf.name, spec, plan))
@@ -268,18 +239,17 @@ def compile_leaf(leaf: LeafExport, entry: Leaf, folder: Path, limits: Limits, co
 
 
 def export_tokenizer(leaf: str, original: Any, folder: Path) -> Leaf:
-    """One tokenizer file, verified, written to ``folder/tokenizer.json``. Returns its manifest entry."""
-    from tokenizers import Tokenizer
-
-    from export.phrases import PhraseTokenizer
-    from export.tokenizer import build_tokenizer
-
+    """Export one verified tokenizer to ``folder/tokenizer.json``. Returns its manifest entry."""
     built = original.build() if isinstance(original, PhraseTokenizer) else build_tokenizer(original)
-    written = built.to_str()
-    figures = gate.check_tokenizer(leaf, Tokenizer.from_str(written), original, examples.TEXTS)
+    content = built.to_str()
+    figures = gate.check_tokenizer(leaf, Tokenizer.from_str(content), original, examples.TEXTS)
     folder.mkdir()
-    (folder / "tokenizer.json").write_text(written, encoding="utf-8")
-    return describe_file("tokenizer.json", written.encode(), figures)
+    (folder / "tokenizer.json").write_text(content, encoding="utf-8")
+    return describe_file("tokenizer.json", content.encode(), figures)
+
+
+def describe_file(name: str, content: bytes, parity: Mapping[str, float]) -> Leaf:
+    return Leaf(hashlib.sha256(content).hexdigest(), len(content), parity, name)
 
 
 def libraries() -> dict[str, str]:
@@ -290,7 +260,7 @@ def libraries() -> dict[str, str]:
 
 
 def code_sha256() -> str:
-    """Of this package, so that a change of the export code exports again."""
+    """The hash of this package. A change of the export code exports again."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())

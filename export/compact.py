@@ -1,31 +1,25 @@
-"""Halves a graph's file without changing a single bit of what it computes.
+"""Halve the size of a graph's file without changing its results.
 
-A checkpoint stored in FP16 gives FP32 weights that FP16 holds exactly. Those are stored as FP16 with a ``Cast`` to
-FP32 behind them. Runtimes fold the cast when they load the graph: computation stays in FP32.
+A checkpoint stored in FP16 gives FP32 weights that FP16 can hold exactly. They are stored as FP16, followed by a
+``Cast`` to FP32. Runtimes fold the cast when they load the graph, and compute in FP32.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import onnx
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 SMALLEST = 64
-"""Elements; below, the node costs more than it saves."""
+"""Number of elements below which the additional node takes more space than it saves."""
 
 
 def compact(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Makes the FP32 initializers of ``model`` FP16 wherever that is exact, and returns it.
-
-    In place: a copy of a large model would not fit beside it.
+    """Store the FP32 initializers of ``model`` as FP16 if that is exact. The model is changed, and returned.
 
     Raises:
-        ValueError: the graph has initializers that are also inputs: a caller could replace them.
+        ValueError: an initializer is also an input, so that a caller could replace it.
     """
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
     graph = model.graph
     shared = {tensor.name for tensor in graph.initializer} & {value.name for value in graph.input}
     if shared:

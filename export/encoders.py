@@ -1,4 +1,4 @@
-"""The leaves that encode: ``encode_image``, ``encode_text`` and ``encode_prompt``, unit length inside.
+"""The modules of ``encode_image``, ``encode_text`` and ``encode_prompt``, which give unit vectors.
 
 Shapes: B rows, R side of the input, T tokens, D width of an embedding, C width of a prompt.
 """
@@ -15,28 +15,29 @@ from export.errors import UnsupportedModel
 from serving.repository.specs import Status
 
 LARGEST_GRAPH = 2 * 1024**3
-"""Bytes; a protobuf message, hence an ONNX graph in one file, cannot be larger."""
+"""The largest protobuf message, and so the largest ONNX graph in one file, in bytes."""
 FP32_BYTES = 4
 
 
 def unit_length(x: Tensor) -> Tensor:
-    """In FP32, safe at zero. (B, D) → (B, D)"""
+    """Divide by the length in FP32. Zero stays zero. (B, D) → (B, D)"""
     x = x.float()
-    return x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    length: Tensor = x.norm(dim=-1, keepdim=True)
+    return x / length.clamp(min=1e-12)
 
 
 def image_weights(model: Any) -> list[Tensor]:
-    """Of the image tower of an open_clip model."""
+    """The weights of an open_clip model's image tower."""
     return list(model.visual.parameters())
 
 
 def text_weights(model: Any) -> list[Tensor]:
-    """Of everything but the image tower."""
+    """The weights of everything but the image tower."""
     return [weight for name, weight in model.named_parameters() if not name.startswith("visual.")]
 
 
 def require_one_file(leaf: str, weights: Iterable[Tensor]) -> None:
-    """Refuses what cannot be written as one ``model.onnx``, before minutes of tracing."""
+    """Refuse weights that do not fit into one ``model.onnx``, before tracing takes minutes."""
     count, most = sum(weight.numel() for weight in weights), LARGEST_GRAPH // FP32_BYTES
     if count >= most:
         raise UnsupportedModel(
@@ -46,7 +47,7 @@ def require_one_file(leaf: str, weights: Iterable[Tensor]) -> None:
 
 
 class EncodeImage(nn.Module):
-    """``encode_image``: an open_clip image tower; rows without an image are zero."""
+    """``encode_image``: an open_clip image tower. Rows without an image are zero."""
 
     def __init__(self, model: Any):
         super().__init__()
@@ -69,9 +70,10 @@ class EncodeText(nn.Module):
 
 
 class EncodePrompt(nn.Module):
-    """``encode_prompt`` for YOLO-World: one unit vector per prompt, as ultralytics' CLIP wrapper makes it.
+    """``encode_prompt`` for YOLO-World: one unit vector per prompt, like ultralytics' CLIP wrapper.
 
-    ``empty``: the tokens of the empty text (T,).
+    Args:
+        empty: the tokens of the empty text (T,)
     """
 
     empty: Tensor

@@ -1,13 +1,13 @@
-"""What can go wrong in an export, each with one sentence for the person who asked for it.
+"""Errors of an export. Each message is one sentence for the user.
 
 ExportError
-├── UsageError        the request makes no sense, or names something unknown
-├── SourceError       a file that is missing, damaged or of another architecture
-├── UnsupportedModel  a model that is understood, but not exported (yet)
-├── GraphError        the exported graph does not keep the contract of ``serving.repository.specs``
-├── ParityError       the exported graph is not equal to PyTorch within its tolerance
-├── PlanError         TensorRT refuses the graph, or built something else
-└── MachineError      TensorRT or a GPU is not here
+├── UsageError        the options contradict each other, or name something unknown
+├── SourceError       a file is missing, damaged or of another architecture
+├── UnsupportedModel  the model cannot be exported (yet)
+├── GraphError        the graph does not have the tensors of ``serving.repository.specs``
+├── ParityError       the results of the graph differ from PyTorch's by more than the tolerance
+├── PlanError         TensorRT refuses the graph, or the plan has other tensors or dtypes
+└── MachineError      TensorRT or a GPU is missing
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 
 class ExportError(Exception):
-    """Base of all: the model repository is as it was before, unless the sentence says otherwise."""
+    """Base class. The model repository is unchanged unless the message says otherwise."""
 
 
 class UsageError(ExportError):
@@ -60,6 +60,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 def first_line(error: BaseException) -> str:
-    """Of a foreign error, for one of ours."""
+    """The first line of a library's error, shortened."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:300]

@@ -1,29 +1,26 @@
-"""Example inputs for tracing and for the gate: drawn, not loaded, and the same on every machine."""
+"""Example inputs for tracing and for the gate. They are drawn, and the same on every machine."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL.Image import Image
+import numpy as np
+from PIL import Image
 
 ROWS = 8
 """Seven pictures and one image that could not be decoded."""
 SIZES_WH = [(400, 533), (348, 348), (640, 480), (90, 61), (31, 500), (640, 37), (1, 1)]
-"""Of the pictures, in pixels: upright, square, wide, small, thin, flat, a single pixel."""
+"""Width and height of the pictures: upright, square, wide, small, thin, flat, a single pixel."""
 
 BOXES = [
     (37.25, 80.5, 301.75, 460.0),
     (0.0, 0.0, 348.0, 348.0),
     (310.5, 200.2, 630.9, 410.4),
-    (88.0, 10.0, 400.0, 60.0),  # reaches over the edge
+    (88.0, 10.0, 400.0, 60.0),  # beyond the edge
     (10.0, 490.5, 10.2, 490.75),  # less than a pixel
-    (5.0, 5.0, 1.0, 1.0),  # inside out
+    (5.0, 5.0, 1.0, 1.0),  # inverted
     (0.0, 0.0, 1.0, 1.0),
     (0.0, 0.0, 0.0, 0.0),
 ]
-"""One per row, in canvas pixels, as a detector might give them."""
+"""A detector's box for each row, in canvas pixels."""
 SCORES = [0.9, 0.7, 0.5, 0.9, 0.8, 0.6, 0.0, 0.9]
 
 TEXTS = [
@@ -40,11 +37,8 @@ TEXTS = [
 ]
 
 
-def picture(number: int, width: int, height: int) -> Image:
-    """Gradients, hard edges and noise: what resampling can get wrong."""
-    import numpy as np
-    from PIL import Image
-
+def picture(number: int, width: int, height: int) -> Image.Image:
+    """Gradients, hard edges and noise, which show errors of resampling."""
     random = np.random.default_rng(number)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     waves = [np.sin(x / random.uniform(3, 60) + y / random.uniform(3, 60) + phase) for phase in (0.0, 2.0, 4.0)]
@@ -56,15 +50,12 @@ def picture(number: int, width: int, height: int) -> Image:
     return Image.fromarray(image.clip(0, 255).astype(np.uint8))
 
 
-def pictures() -> list[Image]:
+def pictures() -> list[Image.Image]:
     return [picture(number, *wh) for number, wh in enumerate(SIZES_WH)]
 
 
-def canvases(images: list[Image], side: int) -> tuple[np.ndarray, np.ndarray, list[Image]]:
-    """What ``decode`` gives: canvases (B, S, S, 3), sizes (B, 4); and the images as they lie on the canvas."""
-    import numpy as np
-    from PIL import Image
-
+def canvases(images: list[Image.Image], side: int) -> tuple[np.ndarray, np.ndarray, list[Image.Image]]:
+    """The outputs of ``decode``: canvases (B, S, S, 3) and sizes (B, 4); and the images as they lie on the canvas."""
     canvas = np.zeros((len(images), side, side, 3), np.uint8)
     size = np.zeros((len(images), 4), np.int32)
     placed = []

@@ -1,24 +1,29 @@
-"""From a PyTorch module to an ONNX graph that keeps the contract of ``serving.repository.specs``."""
+"""From a PyTorch module to an ONNX graph with the tensors of ``serving.repository.specs``."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from onnx import TensorProto
+from onnx_ir.passes import common
+from onnxscript import optimizer
+from onnxscript.rewriter import rewrite
+from onnxscript.rewriter.rules import common as rules
+from torch import Tensor, nn
 
 from export.errors import GraphError, first_line
 from export.quiet import quiet_exporters
 from serving.repository.specs import ModelSpec, TensorSpec
 
-if TYPE_CHECKING:
-    import onnx
-    import onnx_ir as ir
-    from torch import Tensor, nn
-
 OPSET = 18
 FREE_SYMBOLS = ("S",)
-"""Symbols that stay free in a graph, beside the batch; every other one becomes a number."""
+"""Symbols that stay free in a graph, in addition to the batch. Every other symbol becomes a number."""
 LARGEST_BATCH = 4096
 LARGEST_CANVAS = 8192
 
@@ -26,13 +31,11 @@ Tensors = Sequence["Tensor"]
 
 
 def export_graph(module: nn.Module, inputs: Tensors, spec: ModelSpec) -> onnx.ModelProto:
-    """Traces ``module`` with example ``inputs`` (a batch of at least 2) and returns a clean, checked graph.
+    """Trace ``module`` with example ``inputs``, a batch of at least 2, and return a clean, checked graph.
 
     Raises:
-        GraphError: it cannot be traced, or its tensors are not those of ``spec``.
+        GraphError: the module cannot be traced, or its tensors are not those of ``spec``.
     """
-    import torch
-
     torch.backends.mha.set_fastpath_enabled(False)  # fused attention has no ONNX form
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     free = {symbol: torch.export.Dim(symbol, min=16, max=LARGEST_CANVAS) for symbol in FREE_SYMBOLS}
@@ -61,7 +64,7 @@ def export_graph(module: nn.Module, inputs: Tensors, spec: ModelSpec) -> onnx.Mo
 
 @contextmanager
 def traced_or_refused() -> Iterator[None]:
-    """torch's exporter tells the reason for its failure in pages; its first line goes to the user."""
+    """Raise GraphError with the first line of torch's explanation, which has many pages."""
     try:
         yield
     except Exception as error:
@@ -69,20 +72,14 @@ def traced_or_refused() -> Iterator[None]:
 
 
 def simplify(graph: ir.Model) -> onnx.ModelProto:
-    """Folds constants and drops what does nothing, as torch's exporter would, but leaves BatchNormalization alone.
+    """Fold constants and remove nodes without effect, like torch's exporter, but keep BatchNormalization.
 
-    Fused into its convolution, it would turn FP16 weights into ones that only FP32 can hold (see
+    The exporter would fuse it into its convolution, whose weights FP16 could then no longer hold exactly (see
     ``export.compact``). ONNX Runtime and TensorRT fuse it when they load the graph.
 
-    It works on the exporter's own representation, whose weights are PyTorch's: a protobuf would copy them.
+    This works on the exporter's own representation, which shares PyTorch's weights. A protobuf would copy them.
     """
-    import onnx_ir as ir
-    from onnx_ir.passes import common as passes
-    from onnxscript import optimizer
-    from onnxscript.rewriter import rewrite
-    from onnxscript.rewriter.rules import common as rules
-
-    nothing_done = [
+    no_effect = [
         rules.no_op_cast_rule,
         rules.no_op_expand_rule,
         rules.no_op_transpose_rule,
@@ -99,10 +96,11 @@ def simplify(graph: ir.Model) -> onnx.ModelProto:
         rules.dropout_inference_rule,
         rules.materialize_reshape_shape_rule,
     ]
+    passes: Any = common
     passes.InlinePass()(graph)
     passes.LiftConstantsToInitializersPass()(graph)
     optimizer.fold_constants(graph)
-    graph = rewrite(graph, pattern_rewrite_rules=nothing_done)
+    graph = rewrite(graph, pattern_rewrite_rules=no_effect)
     optimizer.fold_constants(graph)
     for run in (
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -119,14 +117,14 @@ def simplify(graph: ir.Model) -> onnx.ModelProto:
 
 
 def drop_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
-    """Takes outputs away, and the nodes that served them alone."""
+    """Remove outputs, and the nodes that only they need."""
     graph = model.graph
     kept = [value for value in graph.output if value.name not in names]
     del graph.output[:]
     graph.output.extend(kept)
     needed = {value.name for value in kept}
     nodes = []
-    for node in reversed(graph.node):  # in topological order, so every reader comes before what it reads
+    for node in reversed(graph.node):  # in reverse topological order: consumers before producers
         if needed.intersection(node.output):
             needed.update(node.input)
             nodes.append(node)
@@ -135,7 +133,7 @@ def drop_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Removes what the exporter notes about itself: stack traces with the paths of the exporting machine."""
+    """Remove the exporter's notes: stack traces with the paths of the exporting machine."""
     graph = model.graph
     for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         if "metadata_props" in holder.DESCRIPTOR.fields_by_name:
@@ -146,8 +144,6 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _dtypes() -> dict[str, int]:
-    from onnx import TensorProto
-
     return {
         "UINT8": TensorProto.UINT8,
         "INT32": TensorProto.INT32,
@@ -157,23 +153,23 @@ def _dtypes() -> dict[str, int]:
 
 
 def read_tensor(value: onnx.ValueInfoProto) -> TensorSpec:
-    """A graph's input or output as a spec; the batch must lead and is left out."""
+    """A graph's input or output as a spec, without the batch, which must be the first dimension."""
     tensor = value.type.tensor_type
     spelled = {number: name for name, number in _dtypes().items()}
     dims: list[int | str] = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
     if not dims or dims[0] != "batch":
-        raise GraphError(f"{value.name}: expected a free batch in front, came {dims}")
+        raise GraphError(f"{value.name}: expected a free batch as the first dimension, got {dims}")
     return TensorSpec(value.name, spelled.get(tensor.elem_type, f"type {tensor.elem_type}"), tuple(dims[1:]))
 
 
 def check_contract(model: onnx.ModelProto, spec: ModelSpec) -> dict[str, int]:
-    """Names, order, dtypes and shapes against ``spec``.
+    """Compare names, order, dtypes and shapes with ``spec``.
 
     Returns:
-        the numbers that the spec's symbols got, for example ``{"R": 224}``
+        the numbers of the spec's symbols, for example ``{"R": 224}``
 
     Raises:
-        GraphError: with the first difference.
+        GraphError: the first difference.
     """
     numbers: dict[str, int] = {}
     for kind, wanted, values in (
@@ -182,24 +178,24 @@ def check_contract(model: onnx.ModelProto, spec: ModelSpec) -> dict[str, int]:
     ):
         names = [value.name for value in values]
         if names != [tensor.name for tensor in wanted]:
-            raise GraphError(f"expected the {kind}s {[tensor.name for tensor in wanted]}, came {names}")
+            raise GraphError(f"expected the {kind}s {[tensor.name for tensor in wanted]}, got {names}")
         for tensor, value in zip(wanted, values, strict=True):
             found = read_tensor(value)
             if found.dtype != tensor.dtype or len(found.shape) != len(tensor.shape):
                 raise GraphError(
-                    f"{tensor.name}: expected {tensor.dtype} {tensor.shape}, came {found.dtype} {found.shape}"
+                    f"{tensor.name}: expected {tensor.dtype} {tensor.shape}, got {found.dtype} {found.shape}"
                 )
             for symbol, dim in zip(tensor.shape, found.shape, strict=True):
                 expected = symbol if isinstance(symbol, int) or symbol in FREE_SYMBOLS else numbers.get(symbol, dim)
                 if dim != expected or (isinstance(dim, str) and dim not in FREE_SYMBOLS):
-                    raise GraphError(f"{tensor.name}: expected {symbol} = {expected}, came {dim}")
+                    raise GraphError(f"{tensor.name}: expected {symbol} = {expected}, got {dim}")
                 if isinstance(symbol, str) and isinstance(dim, int):
                     numbers[symbol] = dim
     return numbers
 
 
 def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, Any]) -> None:
-    """Embeds key-value strings, which every runtime shows; what is not a string becomes JSON."""
+    """Embed key-value strings. Values that are not strings are stored as JSON."""
     del model.metadata_props[:]
     for key, value in metadata.items():
         entry = model.metadata_props.add()

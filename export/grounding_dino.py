@@ -1,17 +1,17 @@
 """Grounding DINO of ``transformers`` behind the contract of ``detect``, with BERT as ``encode_prompt``.
 
-Differences from transformers' own forward, none of which changes what is computed:
+It differs from transformers' own forward in four ways, none of which changes the results:
 
-- the text comes in encoded (``PROMPT``), so that prompts can be encoded once;
-- the attention masks and position ids of the text follow from ``PROMPT_MASK`` by elementwise arithmetic, in place of
-  ``generate_masks_with_special_tokens_and_transfer_map``, which needs the token ids;
-- deformable attention samples by ``Gather`` in place of ``GridSample``, which TensorRT miscompiles;
-- only the last decoder layer's boxes and logits are made.
+- The text is an input that is already encoded (``PROMPT``), so that a prompt can be encoded once.
+- The attention masks and position ids of the text are computed from ``PROMPT_MASK`` by elementwise arithmetic.
+  transformers' ``generate_masks_with_special_tokens_and_transfer_map`` needs the token ids.
+- Deformable attention samples with ``Gather``: see ``export.deformable``.
+- Only the last decoder layer's boxes and logits are computed.
 
-A prompt is one phrase: ``[CLS] words . [SEP]``, padded to the length of the longest that is allowed.
+A prompt is one phrase: ``[CLS] words . [SEP]``, padded to a fixed length.
 
 Shapes: B images, L tokens of a prompt, C width of the model, D side of the input, N places on all feature maps,
-K queries, H heads, P sampling points.
+K queries.
 """
 
 from __future__ import annotations
@@ -23,20 +23,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.errors import SourceError, UnsupportedModel, UsageError, first_line
+from export.deformable import DeformableAttention
+from export.errors import UnsupportedModel
 from export.images import Letterboxed, best_box, pixel_numbers, whole_image
-from export.quiet import quiet_exporters
 from export.resample import axis_weights, resample
-from export.sources import GROUNDING_DINO, GROUNDING_DINO_SIDE, DetectorSource, LoadedDetector
 from serving.repository.specs import TensorSpec
 
-# Of transformers' image processor: ImageNet's statistics.
+# ImageNet's statistics, as in transformers' image processor.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 FRAME = 3
-"""Tokens of a prompt that are no words: ``[CLS]``, the full stop and ``[SEP]``."""
-
+"""Number of tokens of a prompt that are not words: ``[CLS]``, the full stop and ``[SEP]``."""
 
 PROBES = (
     TensorSpec("FOREGROUND", "FP32", ("N",)),
@@ -44,96 +42,17 @@ PROBES = (
     TensorSpec("LOGITS", "FP32", ("K", "L")),
     TensorSpec("BOXES", "FP32", ("K", 4)),
 )
-"""What ``DetectWithProbes`` gives beside the outputs of ``detect``."""
-
-
-def load_grounding_dino(source: DetectorSource, side: int | None = None) -> LoadedDetector:
-    """The FP32 model in evaluation mode with its tokenizer, from the hub, a folder, or with random weights.
-
-    Raises:
-        SourceError: weights that are missing, damaged or of another architecture.
-        UsageError: a side that the strides do not divide.
-    """
-    import transformers
-
-    from export.phrases import character_tokenizer
-
-    chosen = side or GROUNDING_DINO_SIDE
-    if chosen % 32:
-        raise UsageError(f"the detector's side must be a multiple of 32, came {chosen}")
-    if source.random:
-        torch.manual_seed(0)
-        model = transformers.GroundingDinoForObjectDetection(configuration(source.name))
-        enliven(model)
-        return LoadedDetector(model.eval(), chosen, character_tokenizer())
-    where = str(source.file or GROUNDING_DINO[source.name])
-    try:
-        with quiet_exporters():
-            config = transformers.AutoConfig.from_pretrained(where)
-            if config.model_type != "grounding-dino":
-                raise SourceError(f"{where} holds a {config.model_type}, not a Grounding DINO")
-            loaded: Any = transformers.GroundingDinoForObjectDetection.from_pretrained(
-                where, output_loading_info=True, dtype=torch.float32
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(where)
-    except SourceError:
-        raise
-    except Exception as error:
-        hint = "" if source.file else " (or give a folder made by save_pretrained with --detector-weights FOLDER)"
-        raise SourceError(f"the detector cannot be loaded from {where}{hint}: {first_line(error)}") from error
-    model, report = loaded
-    if report["missing_keys"]:
-        raise SourceError(f"the weights in {where} lack {sorted(report['missing_keys'])[0]}")
-    return LoadedDetector(model.eval(), chosen, tokenizer)
-
-
-def configuration(name: str) -> Any:
-    """The architecture of a published model, as its ``config.json`` has it."""
-    from transformers import GroundingDinoConfig
-
-    if name == "grounding-dino-tiny":
-        return GroundingDinoConfig()
-    swin = {
-        "model_type": "swin",
-        "embed_dim": 128,
-        "depths": [2, 2, 18, 2],
-        "num_heads": [4, 8, 16, 32],
-        "window_size": 12,
-        "image_size": 384,
-        "out_indices": [2, 3, 4],
-    }
-    return GroundingDinoConfig(backbone_config=swin)
-
-
-@torch.no_grad()
-def enliven(model: Any) -> None:
-    """Changes new random weights so that every part of the model has a say in its answer.
-
-    transformers starts sampling offsets, attention weights and boxes at zero and the fusion of image and text near
-    it, and logits grow with the root of the width until every score is 1: a comparison would see little of the graph.
-    """
-    spread = model.config.d_model**-0.5
-    for name, parameter in model.named_parameters():
-        if "encoder_output_bbox_embed.layers.0" in name:  # sees what enc_output_norm, below, makes small
-            parameter.add_(torch.randn_like(parameter))
-        elif "bbox_embed" in name:  # every layer of the decoder moves its boxes with the same weights: not far
-            parameter.add_(torch.randn_like(parameter) * spread / 2)
-        elif "sampling_offsets" in name or "attention_weights" in name:
-            parameter.add_(torch.randn_like(parameter) * spread)
-        elif name.endswith(("vision_param", "text_param")):
-            parameter.fill_(0.5)
-        elif name.endswith(("enc_output_norm.weight", "decoder.layer_norm.weight")):
-            parameter.mul_(spread)
+"""The outputs of ``DetectWithProbes`` in addition to those of ``detect``."""
 
 
 def phrase_masks(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Who may look at whom among the tokens of one phrase each, and where each token stands.
+    """The attention mask and the position ids of prompts with one phrase each.
 
-    The words and their full stop see each other and are counted from 0; ``[CLS]``, ``[SEP]`` and padding see
-    themselves alone and stand at 0. Follows ``generate_masks_with_special_tokens_and_transfer_map``.
+    The words and their full stop attend to each other and are numbered from 0. ``[CLS]``, ``[SEP]`` and padding attend
+    to themselves only and have the position 0. Follows ``generate_masks_with_special_tokens_and_transfer_map``.
 
     Args:
-        mask: (B, L), 1 for the tokens from ``[CLS]`` to ``[SEP]``, which lead; then 0.
+        mask: (B, L), 1 for the tokens from ``[CLS]`` to ``[SEP]``, which come first; then 0.
 
     Returns:
         (B, L, L) boolean, (B, L) int64
@@ -145,89 +64,8 @@ def phrase_masks(mask: Tensor) -> tuple[Tensor, Tensor]:
     return attend, torch.where(phrase, numbers - 1, torch.zeros_like(numbers))
 
 
-class GatherSampling(nn.Module):
-    """Deformable attention's weighted bilinear sampling, without ``GridSample``; takes the place of transformers' own.
-
-    The symptom: TensorRT 10.14 and 11.1 give wrong numbers for ``GridSample`` in deformable attention, even in FP32
-    (TensorRT issue 4813). This is the same sum written out: four neighbours of each point, those beyond the map with
-    weight zero, as ``grid_sample(mode="bilinear", padding_mode="zeros", align_corners=False)`` has it.
-    """
-
-    def forward(
-        self,
-        value: Tensor,  # (B, N, H, C/H)
-        value_spatial_shapes: Tensor,
-        value_spatial_shapes_list: list[tuple[int, int]],
-        level_start_index: Tensor,
-        sampling_locations: Tensor,  # (B, Q, H, levels, P, 2), x y of 0 … 1
-        attention_weights: Tensor,  # (B, Q, H, levels, P)
-        im2col_step: int,
-    ) -> Tensor:
-        batch, places, heads, width = value.shape
-        table = value.reshape(-1, width)  # (B·N·H, C/H): one row is read at once
-        row = torch.arange(batch, device=value.device).view(-1, 1, 1, 1) * places  # (B, 1, 1, 1)
-        head = torch.arange(heads, device=value.device).view(1, 1, -1, 1)  # (1, 1, H, 1)
-        dx = torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=value.dtype, device=value.device)
-        dy = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=value.dtype, device=value.device)
-        start = 0
-        total = torch.zeros(1, dtype=value.dtype, device=value.device)
-        for level, (high, wide) in enumerate(value_spatial_shapes_list):
-            # Far outside is as good as one pixel outside: integers cannot overflow.
-            x = (sampling_locations[:, :, :, level, :, 0:1] * wide - 0.5).clamp(-2.0, wide + 1.0)  # (B, Q, H, P, 1)
-            y = (sampling_locations[:, :, :, level, :, 1:2] * high - 0.5).clamp(-2.0, high + 1.0)
-            column, line = x.floor() + dx, y.floor() + dy  # (B, Q, H, P, 4): the neighbours
-            near_column, near_line = column.clamp(0.0, wide - 1.0), line.clamp(0.0, high - 1.0)
-            inside = (column == near_column) & (line == near_line)
-            share = (1.0 - (x - column).abs()) * (1.0 - (y - line).abs()) * inside.to(value.dtype)
-            weights = (share * attention_weights[:, :, :, level, :, None]).flatten(3)  # (B, Q, H, 4P)
-            place = (near_line * wide + near_column).long().flatten(3)  # whole numbers below 2²⁴: exact
-            neighbours = functional.embedding((row + start + place) * heads + head, table)  # (B, Q, H, 4P, C/H)
-            total = total + (weights[:, :, :, None] @ neighbours)[:, :, :, 0]  # (B, Q, H, C/H)
-            start += high * wide
-        return total.flatten(2)  # (B, Q, C)
-
-
-class DeformableAttention(nn.Module):
-    """transformers' ``GroundingDinoMultiscaleDeformableAttention`` with ``GatherSampling``.
-
-    The original also checks its shapes by a tensor in the middle of the trace, which no ONNX operator can do.
-    """
-
-    def __init__(self, original: Any):
-        super().__init__()
-        self.original = original
-        self.sample = GatherSampling()
-
-    def forward(
-        self,
-        hidden_states: Tensor,  # (B, Q, C)
-        attention_mask: Tensor,  # (B, N), true for what is not padding
-        encoder_hidden_states: Tensor,  # (B, N, C)
-        position_embeddings: Tensor,  # (B, Q, C)
-        reference_points: Tensor,  # (B, Q, levels, 2 or 4): centre, or centre and extent
-        spatial_shapes: Tensor,  # (levels, 2)
-        spatial_shapes_list: list[tuple[int, int]],
-        level_start_index: Tensor,
-        **unused: Any,
-    ) -> tuple[Tensor, None]:
-        of = self.original
-        queries = hidden_states + position_embeddings
-        split = (*queries.shape[:2], of.n_heads, of.n_levels, of.n_points)
-        value = of.value_proj(encoder_hidden_states).masked_fill(~attention_mask[:, :, None], 0.0)
-        value = value.view(*value.shape[:2], of.n_heads, -1)  # (B, N, H, C/H)
-        offsets = of.sampling_offsets(queries).view(*split, 2)  # (B, Q, H, levels, P, 2)
-        weights = of.attention_weights(queries).view(*split[:3], -1).softmax(dim=-1).view(split)
-        center = reference_points[:, :, None, :, None, 0:2]
-        if reference_points.shape[-1] == 2:
-            locations = center + offsets / spatial_shapes.flip(1)[None, None, None, :, None].float()
-        else:
-            locations = center + offsets / of.n_points * reference_points[:, :, None, :, None, 2:4] * 0.5
-        sampled = self.sample(value, spatial_shapes, spatial_shapes_list, level_start_index, locations, weights, 0)
-        return of.output_proj(sampled), None
-
-
 class EncodeDinoPrompt(nn.Module):
-    """``encode_prompt``: BERT over one phrase each, projected to the detector's width; zero where there is no word."""
+    """``encode_prompt``: BERT and a projection to the detector's width. An empty prompt gives zeros."""
 
     def __init__(self, model: Any):
         super().__init__()
@@ -247,22 +85,22 @@ class EncodeDinoPrompt(nn.Module):
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the encoder made of an image and its prompt, and every place on the feature maps as a proposal."""
+    """The encoder's output for an image and its prompt, with every place on the feature maps as a proposal."""
 
     memory: Tensor  # (B, N, C)
     text: Tensor  # (B, L, C)
     present: Tensor  # (B, L), boolean
-    valid: Tensor  # (B, N), boolean: not in the padding
+    valid: Tensor  # (B, N), boolean: false for padding
     ratios: Tensor  # (B, levels, 2), the share of a map that the image covers
     coordinates: Tensor  # (B, N, 4), before the sigmoid
     foreground: Tensor  # (B, N), the best logit of any token
 
 
 class GroundingDino(nn.Module):
-    """The detector of one prompt per image; ``model`` is a ``GroundingDinoForObjectDetection``, which is changed.
+    """The detector with one prompt per image. It changes ``model``, a ``GroundingDinoForObjectDetection``.
 
     Raises:
-        UnsupportedModel: a configuration that no published model has.
+        UnsupportedModel: the configuration is not that of a published model.
     """
 
     def __init__(self, model: Any, side: int):
@@ -278,10 +116,9 @@ class GroundingDino(nn.Module):
             layer.encoder_attn = DeformableAttention(layer.encoder_attn)
 
     def place(self, canvas: Tensor, size: Tensor) -> Letterboxed:
-        """As transformers' processor does: the longer side to D, PIL's bilinear, at the top left, zeros behind.
+        """Resize the longer side to D with PIL's bilinear filter, and pad with zeros, like transformers' processor.
 
-        The published processor allows 1333 pixels on the longer side and 800 on the shorter; a square of one size
-        has room for D on the longer one.
+        The published processor allows 1333 pixels for the longer side and 800 for the shorter. Here both are D.
         """
         extent = whole_image(size)
         width, height = extent[:, 2:3], extent[:, 3:4]  # (B, 1)
@@ -311,7 +148,7 @@ class GroundingDino(nn.Module):
             masks.append(functional.interpolate(inside[None].float(), size=maps[-1].shape[-2:]).to(torch.bool)[0])
             positions.append(core.backbone.position_embedding(maps[-1], masks[-1]))
 
-        # An empty prompt keeps its [CLS]: a softmax over nothing is not a number, and its answer is not used.
+        # An empty prompt keeps its [CLS], because a softmax over nothing is NaN. Its result is not used.
         present = torch.cat([torch.ones_like(mask[:, :1]), mask[:, 1:]], dim=1)  # (B, L)
         attend, order = phrase_masks(present)
         valid = torch.cat([covered.flatten(1) for covered in masks], dim=1)  # (B, N)
@@ -363,11 +200,11 @@ class GroundingDino(nn.Module):
         }
 
     def propose(self, encoded: Encoded) -> Tensor:
-        """The places that look most like what is asked for. → (B, K)"""
+        """The places with the highest logits. → (B, K)"""
         return torch.topk(encoded.foreground, self.model.config.num_queries, dim=1).indices
 
     def decode(self, encoded: Encoded, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, K) places → logits for each token (B, K, L), boxes as centre and extent of 0 … 1 (B, K, 4)"""
+        """(B, K) places → logits for each token (B, K, L), boxes as centre and extent in 0 … 1 (B, K, 4)"""
         core = self.model.model
         start = encoded.coordinates.gather(1, chosen[:, :, None].expand(-1, -1, 4)).sigmoid()  # (B, K, 4)
         queries = core.query_position_embeddings.weight[None].expand(chosen.shape[0], -1, -1)  # (B, K, C)
@@ -388,7 +225,7 @@ class GroundingDino(nn.Module):
         return word_logits(hidden, encoded.text, encoded.present), boxes
 
     def rate(self, boxed: Letterboxed, logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """As transformers' processor does: the best token counts. → boxes in input pixels (B, K, 4), scores (B, K)"""
+        """Like transformers' processor: the best token's score. → boxes in input pixels (B, K, 4), scores (B, K)"""
         scale = torch.cat([boxed.resized_w, boxed.resized_h], dim=1)[:, None]  # (B, 1, 2)
         center, extent = boxes[:, :, 0:2] * scale, boxes[:, :, 2:4] * scale
         return torch.cat([center - extent / 2.0, center + extent / 2.0], dim=2), logits.amax(dim=2).sigmoid()
@@ -399,15 +236,15 @@ class GroundingDino(nn.Module):
 
 
 def word_logits(hidden: Tensor, text: Tensor, present: Tensor) -> Tensor:
-    """(B, K, C), (B, L, C), (B, L) → (B, K, L); minus infinity for padding"""
+    """Logits of each token. (B, K, C), (B, L, C), (B, L) → (B, K, L), minus infinity for padding"""
     return (hidden @ text.transpose(1, 2)).masked_fill(~present[:, None], float("-inf"))
 
 
 class DetectWithProbes(nn.Module):
-    """``detect``, and the numbers on its way by which the gate can judge it.
+    """``detect`` with intermediate results as outputs, which the gate needs.
 
-    The proposals are the best of thousands of nearly equal places. Which of two comes in hangs on the last bit, and
-    the queries see each other: boxes of two runtimes can be compared only for the same proposals.
+    The proposals are the best of thousands of nearly equal places. The last bit of a logit decides which of two is
+    chosen, and queries influence each other. So the boxes of two runtimes can be compared only for the same proposals.
     """
 
     def __init__(self, detector: GroundingDino):

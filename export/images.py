@@ -1,6 +1,6 @@
-"""The leaves that work on pixels: ``fit``, ``crop`` and ``detect``.
+"""The modules of ``fit``, ``crop`` and ``detect``, which work on pixels.
 
-Each is a module whose ``forward`` takes and gives what ``serving.repository.specs`` says, in that order.
+Their ``forward`` has the inputs and outputs of ``serving.repository.specs``, in that order.
 Shapes: B images, S canvas side, R side of the encoder's input, D side of the detector's input, A anchors.
 """
 
@@ -20,7 +20,7 @@ LETTERBOX_GREY = 114.0
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an encoder wants its image; the fields of open_clip's ``PreprocessCfg``, for a square input."""
+    """The preprocessing of an encoder's images: the fields of open_clip's ``PreprocessCfg``, for a square input."""
 
     size: int
     mean: tuple[float, ...]
@@ -34,21 +34,21 @@ class Preprocessing:
 
 
 def pixel_numbers(canvas: Tensor) -> Tensor:
-    """0 … S-1, read from the canvas so that one graph serves every S."""
+    """0 … S-1, derived from the canvas so that one graph serves every S."""
     return torch.arange(canvas.shape[1], dtype=torch.float32, device=canvas.device)  # (S,)
 
 
 def whole_image(size: Tensor) -> Tensor:
-    """The box of the whole image on the canvas; one pixel where nothing was decoded. (B, 4) → (B, 4)"""
+    """The box of the whole image on the canvas; one pixel if nothing was decoded. (B, 4) → (B, 4)"""
     height, width = size[:, 0:1].float().clamp(min=1.0), size[:, 1:2].float().clamp(min=1.0)
     zero = torch.zeros_like(width)
     return torch.cat([zero, zero, width, height], dim=1)
 
 
 def snap_outwards(box_xyxy: Tensor, size: Tensor) -> Tensor:
-    """To whole pixels: floor of x0 y0, ceiling of x1 y1, inside the image and at least one pixel. (B, 4) → (B, 4)
+    """Round to whole pixels: floor of x0 y0, ceiling of x1 y1, inside the image, at least one pixel. (B, 4) → (B, 4)
 
-    This is *the* definition of what is cropped. ``BOX`` reports the snapped box, so that
+    This is *the* definition of what is cropped. ``BOX`` reports the rounded box, so that
     ``image.crop((floor x0, floor y0, ceil x1, ceil y1))`` of the same image is the same crop.
     """
     limit = whole_image(size)[:, 2:4]  # (B, 2): width, height
@@ -86,7 +86,7 @@ class Preprocess(nn.Module):
         return (side * width / longest).round().clamp(min=1.0), (side * height / longest).round().clamp(min=1.0)
 
     def offset(self, resized: Tensor) -> Tensor:
-        """Where the window of R pixels begins in the resized image; negative where it is padded. (B, 1) → (B, 1)"""
+        """The start of the window of R pixels in the resized image; negative if it is padded. (B, 1) → (B, 1)"""
         spare = resized - float(self.config.size)
         if self.config.resize_mode == "longest":
             return torch.where(spare < 0.0, -(-spare / 2.0).floor(), (spare / 2.0).round())
@@ -109,7 +109,7 @@ class Preprocess(nn.Module):
 
 
 class Fit(nn.Module):
-    """``fit``: the whole image as the encoder wants it."""
+    """``fit``: the preprocessed whole image."""
 
     def __init__(self, preprocessing: Preprocessing):
         super().__init__()
@@ -122,7 +122,7 @@ class Fit(nn.Module):
 
 
 class Crop(nn.Module):
-    """``crop``: the box as the encoder wants it, or the whole image where no box is trusted."""
+    """``crop``: the preprocessed box, or the whole image if its score is below the threshold."""
 
     def __init__(self, preprocessing: Preprocessing, threshold: float):
         super().__init__()
@@ -138,7 +138,7 @@ class Crop(nn.Module):
 
         canvas_wh = whole_image(size)[:, 2:4]  # (B, 2)
         original_wh = torch.cat([size[:, 3:4], size[:, 2:3]], dim=1).float()
-        # Multiplied first: exactly the box where the image was not shrunk.
+        # Multiply first: the result is exactly the box if the image was not shrunk.
         original_box = box * torch.cat([original_wh, original_wh], 1) / torch.cat([canvas_wh, canvas_wh], 1)
         original_box = original_box * (decoded == 0).float()
         chosen = torch.where(
@@ -149,7 +149,7 @@ class Crop(nn.Module):
 
 
 class Detector(Protocol):
-    """What ``Detect`` needs of a detector: every box with its score for the prompt of its own image."""
+    """The part of a detector that ``Detect`` uses: all boxes with their scores for the prompt of each image."""
 
     side: int
     prompt_width: int
@@ -164,11 +164,11 @@ class Detector(Protocol):
 
 
 class YoloWorld(nn.Module):
-    """ultralytics' YOLO-World with the prompt as an input of its own for each image (L = 1).
+    """ultralytics' YOLO-World with the prompt of each image as an input (L = 1).
 
-    The head makes its anchors anew whenever the shape of its input changes, and keeps them as plain attributes.
-    Traced with a free batch, they would be lost tensors of the trace, in the graph and in the module. The input is
-    always a square of one size, so they are made once, here, and become constants of the graph.
+    The head computes its anchors again whenever the shape of its input changes, and keeps them as plain attributes. A
+    trace with a free batch would keep its own tensors there. The input is always a square of one size, so the anchors
+    are computed once, here, and become constants of the graph.
     """
 
     anchors: Tensor
@@ -187,13 +187,14 @@ class YoloWorld(nn.Module):
         self.register_buffer("anchors", head.anchors[None].clone(), persistent=False)  # (1, 2, A)
         self.register_buffer("strides", head.strides.clone(), persistent=False)  # (1, A)
         self.distances = head.dfl
-        head.dfl = nn.Identity()  # boxes are decoded here, in FP32 also where the rest is not
+        head.dfl = nn.Identity()  # boxes are decoded here, in FP32 even if the rest is FP16
         head._get_decode_boxes = self._decode_boxes
 
     def _decode_boxes(self, raw: dict[str, Tensor]) -> Tensor:
         head = self.model.model[-1]
         distances = self.distances(raw["boxes"].float())  # (B, 4, A)
-        return head.decode_bboxes(distances, self.anchors) * self.strides  # (B, 4, A)
+        boxes: Tensor = head.decode_bboxes(distances, self.anchors) * self.strides  # (B, 4, A)
+        return boxes
 
     def place(self, canvas: Tensor, size: Tensor) -> Letterboxed:
         return letterbox(canvas, size, self.side)
@@ -207,7 +208,7 @@ class YoloWorld(nn.Module):
 
 @dataclass(frozen=True)
 class Letterboxed:
-    """An image in the detector's square, and how it came there; all (B, 1) but the image."""
+    """An image in the detector's square, and its placement, of which each part is (B, 1)."""
 
     image: Tensor  # (B, 3, D, D), 0 … 1
     pad_x: Tensor
@@ -219,7 +220,7 @@ class Letterboxed:
 
 
 def letterbox(canvas: Tensor, size: Tensor, side: int) -> Letterboxed:
-    """ultralytics' ``LetterBox``: fill the square as far as the shape allows, centred on grey, OpenCV's bilinear."""
+    """ultralytics' ``LetterBox``: resize with OpenCV's bilinear filter to fit the square, centred on grey."""
     wh = whole_image(size)[:, 2:4]  # (B, 2)
     new_wh = (wh * side / wh.amax(dim=1, keepdim=True)).round().clamp(min=1.0)
     pad = ((side - new_wh) / 2.0 - 0.1).round()
@@ -228,13 +229,13 @@ def letterbox(canvas: Tensor, size: Tensor, side: int) -> Letterboxed:
     inside = (steps >= pad[:, :, None]) & (steps < (pad + new_wh)[:, :, None])  # (B, 2, D)
     covered = inside[:, None, 1, :, None] & inside[:, None, 0, None, :]  # (B, 1, D, D)
     image = torch.where(covered, image, torch.full_like(image, LETTERBOX_GREY))
-    (pad_x, pad_y), (new_w, new_h) = pad.split(1, dim=1), new_wh.split(1, dim=1)
-    gain_x, gain_y = (new_wh / wh).split(1, dim=1)
+    (pad_x, pad_y), (new_w, new_h) = torch.split(pad, 1, dim=1), torch.split(new_wh, 1, dim=1)
+    gain_x, gain_y = torch.split(new_wh / wh, 1, dim=1)
     return Letterboxed(image / 255.0, pad_x, pad_y, gain_x, gain_y, new_w, new_h)
 
 
 def to_canvas(boxes: Tensor, boxed: Letterboxed, size: Tensor) -> Tensor:
-    """Boxes in the letterbox to canvas pixels, clipped to the image. (B, N, 4) → (B, N, 4)"""
+    """Boxes in the letterbox as canvas pixels, clipped to the image. (B, N, 4) → (B, N, 4)"""
     pad = torch.cat([boxed.pad_x, boxed.pad_y, boxed.pad_x, boxed.pad_y], dim=1)  # (B, 4)
     gain = torch.cat([boxed.gain_x, boxed.gain_y, boxed.gain_x, boxed.gain_y], dim=1)
     corner = whole_image(size)[:, 2:4]
@@ -254,7 +255,7 @@ def best_box(
 
 
 class Detect(nn.Module):
-    """``detect``: the most confident box for the prompt, on the canvas; the whole image for an empty prompt."""
+    """``detect``: the box with the highest score for the prompt; the whole image for an empty prompt."""
 
     def __init__(self, detector: Detector):
         super().__init__()

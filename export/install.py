@@ -1,9 +1,9 @@
-"""The mini models' graphs as they are shipped in git: packing them, and installing them without torch.
+"""Pack the mini models' graphs for git, and install them without torch.
 
-    python -m export.install                   install them into model_repository/, whatever is there
-    python -m export.install --if-missing      unless it holds them already, or models of your own
+    python -m export.install                   install them into model_repository/ in any case
+    python -m export.install --if-missing      only if it does not serve them, or an export of yours, already
 
-Only the standard library is needed to install: the demo has neither torch nor onnx.
+Installing needs only the standard library: the demo has neither torch nor onnx.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ VERSION = 1
 
 
 def pack(repository: Path, to: Path = SHIPPED) -> int:
-    """Packs the artefacts of a repository into one archive for git, with its manifest beside it.
+    """Pack the artefacts of a repository into one archive for git, with its manifest next to it.
 
-    One solid archive: the weights that ``encode_prompt`` and ``encode_text`` share are stored once. The same
-    artefacts give the same bytes.
+    The archive is solid, so that the weights that ``encode_prompt`` and ``encode_text`` share are stored once. The
+    same artefacts give the same bytes.
 
     Returns:
         the archive's size in bytes
@@ -58,17 +58,17 @@ def pack(repository: Path, to: Path = SHIPPED) -> int:
 
 
 def install(repository: Path, shipped: Path = SHIPPED, if_missing: bool = False) -> str:
-    """Puts the shipped graphs into the repository as version 1, the one that is served.
+    """Install the shipped graphs as version 1, and serve it.
 
     Args:
-        if_missing: leave it be where a complete export of one's own is served. Graphs that were installed from an
-            older archive are replaced.
+        if_missing: keep a complete export of the user's own that is served. Graphs from an older archive are
+            replaced.
 
     Returns:
-        a sentence that says what was done
+        a sentence about what was done
 
     Raises:
-        SourceError: there are no shipped graphs, or they are damaged; the repository is as it was.
+        SourceError: there are no shipped graphs, or they are damaged; the repository did not change.
     """
     present = read_served(repository)
     complete = present is not None and present.is_complete(repository)
@@ -87,7 +87,7 @@ def install(repository: Path, shipped: Path = SHIPPED, if_missing: bool = False)
 
 
 def unpack(archive_file: Path, manifest: Manifest, to: Path) -> None:
-    """The files that the manifest names, each with the bytes that it names."""
+    """Extract the files of the manifest and compare their hashes."""
     try:
         from lzma import LZMAError
     except ImportError as error:
@@ -107,11 +107,11 @@ def unpack(archive_file: Path, manifest: Manifest, to: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m export.install", description="Install the shipped mini models' graphs; needs no torch."
+        prog="python -m export.install", description="Install the mini models' graphs, which are in git, without torch."
     )
-    parser.add_argument("--out", type=Path, default=Path("model_repository"), help="the model repository (%(default)s)")
-    parser.add_argument("--shipped", type=Path, default=SHIPPED, help="where they are (weights/mini/graphs)")
-    parser.add_argument("--if-missing", action="store_true", help="leave models of your own as they are")
+    parser.add_argument("--out", type=Path, default=Path("model_repository"), help="model repository (%(default)s)")
+    parser.add_argument("--shipped", type=Path, default=SHIPPED, help="packed graphs (weights/mini/graphs)")
+    parser.add_argument("--if-missing", action="store_true", help="keep an export of yours that is served")
     arguments = parser.parse_args(argv)
     try:
         print(install(arguments.out, arguments.shipped, arguments.if_missing))

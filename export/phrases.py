@@ -1,29 +1,30 @@
 """BERT's tokenizer for prompts of one phrase: ``[CLS] words . [SEP]``, padded to a fixed length.
 
 Grounding DINO's text masks split a prompt at full stops and question marks. A prompt here is one phrase, so these are
-taken as blanks, and the one full stop that the model was trained to expect is put behind the words, also where they
-are cut. ``[CLS]`` and its like spelled out in a text are words in brackets.
+replaced by blanks. The one full stop that the model expects follows the words, also if they are truncated. Special
+tokens such as ``[CLS]`` that are spelled out in a text are read as words in brackets.
 """
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, normalizers, processors
+from torch import Tensor
 
 from export.errors import UnsupportedModel
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-    from torch import Tensor
-
 LONGEST = 32
-"""Tokens of a padded prompt; a product type of 29 pieces of words has room."""
+"""Number of tokens of a padded prompt, of which 29 are for words."""
 STOPS = "[.?]"
 
 
 class PhraseTokenizer:
-    """Texts to ids (B, T) by transformers' ``BertTokenizer``, framed and padded: the truth for ``build``'s file."""
+    """Texts to ids (B, T) with transformers' ``BertTokenizer``. It is the reference for the file of ``build``."""
 
     def __init__(self, bert: Any, length: int = LONGEST):
         special = [bert.cls_token, bert.sep_token, bert.pad_token, bert.unk_token, "."]
@@ -34,10 +35,6 @@ class PhraseTokenizer:
         self.start, self.end, self.padding, _, self.stop = (vocabulary[token] for token in special)
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        import re
-
-        import torch
-
         rows = []
         for text in texts:
             phrase = re.sub(STOPS, " ", text)
@@ -47,9 +44,7 @@ class PhraseTokenizer:
         return torch.tensor(rows)
 
     def build(self) -> Tokenizer:
-        """The same as one file for the ``tokenizers`` package."""
-        from tokenizers import Regex, Tokenizer, normalizers, processors
-
+        """The same as a ``tokenizers.Tokenizer``."""
         backend = self.bert.backend_tokenizer
         tokenizer = Tokenizer(backend.model)
         tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(Regex(STOPS), " "), backend.normalizer])
@@ -64,11 +59,10 @@ class PhraseTokenizer:
 
 
 def character_tokenizer() -> Any:
-    """A WordPiece tokenizer of our own for random weights: words fall into ASCII characters, under BERT's ids.
+    """A WordPiece tokenizer for random weights, which splits words into ASCII characters.
 
-    Not BERT's vocabulary, which comes with the published weights. Special tokens and single characters stand where
-    BERT's English vocabulary has them, since transformers knows the full stop by its number; the places between are
-    unused.
+    BERT's own vocabulary comes with the published weights. Special tokens and single characters have the ids of BERT's
+    English vocabulary, because transformers recognizes the full stop by its id. The ids between them are unused.
     """
     from transformers import BertTokenizer
 

@@ -1,102 +1,85 @@
-"""FP16 graphs: which parts of a leaf compute in FP16, and how such a graph is judged where there is no GPU.
+"""FP16 graphs: which part of a leaf computes in FP16, and how such a graph is judged without a GPU.
 
-The parts are named by module and become FP16 in PyTorch, before the trace. So the graph is strongly typed: every
-tensor has the dtype of its module, with a ``Cast`` where that changes, and no runtime chooses for itself. Inputs and
-outputs of a leaf stay as ``serving.repository.specs`` has them.
+The part is a module, which becomes FP16 in PyTorch before the trace. So the graph is strongly typed: every tensor has
+the dtype of its module, with a ``Cast`` where the dtype changes, and no runtime chooses dtypes. The inputs and outputs
+of a leaf stay as in ``serving.repository.specs``.
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import dtype, nn
 
 from export.errors import UnsupportedModel
-
-if TYPE_CHECKING:
-    import onnx
-    from torch import dtype, nn
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Modules of a leaf, by the names that ``named_modules`` gives them; ``*`` stands for one part of a name."""
+    """The module of a leaf that computes in FP16."""
 
-    half: tuple[str, ...]
-    """Compute in FP16, with all that is in them."""
-    islands: tuple[str, ...] = ()
-    """Stay in FP32 although they are inside."""
-    fuse: str | None = None
-    """A module whose own ``fuse()`` folds its batch normalizations first: FP16 has no room for their variances."""
+    half: str
+    """Its name in ``named_modules``."""
+    fuse: bool = False
+    """Whether its ``fuse()`` folds batch normalizations first, because FP16 cannot hold their variances."""
 
 
-# By leaf. The figures are the gate's worst: cosine or score against PyTorch in FP32, with every tensor rounded.
+# By leaf. The figures are the gate's worst cosine or score difference from PyTorch in FP32, with every tensor rounded.
 
 OPEN_CLIP = {
-    # 0.9999996 for the mini model, 0.999999 for ViT-B-32 at random; only the division by the length is FP32.
-    "encode_image": Policy(half=("model.visual",)),
+    # 0.9999996 for the mini model, 0.999999 for ViT-B-32 with random weights. Only the division by the length is FP32.
+    "encode_image": Policy(half="model.visual"),
     # 0.9999998 and 0.999998.
-    "encode_text": Policy(half=("model",)),
+    "encode_text": Policy(half="model"),
 }
 YOLO_WORLD = {
     "encode_prompt": OPEN_CLIP["encode_text"],
-    # 0.0004 and 0.02 pixels for the mini model, 0.005 and 0.4 pixels for S at random. The letterbox and the decoding
-    # of boxes are outside: one step of FP16 is half a pixel at 640. Islands win nothing: with the head, its contrast
-    # with the prompt or the first convolution in FP32 the scores come no nearer.
-    "detect": Policy(half=("detector.model",), fuse="detector.model"),
+    # 0.0004 and 0.02 pixels for the mini model, 0.005 and 0.4 pixels for S with random weights. The letterbox and the
+    # decoding of boxes stay in FP32, because a step of FP16 is half a pixel at 640. Keeping the head, its contrast with
+    # the prompt or the first convolution in FP32 as well does not improve the scores.
+    "detect": Policy(half="detector.model", fuse=True),
 }
 GROUNDING_DINO = {
-    # 0.006 of the largest logit at reduced size. Encoder and decoder stay in FP32: with trained weights, the attention
-    # between text and image leaves FP16 (TensorRT issue 3413). So does BERT: a prompt is encoded once.
-    "detect": Policy(half=("detector.model.model.backbone.conv_encoder",)),
+    # 0.006 of the largest logit at reduced size. The encoder and the decoder stay in FP32: with trained weights, the
+    # attention between text and image overflows FP16 (TensorRT issue 3413). BERT stays too: a prompt is encoded once.
+    "detect": Policy(half="detector.model.model.backbone.conv_encoder"),
 }
 
 
 def with_policy(module: nn.Module, policy: Policy) -> nn.Module:
-    """A copy of ``module`` that computes as the policy says; tensors are cast where they go in and come out.
+    """A copy of ``module`` whose part computes in FP16. Its inputs and outputs are cast.
 
     Raises:
-        UnsupportedModel: a name of the policy that the module does not have: the policy is another model's.
+        UnsupportedModel: the module has no such part, so the policy is for another model.
     """
-    import torch
-
     copy = deepcopy(module)
+    try:
+        part: Any = copy.get_submodule(policy.half)
+    except AttributeError as error:
+        raise UnsupportedModel(
+            f"the FP16 policy names {policy.half}, which {type(module).__name__} does not have"
+        ) from error
     if policy.fuse:
-        copy.get_submodule(policy.fuse).fuse(verbose=False)  # type: ignore[operator]
-    for inner, outer, patterns in (
-        (torch.float16, torch.float32, policy.half),
-        (torch.float32, torch.float16, policy.islands),
-    ):
-        for pattern in patterns:
-            for part in matching(copy, pattern):
-                compute_in(part, inner, outer)
+        part.fuse(verbose=False)
+    compute_in_half(part)
     return copy
 
 
-def matching(module: nn.Module, pattern: str) -> list[nn.Module]:
-    wanted = pattern.split(".")
-    found = [
-        part
-        for name, part in module.named_modules()
-        if len(names := name.split(".")) == len(wanted) and all(map(fnmatchcase, names, wanted))
-    ]
-    if not found:
-        raise UnsupportedModel(f"the FP16 policy names {pattern}, which {type(module).__name__} does not have")
-    return found
-
-
-def compute_in(module: nn.Module, inner: dtype, outer: dtype) -> None:
-    """Turns a module's weights to ``inner``, its floating-point arguments too, and its results back to ``outer``."""
-    module.to(inner)
-    module.register_forward_pre_hook(lambda _, args, kwargs: cast((args, kwargs), inner), with_kwargs=True)
-    module.register_forward_hook(lambda _, args, came: cast(came, outer))
+def compute_in_half(module: nn.Module) -> None:
+    """Cast a module's weights and floating-point arguments to FP16, and its results back to FP32."""
+    module.to(torch.float16)
+    module.register_forward_pre_hook(lambda _, args, kwargs: cast((args, kwargs), torch.float16), with_kwargs=True)
+    module.register_forward_hook(lambda _, args, result: cast(result, torch.float32))
 
 
 def cast(value: Any, to: dtype) -> Any:
-    """Every floating-point tensor in nested lists, tuples and dicts."""
-    import torch
-
+    """Cast every floating-point tensor in nested lists, tuples and dicts."""
     if isinstance(value, torch.Tensor):
         return value.to(to) if value.is_floating_point() else value
     if isinstance(value, dict):
@@ -107,9 +90,7 @@ def cast(value: Any, to: dtype) -> Any:
 
 
 def is_half(model: onnx.ModelProto) -> bool:
-    """Whether the graph computes in FP16; one that only stores weights so casts each of them to FP32."""
-    from onnx import TensorProto
-
+    """Whether the graph computes in FP16. A graph that only stores FP16 weights casts each of them to FP32."""
     stored = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
     return any(
         any(attribute.i == TensorProto.FLOAT16 for attribute in node.attribute)
@@ -120,16 +101,12 @@ def is_half(model: onnx.ModelProto) -> bool:
 
 
 def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph that computes on a CPU what ``model`` computes on a GPU: every FP16 tensor is rounded to FP16.
+    """A graph that gives on a CPU the results of ``model`` on a GPU: every FP16 tensor is rounded to FP16.
 
-    ONNX Runtime has no FP16 kernels on an x86 CPU. It computes in FP32 and leaves out the casts between two such
-    nodes: 60000 + 60000 - 60000 is 60000 there, and infinite on a GPU. Here every FP16 node is one in FP32 with a
-    ``Cast`` to FP16 and back behind it, which no optimizer may remove. A GPU that fuses nodes rounds less often.
+    ONNX Runtime has no FP16 kernels on an x86 CPU. It computes in FP32 without the casts between two such nodes:
+    60000 + 60000 - 60000 is 60000 there, and infinite on a GPU. Here every FP16 node computes in FP32, followed by a
+    ``Cast`` to FP16 and back, which no optimizer may remove. A GPU that fuses nodes rounds less often.
     """
-    import numpy as np
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
     typed = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     values = [*typed.graph.value_info, *typed.graph.input, *typed.graph.output]
     half = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT16}

@@ -1,35 +1,36 @@
-"""What an export tells while it is at work.
+"""Progress lines of an export.
 
-A line that ends in … says what is being done now. On a terminal it counts the seconds until the next line takes its
-place; in a file or a pipe it stays, with the seconds that it took.
+A line that ends in … names the step that is running. On a terminal it shows the seconds until the next line replaces
+it. In a file or a pipe it stays, followed by the seconds that the step took.
 """
 
 from __future__ import annotations
 
-import shutil
-import sys
-import threading
 import time
+from collections.abc import Callable
 from typing import TextIO
 
-TICK_SECONDS = 0.5
+from rich.console import Console
+from rich.progress import Progress as Live
+from rich.progress import TextColumn, TimeElapsedColumn
+
+SECONDS_BETWEEN_LINES = 5.0
+Say = Callable[[str], None]
+"""Takes one progress line."""
 
 
 class Progress:
-    """Prints lines; a context, which ends the last of them whatever happens.
+    """Prints progress lines. As a context it ends the last line in any case.
 
     with Progress() as say:
         say("detect: tracing …")
         say("detect is done")
     """
 
-    def __init__(self, stream: TextIO | None = None):
-        self._stream = stream or sys.stdout
-        self._is_live = self._stream.isatty()
-        self._current: str | None = None
-        self._begin = 0.0
-        self._ended = threading.Event()
-        self._ticker: threading.Thread | None = None
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._live: Live | None = None
+        self._begin: float | None = None
 
     def __enter__(self) -> Progress:
         return self
@@ -39,41 +40,35 @@ class Progress:
 
     def __call__(self, line: str) -> None:
         self._end()
-        if line.endswith("…"):
-            self._start(line)
+        if not line.endswith("…"):
+            self._console.print(line)
+        elif self._console.is_interactive:
+            columns = (TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+            self._live = Live(*columns, console=self._console, transient=True)
+            self._live.add_task(line, total=None)
+            self._live.start()
         else:
-            self._write(f"{line}\n")
-
-    def _start(self, line: str) -> None:
-        self._current, self._begin = line, time.monotonic()
-        if self._is_live:
-            self._ended.clear()
-            self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
-            self._ticker.start()
-        else:
-            self._write(line)
+            self._begin = time.monotonic()
+            self._console.print(line, end="")
+            self._console.file.flush()
 
     def _end(self) -> None:
-        if self._current is None:
-            return
-        self._current = None
-        if self._ticker:
-            self._ended.set()
-            self._ticker.join()
-            self._ticker = None
-            self._write("\r\x1b[K")
-        else:
-            self._write(f" {time.monotonic() - self._begin:.1f} s\n")
+        if self._live:
+            self._live.stop()
+            self._live = None
+        elif self._begin is not None:
+            self._console.print(f" {time.monotonic() - self._begin:.1f} s")
+            self._begin = None
 
-    def _tick(self) -> None:
-        line = self._current
-        while True:
-            told = f"{line} {time.monotonic() - self._begin:.0f} s"
-            # A line that wraps could not be taken back.
-            self._write("\r\x1b[K" + told[: shutil.get_terminal_size().columns - 1])
-            if self._ended.wait(TICK_SECONDS):
-                return
 
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+def throttled(say: Say, what: str) -> Say:
+    """Pass on the steps of a task, one every few seconds, as lines such as "detect: verifying, row 3 …"."""
+    last = time.monotonic()
+
+    def step(name: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            say(f"{what}, {name} …")
+
+    return step

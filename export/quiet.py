@@ -1,4 +1,4 @@
-"""Keeps the libraries that export stands on from writing to the home folder, installing and phoning home."""
+"""Keep libraries from writing to the home folder, installing packages and sending usage data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 
 def quiet_ultralytics() -> None:
-    """Must run before the first ``import ultralytics``, which reads these once.
+    """Set environment variables that the first ``import ultralytics`` reads.
 
-    Without it, ultralytics writes a settings file into the home folder, installs packages that a checkpoint
-    asks for, and sends usage events. What a user has set himself is left as it is.
+    Without them, ultralytics writes a settings file into the home folder, installs packages that a checkpoint names,
+    and sends usage events. Variables that the user has set keep their values.
     """
     config = Path(tempfile.gettempdir()) / f"vlclip-ultralytics-{os.getuid() if hasattr(os, 'getuid') else 0}"
     config.mkdir(exist_ok=True)
@@ -26,7 +26,7 @@ def quiet_ultralytics() -> None:
 
 @contextmanager
 def quiet_exporters() -> Iterator[None]:
-    """Silences what torch's exporter tells and warns about itself; its errors still raise."""
+    """Silence the log and the warnings of torch's exporter. Its errors are still raised."""
     with warnings.catch_warnings(), quiet_logging():
         warnings.simplefilter("ignore")
         yield
@@ -34,7 +34,7 @@ def quiet_exporters() -> Iterator[None]:
 
 @contextmanager
 def quiet_logging(level: int = logging.WARNING) -> Iterator[None]:
-    """Nothing up to ``level``: open_clip tells each of its steps to the root logger, and errors that it raises too."""
+    """Silence the log up to ``level``. open_clip logs each step, and also the errors that it raises."""
     before = logging.root.manager.disable
     logging.disable(level)
     try:

@@ -1,4 +1,4 @@
-"""The reference that everything served is measured against: PIL, open_clip's own transform, PyTorch.
+"""The reference for everything that is served: PIL, open_clip's own transform, PyTorch.
 
 reference = Reference("mini")
 image = open_image(Path("mug.jpg").read_bytes())
@@ -11,22 +11,22 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL.Image import Image
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from export.load_encoder import load_encoder
+from export.sources import resolve_encoder
 
 Box = Sequence[float]
 
 
-def open_image(encoded: bytes) -> Image:
-    """As displayed: EXIF orientation applied, transparency on white, RGB."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
+def open_image(encoded: bytes) -> Image.Image:
+    """Decode an image as it is displayed: EXIF orientation applied, transparency on white, RGB."""
     image: Image.Image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
-    if image.mode.startswith("I"):  # 16 bits: PIL's convert would clip instead of scale
+    if image.mode.startswith("I"):  # 16 bits, which PIL's convert would clip instead of scaling
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -35,7 +35,7 @@ def open_image(encoded: bytes) -> Image:
     return image.convert("RGB")
 
 
-def crop_outwards(image: Image, box_xyxy: Box) -> Image:
+def crop_outwards(image: Image.Image, box_xyxy: Box) -> Image.Image:
     """The crop of a box, rounded outwards to whole pixels, inside the image and at least one pixel."""
     x0, y0, x1, y1 = box_xyxy
     left = min(max(math.floor(x0), 0), image.width - 1)
@@ -46,25 +46,22 @@ def crop_outwards(image: Image, box_xyxy: Box) -> Image:
 
 
 class Reference:
-    """An encoder as its makers would run it.
+    """An encoder as its authors run it.
 
     Reference("mini"); Reference("ViT-B-32", pretrained="openai"); Reference(encoder=loaded)
     """
 
     def __init__(self, name: str = "mini", *, encoder: Any = None, **how: Any):
-        from export.sources import load_encoder, resolve_encoder
-
         self.encoder = encoder or load_encoder(resolve_encoder(name, **how))
 
-    def pixels(self, image: Image, box_xyxy: Box | None = None) -> Any:
+    def pixels(self, image: Image.Image, box_xyxy: Box | None = None) -> Any:
         """open_clip's evaluation transform of the crop. → tensor (3, R, R)"""
         return self.encoder.transform(image if box_xyxy is None else crop_outwards(image, box_xyxy))
 
-    def embed(self, images: Sequence[Image], boxes: Sequence[Box | None] | None = None, batch: int = 32) -> np.ndarray:
+    def embed(
+        self, images: Sequence[Image.Image], boxes: Sequence[Box | None] | None = None, batch: int = 32
+    ) -> np.ndarray:
         """Unit vectors of the images, or of their boxes (original pixels; ``None`` for the whole image). → (N, D)"""
-        import numpy as np
-        import torch
-
         wanted = list(boxes) if boxes is not None else [None] * len(images)
         rows = []
         with torch.no_grad():
@@ -76,8 +73,6 @@ class Reference:
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors of the texts, by open_clip's own tokenizer. → (N, D)"""
-        import torch
-
         with torch.no_grad():
             tokens = self.encoder.tokenizer(list(texts))  # (N, T)
             embedded: np.ndarray = self.encoder.model.encode_text(tokens, normalize=True).numpy()

@@ -1,26 +1,26 @@
-"""A resize of any box, different for each image of a batch, as PIL and as OpenCV do it.
+"""Resize any box, a different one for each image of a batch, like PIL and like OpenCV.
 
-PIL's is two matrix products, ``resized = Wy · canvas · Wxᵀ``, with the weights W built from the box by elementwise
-arithmetic. No loop over images, no shape that depends on the data: every runtime takes it.
+PIL's resize is two matrix products, ``resized = Wy · canvas · Wxᵀ``, with weights W computed from the box by
+elementwise arithmetic. There is no loop over images and no shape that depends on the data, so every runtime takes it.
 
-Three things follow PIL to the letter, so that the served pixels are those the models were trained on:
+Three things follow PIL exactly, so that the served pixels are those that the models were trained on:
 
-- the filters, and their widening by the downscale factor: PIL's antialiasing;
-- the clipping of taps at the box: a crop that is resized sees nothing of what lies around it;
-- the rounding to whole grey levels after each pass, rows first. PIL itself begins with the columns since version 13,
-  to save time, where ``height - new height > 2 (width - new width)``: single pixels of tall images are then some grey
-  levels apart, a tenth of one on average. Models were trained before that, and both orders in one graph would make
-  ``crop`` half as slow again.
+- The filters, and their widening by the downscale factor, which is PIL's antialiasing.
+- Taps are clipped at the box: pixels around a crop do not influence it.
+- Values are rounded to whole grey levels after each pass, rows first. Since version 13, PIL begins with the columns if
+  ``height - new height > 2 (width - new width)``, to save time: single pixels of tall images then differ by some grey
+  levels, and a tenth of one on average. Models were trained before that, and both orders in one graph would make
+  ``crop`` 1.5 times as slow.
 
 Shapes: B images, S canvas side, R output side.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 Kernel = Literal["bilinear", "bicubic"]
 
@@ -28,12 +28,12 @@ CUBIC_A = -0.5  # PIL's and Keys' coefficient; OpenCV and torch use -0.75
 
 
 def bilinear(x: Tensor) -> Tensor:
-    """The triangle filter of PIL, zero from a distance of 1 on."""
+    """PIL's triangle filter, which is zero at distances of 1 and more."""
     return (1.0 - x.abs()).clamp(min=0.0)
 
 
 def bicubic(x: Tensor) -> Tensor:
-    """The cubic filter of PIL, zero from a distance of 2 on."""
+    """PIL's cubic filter, which is zero at distances of 2 and more."""
     x = x.abs().clamp(max=2.0)
     near = ((CUBIC_A + 2.0) * x - (CUBIC_A + 3.0)) * x * x + 1.0
     far = (((x - 5.0) * x + 8.0) * x - 4.0) * CUBIC_A
@@ -43,10 +43,10 @@ def bicubic(x: Tensor) -> Tensor:
 def axis_weights(
     start: Tensor, length: Tensor, resized: Tensor, shift: Tensor, out: int, side: Tensor, kernel: Kernel
 ) -> Tensor:
-    """The weights of one axis: row j makes output pixel j out of the canvas pixels ``[start, start + length)``.
+    """The weights of one axis: row j gives output pixel j from the canvas pixels ``[start, start + length)``.
 
-    The interval is resized to ``resized`` pixels, of which ``out`` are wanted, from number ``shift`` on. Rows that
-    fall outside the resized interval (padding) are zero.
+    The interval is resized to ``resized`` pixels, of which ``out`` are returned, beginning with number ``shift``. Rows
+    outside of the resized interval (padding) are zero.
 
     Args:
         start, length, resized, shift: (B, 1), whole numbers as floats; length and resized at least 1.
@@ -56,8 +56,6 @@ def axis_weights(
     Returns:
         (B, R, S)
     """
-    import torch
-
     wanted = torch.arange(out, dtype=start.dtype, device=start.device) + shift  # (B, R)
     source = side - start  # (B, S), counted from the box's edge: exact in floats
     inside = (source >= 0.0) & (source < length)  # (B, S)
@@ -76,10 +74,10 @@ TIE = 2.0**-13
 
 
 def grey_levels(pixels: Tensor) -> Tensor:
-    """To whole grey levels, halves upwards, as PIL does between its passes.
+    """Round to whole grey levels, halves upwards, like PIL between its passes.
 
-    Exact halves are common (the mean of two neighbours), and a runtime that sums in another order lands on either
-    side of them. A ten-thousandth of a grey level lets all of them round the same way.
+    Exact halves are common (the mean of two neighbours), and runtimes that sum in another order get a value on either
+    side. Adding a ten-thousandth of a grey level makes all of them round in the same direction.
     """
     return (pixels + (0.5 + TIE)).floor().clamp(0.0, 255.0)
 
@@ -87,13 +85,13 @@ def grey_levels(pixels: Tensor) -> Tensor:
 def planes_of(canvas: Tensor) -> Tensor:
     """(B, S, S, 3) uint8 → (B, 3, S, S) float
 
-    Cast before anything else: TensorRT takes uint8 as an input, but only to cast it.
+    The cast comes first, because a cast is all that TensorRT can do with a uint8 input.
     """
     return canvas.float().permute(0, 3, 1, 2)
 
 
 def resample(canvas: Tensor, wy: Tensor, wx: Tensor) -> Tensor:
-    """Applies the weights of both axes, rows first, and rounds after each.
+    """Apply the weights of both axes, rows first, and round after each.
 
     Args:
         canvas: (B, S, S, 3), uint8.
@@ -108,17 +106,15 @@ def resample(canvas: Tensor, wy: Tensor, wx: Tensor) -> Tensor:
 
 
 def neighbours(length: Tensor, resized: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The two pixels that OpenCV's bilinear interpolates between, without antialiasing, and the share of the second.
+    """The two pixels between which OpenCV's bilinear filter interpolates, and the share of the second.
 
     Args:
         length, resized: (B, 1), whole numbers as floats, at least 1.
         wanted: (B, R), numbers of output pixels.
 
     Returns:
-        first, second: (B, R), inside the image; share: (B, R), in 2048ths, as OpenCV counts them
+        first, second: (B, R), inside the image; share: (B, R), in 2048ths like OpenCV
     """
-    import torch
-
     place = ((2.0 * wanted + 1.0) * length - resized) / (2.0 * resized)
     below = place.floor()
     first = torch.minimum(below.clamp(min=0.0), length - 1.0)
@@ -127,23 +123,21 @@ def neighbours(length: Tensor, resized: Tensor, wanted: Tensor) -> tuple[Tensor,
 
 
 def resample_opencv(canvas: Tensor, wh: Tensor, new_wh: Tensor, shift_xy: Tensor, out: int) -> Tensor:
-    """OpenCV's ``INTER_LINEAR`` of uint8, in its own fixed-point arithmetic: the very grey levels.
+    """OpenCV's ``INTER_LINEAR`` of uint8 in its own fixed-point arithmetic, which gives the same grey levels.
 
     It multiplies rows by whole 2048ths, drops four bits, multiplies columns by 2048ths, drops 16 bits of each of the
-    two products, adds, and rounds the quarters that are left. Every number but the products with columns is exact in
-    FP32, so no runtime and no order of summation makes a difference.
+    two products, adds, and rounds the remaining quarters. Every number except for the products with columns is exact in
+    FP32, so that all runtimes and orders of summation agree.
 
     Args:
         canvas: (B, S, S, 3), uint8, the image at its top left.
         wh, new_wh: (B, 2), width and height before and after; whole numbers as floats, at least 1.
-        shift_xy: (B, 2), the number of the output pixel that comes first; negative where there is padding.
+        shift_xy: (B, 2), the number of the first output pixel; negative if there is padding.
         out: number of output pixels of each axis, R.
 
     Returns:
-        (B, 3, R, R), grey levels 0 … 255 as floats; the edge is repeated outside of the resized image
+        (B, 3, R, R), grey levels 0 … 255 as floats; outside of the resized image the edge is repeated
     """
-    import torch
-
     batch, side = canvas.shape[0], canvas.shape[1]
     steps = torch.arange(out, dtype=wh.dtype, device=wh.device)
     left, right, share = neighbours(wh[:, 0:1], new_wh[:, 0:1], steps + shift_xy[:, 0:1])  # (B, R)
@@ -155,11 +149,11 @@ def resample_opencv(canvas: Tensor, wh: Tensor, new_wh: Tensor, shift_xy: Tensor
     top, bottom, share = neighbours(wh[:, 1:2], new_wh[:, 1:2], steps + shift_xy[:, 1:2])  # (B, R)
     share = share[:, None, :, None]  # (B, 1, R, 1)
     planes = torch.arange(3, device=wh.device) + 3 * torch.arange(batch, device=wh.device)[:, None]  # (B, 3)
-    begin = side * planes[:, :, None]  # (B, 3, 1): where the rows of a plane begin among all rows
+    begin = side * planes[:, :, None]  # (B, 3, 1): the first row of a plane among all rows
     rows = rows.reshape(-1, out)  # (B * 3 * S, R)
 
     def pick(row: Tensor) -> Tensor:
-        """(B, R) → (B, 3, R, R); a SIZE that is not the canvas's must not read outside of it."""
+        """(B, R) → (B, 3, R, R). A SIZE larger than the canvas must not read outside of it."""
         return rows[begin + row.long().clamp(max=side - 1)[:, None]]
 
     upper = (pick(top) * ((2048.0 - share) / 65536.0)).floor()

@@ -1,75 +1,80 @@
-"""From a verified ONNX graph to a TensorRT plan: profiles, build, the engine's dtypes, and how to run it.
+"""Build a TensorRT plan from a verified ONNX graph.
 
 A plan loads only in the TensorRT version that built it, on the kind of GPU that built it: build where you serve.
-``tensorrt_rtx`` is the exception that the tests live on. It has the same Python API, the same parser and the same
-builder, and builds ahead of time for a named GPU on a machine that has none. So the module is a parameter here.
+``tensorrt_rtx`` is the exception, which the tests use. It has the same Python API, parser and builder, and builds
+ahead of time for a GPU that the machine does not have. So the module is a parameter here.
 
-Networks are strongly typed: every dtype is the graph's, TensorRT chooses none. FP32 means FP32, not TF32, whose ten
-bits of mantissa would put crops on other grey levels than PIL's.
+Networks are strongly typed: TensorRT takes every dtype from the graph. FP32 means FP32 and not TF32, whose 10 bits of
+mantissa would change the grey levels of crops.
 """
+
+# mypy: disallow-subclassing-any=False
+# The base classes are attributes of the module that is a parameter.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from export.errors import MachineError, PlanError, UsageError, first_line
+import torch
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from export.errors import MachineError, PlanError
 from export.graph import FREE_SYMBOLS
+from export.progress import SECONDS_BETWEEN_LINES, Say
 from export.sources import CACHE
+from serving.repository.profiles import read_config
 from serving.repository.specs import CANVASES, ModelSpec, TensorSpec
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PLAN = "model.plan"
 IN_CONTAINER = (
-    "`pip install '.[export]' && python -m export --format tensorrt` in nvcr.io/nvidia/tensorrt:YY.MM-py3, "
-    "with the release of the tritonserver image that will serve"
+    "`pip install '.[export]' && python -m export --format tensorrt` in nvcr.io/nvidia/tensorrt:YY.MM-py3 "
+    "of the same release as the tritonserver image that will serve"
 )
 DTYPES = {"UINT8": "UINT8", "INT32": "INT32", "INT64": "INT64", "FP32": "FLOAT"}
-"""Triton's spelling of a dtype to TensorRT's."""
-BATCH_USUAL = 8
-"""Rows that kernels are chosen for; a profile serves any other number too."""
-SECONDS_BETWEEN_NEWS = 5.0
+"""Triton's names of dtypes, and TensorRT's."""
+OPTIMAL_BATCH = 8
+"""The batch that TensorRT chooses kernels for. A plan serves every batch within its limits."""
 
 Range = tuple[int, int, int]
-"""Smallest, usual, largest: what TensorRT calls min, opt, max."""
+"""The smallest, the optimal and the largest size: TensorRT's min, opt and max."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a plan must serve. ``limits_of`` reads it from the configs beside it."""
+    """The sizes that a plan must serve. ``limits_of`` reads them from the configs of a repository."""
 
-    batch: Range = (1, BATCH_USUAL, 64)
+    batch: Range = (1, OPTIMAL_BATCH, 64)
     canvas: Range = (min(CANVASES), max(CANVASES), max(CANVASES))
     """The side S in pixels."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuiltPlan:
+    """The content of a plan's file, and the network that it was built from."""
+
     content: bytes
     tensors: dict[str, dict[str, Any]]
-    """Inputs and outputs by name: ``dtype`` as TensorRT spells it; of inputs, ``shapes`` of the profile, 3 lists."""
+    """Inputs and outputs by name: ``dtype`` as in TensorRT; for inputs also the three ``shapes`` of the profile."""
     layers: dict[str, int]
-    """How many computed tensors of the network have which dtype, before TensorRT fuses layers; weights do not count."""
+    """The number of computed tensors by dtype, before TensorRT fuses layers and without weights."""
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """A TensorRT module and what it builds for.
+    """A TensorRT module and the GPU that it builds for.
 
     Compiler(tensorrt)                   for the GPU of this machine
-    Compiler(tensorrt_rtx, "SM89")       ahead of time for another; cannot be run here
+    Compiler(tensorrt_rtx, "SM89")       ahead of time for another GPU; the plan cannot run here
     """
 
     trt: ModuleType
@@ -83,22 +88,22 @@ class Compiler:
 
 
 def find_compiler() -> Compiler:
-    """TensorRT on a machine with a GPU.
+    """TensorRT for this machine's GPU.
 
     Raises:
-        MachineError: one of them is missing; says what to do, and where.
+        MachineError: TensorRT or the GPU is missing; the message says what to do, and where.
     """
     try:
         import tensorrt
     except ImportError as error:
-        raise MachineError(f"plans need the Python package tensorrt, which is not here: run {IN_CONTAINER}") from error
+        raise MachineError(
+            f"plans need the Python package tensorrt, which is not installed here: run {IN_CONTAINER}"
+        ) from error
     require_gpu()
     return Compiler(tensorrt)
 
 
 def require_gpu() -> None:
-    import torch
-
     if not torch.cuda.is_available():
         raise MachineError(
             f"plans are built on the GPU that serves them, and PyTorch sees none here: run {IN_CONTAINER}"
@@ -106,35 +111,28 @@ def require_gpu() -> None:
 
 
 def limits_of(repository: Path, leaf: str) -> Limits:
-    """The batch that the leaf's config allows and the canvases that ``decode``'s config gives; defaults without.
+    """The largest batch of the leaf's config and the canvases of ``decode``'s config, with defaults if there are none.
 
-    The canvases that the gate runs the plan on are always within the limits.
+    The canvases that the gate uses are always within the limits.
     """
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
 
-    def config(name: str) -> Any:
-        file = repository / name / "config.pbtxt"
-        try:
-            return text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
-        except FileNotFoundError:
-            return model_config_pb2.ModelConfig()
-        except text_format.ParseError as error:
-            raise UsageError(f"{file} cannot be read: {first_line(error)}") from error
+    def config(name: str) -> ModelConfig:
+        folder = repository / name
+        return read_config(folder) if (folder / "config.pbtxt").is_file() else ModelConfig()
 
     largest = config(leaf).max_batch_size or Limits.batch[2]
     sides = [int(side) for side in config("decode").parameters["canvases"].string_value.split()] or CANVASES
     return Limits(
-        batch=(1, min(BATCH_USUAL, largest), largest),
+        batch=(1, min(OPTIMAL_BATCH, largest), largest),
         canvas=(min(*sides, *CANVASES), max(sides), max(*sides, *CANVASES)),
     )
 
 
 def shape_range(tensor: TensorSpec, dims: Sequence[int], limits: Limits) -> tuple[tuple[int, ...], ...]:
-    """The smallest, usual and largest shape of an input.
+    """The smallest, the optimal and the largest shape of an input.
 
     Args:
-        dims: as the network has them, -1 where they are free: in front (the batch), and the canvas's sides.
+        dims: the network's dimensions, -1 if they are free: the batch, which comes first, and the sides of the canvas.
 
     Raises:
         PlanError: another dimension is free.
@@ -154,7 +152,7 @@ def shape_range(tensor: TensorSpec, dims: Sequence[int], limits: Limits) -> tupl
 
 @lru_cache
 def logger_of(trt: ModuleType) -> Any:
-    """A silent logger that keeps errors. TensorRT holds on to the first one it gets, so there is one a module."""
+    """A silent logger that keeps errors. There is one per module, because TensorRT keeps the first one it gets."""
 
     class Log(trt.ILogger):  # type: ignore[name-defined]
         def __init__(self) -> None:
@@ -168,10 +166,10 @@ def logger_of(trt: ModuleType) -> Any:
     return Log()
 
 
-def new_monitor(trt: ModuleType, say: Callable[[str], None], seconds: float) -> Any:
-    """Tells of a long build every few ``seconds``, and ends it when that fails, above all with Ctrl-C.
+def new_monitor(trt: ModuleType, say: Say, seconds: float) -> Any:
+    """Reports the progress of a build every few ``seconds``, and ends the build if that fails, as with Ctrl-C.
 
-    An exception must not pass through TensorRT: it is kept in ``error``, for whoever called the build.
+    An exception must not pass through TensorRT. It is kept in ``error`` for the caller of the build.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined]
@@ -179,15 +177,15 @@ def new_monitor(trt: ModuleType, say: Callable[[str], None], seconds: float) -> 
             super().__init__()
             self.error: BaseException | None = None
             self.steps: dict[str, int] = {}
-            self.told = time.monotonic()
+            self.last = time.monotonic()
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             self.steps[phase] = steps
 
         def step_complete(self, phase: str, step: int) -> bool:
             try:
-                if time.monotonic() - self.told >= seconds:
-                    self.told = time.monotonic()
+                if time.monotonic() - self.last >= seconds:
+                    self.last = time.monotonic()
                     say(f"        {phase}: {step + 1} of {self.steps[phase]}")
             except BaseException as error:
                 self.error = error
@@ -205,14 +203,14 @@ def compile_graph(
     spec: ModelSpec,
     limits: Limits,
     compiler: Compiler,
-    say: Callable[[str], None] = print,
+    say: Say = print,
     *,
-    seconds: float = SECONDS_BETWEEN_NEWS,
-) -> Plan:
-    """Parses an ONNX file's content and builds its plan.
+    seconds: float = SECONDS_BETWEEN_LINES,
+) -> BuiltPlan:
+    """Parse the content of an ONNX file and build its plan.
 
     Raises:
-        PlanError: with TensorRT's reason, and the node where there is one.
+        PlanError: with TensorRT's reason, and the node if it names one.
     """
     trt, log = compiler.trt, logger_of(compiler.trt)
     log.errors.clear()
@@ -222,18 +220,20 @@ def compile_graph(
     if not parser.parse(graph) or not network.num_outputs:
         errors = [parser.get_error(number) for number in range(parser.num_errors)]
         raise PlanError(f"{leaf}: {compiler.label} refuses the graph: {parse_failure(errors)}")
-    tensors = check_tensors(leaf, spec, network_tensors(network))
+    inputs = [network.get_input(number) for number in range(network.num_inputs)]
+    outputs = [network.get_output(number) for number in range(network.num_outputs)]
+    dtypes = {tensor.name: tensor.dtype.name for tensor in [*inputs, *outputs]}
+    check_tensors(leaf, spec, dtypes)
 
     config = builder.create_builder_config()
     if compiler.capability:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, compiler.capability), 0)
     config.clear_flag(trt.BuilderFlag.TF32)
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for ``inspected_dtypes``
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for ``export.engine.inspected_dtypes``
     profile = builder.create_optimization_profile()
-    for tensor, dims in zip(
-        spec.inputs, [tuple(network.get_input(i).shape) for i in range(network.num_inputs)], strict=True
-    ):
+    tensors: dict[str, dict[str, Any]] = {name: {"dtype": dtype} for name, dtype in dtypes.items()}
+    for tensor, dims in zip(spec.inputs, [tuple(value.shape) for value in inputs], strict=True):
         profile.set_shape(tensor.name, *shape_range(tensor, dims, limits))
         tensors[tensor.name]["shapes"] = [list(shape) for shape in profile.get_shape(tensor.name)]
     config.add_optimization_profile(profile)
@@ -247,32 +247,31 @@ def compile_graph(
     if content is None:
         raise PlanError(f"{leaf}: {compiler.label} cannot build the graph: {reason(log.errors)}")
     timings.save()
-    return Plan(bytes(content), tensors, count_dtypes(trt, network))
+    return BuiltPlan(bytes(content), tensors, count_dtypes(trt, network))
 
 
 class TimingCache:
-    """Measured times of kernels, kept for the next build. One file a version: TensorRT refuses another's.
+    """Measured times of kernels, kept for the next build. Each TensorRT version has its own file.
 
-    ``tensorrt_rtx`` measures nothing; it keeps the calls, as ones that do nothing and say that they are deprecated.
+    ``tensorrt_rtx`` measures nothing. Its functions do nothing but warn that they are deprecated.
     """
 
-    def __init__(self, trt: ModuleType, config: Any, folder: Path):
+    def __init__(self, trt: ModuleType, config: Any, folder: Path) -> None:
         self.config = config
         self.file = folder / f"{trt.__name__}-{trt.__version__}.timing"
         known = self.file.read_bytes() if self.file.is_file() else b""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             stored = config.create_timing_cache(known)
-            if stored is None or not config.set_timing_cache(
-                stored, ignore_mismatch=False
-            ):  # damaged, or another GPU's
+            # A file that is damaged, or of another GPU, is replaced.
+            if stored is None or not config.set_timing_cache(stored, ignore_mismatch=False):
                 config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
     def save(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             measured = bytes(self.config.get_timing_cache().serialize())
-        with suppress(OSError):  # a home folder that cannot be written to costs time, not the build
+        with suppress(OSError):  # without the file, the next build takes longer
             self.file.parent.mkdir(parents=True, exist_ok=True)
             partial = self.file.with_suffix(f".{os.getpid()}")
             partial.write_bytes(measured)
@@ -280,7 +279,7 @@ class TimingCache:
 
 
 def parse_failure(errors: Sequence[Any]) -> str:
-    """The parser's first error: which node, which operator, why."""
+    """The parser's first error, with its operator and node."""
     if not errors:
         return "it is empty"
     where = " ".join(filter(None, [errors[0].node_operator(), errors[0].node_name()]))
@@ -288,119 +287,28 @@ def parse_failure(errors: Sequence[Any]) -> str:
 
 
 def reason(messages: Sequence[str]) -> str:
-    """The first of TensorRT's messages that says one; that there is no GPU is known, and no reason."""
-    said = [message for message in messages if "Invalid Node" not in message and "cudaError" not in message]
-    return " ".join(said[0].split())[:300] if said else "it gives no reason"
+    """TensorRT's first message that is a reason. Messages about the missing GPU are not."""
+    reasons = [message for message in messages if "Invalid Node" not in message and "cudaError" not in message]
+    return " ".join(reasons[0].split())[:300] if reasons else "it gives no reason"
 
 
-def network_tensors(network: Any) -> dict[str, dict[str, Any]]:
-    tensors = [network.get_input(i) for i in range(network.num_inputs)]
-    tensors += [network.get_output(i) for i in range(network.num_outputs)]
-    return {tensor.name: {"dtype": tensor.dtype.name} for tensor in tensors}
-
-
-def engine_tensors(engine: Any) -> dict[str, dict[str, Any]]:
-    names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
-    return {name: {"dtype": engine.get_tensor_dtype(name).name} for name in names}
-
-
-def check_tensors(leaf: str, spec: ModelSpec, came: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Names and dtypes of a network or an engine against ``spec``; returns ``came``."""
-    wanted = {tensor.name: {"dtype": DTYPES[tensor.dtype]} for tensor in (*spec.inputs, *spec.outputs)}
-    if came != wanted:
-        apart = sorted(name for name in wanted.keys() | came.keys() if wanted.get(name) != came.get(name))
+def check_tensors(leaf: str, spec: ModelSpec, dtypes: dict[str, str]) -> None:
+    """Compare the names and dtypes of a network's or an engine's tensors with ``spec``."""
+    expected = {tensor.name: DTYPES[tensor.dtype] for tensor in (*spec.inputs, *spec.outputs)}
+    if dtypes != expected:
+        names = sorted(name for name in expected.keys() | dtypes.keys() if expected.get(name) != dtypes.get(name))
         raise PlanError(
             f"{leaf}: TensorRT's tensors are not the contract's: "
-            + ", ".join(f"{name} is {came.get(name)}, expected {wanted.get(name)}" for name in apart)
+            + ", ".join(f"{name} is {dtypes.get(name)}, expected {expected.get(name)}" for name in names)
         )
-    return came
 
 
 def count_dtypes(trt: ModuleType, network: Any) -> dict[str, int]:
-    every = (network.get_layer(number) for number in range(network.num_layers))
-    layers = [layer for layer in every if layer.type != trt.LayerType.CONSTANT]
-    outputs = [layer.get_output(number) for layer in layers for number in range(layer.num_outputs)]
+    layers = [network.get_layer(number) for number in range(network.num_layers)]
+    outputs = [
+        layer.get_output(number)
+        for layer in layers
+        if layer.type != trt.LayerType.CONSTANT
+        for number in range(layer.num_outputs)
+    ]
     return dict(sorted(Counter(output.dtype.name for output in outputs if output is not None).items()))
-
-
-SPELLED = {"FP32": "FLOAT", "FP16": "HALF"}
-"""What the engine inspector calls some dtypes within the name of a format, to TensorRT's own."""
-KNOWN = {"FLOAT", "HALF", "BF16", "INT8", "INT32", "INT64", "BOOL", "UINT8"}
-
-
-def inspected_dtypes(leaf: str, information: str) -> dict[str, int]:
-    """How many outputs of the engine's layers, which are fused ones, have which dtype.
-
-    Args:
-        information: JSON of the engine inspector, as TensorRT documents it, for engines that were built with
-            ``ProfilingVerbosity.DETAILED``. In TensorRT 10 a tensor has ``"Format/Datatype"``, for example "Half"
-            or "Row major linear FP16 format"; in TensorRT 11 ``"Datatype"`` beside ``"Format"``.
-
-    Raises:
-        PlanError: no layer says a dtype.
-    """
-    layers = [layer for layer in json.loads(information)["Layers"] if isinstance(layer, dict)]
-    outputs = [tensor for layer in layers for tensor in layer.get("Outputs", [])]
-    found: Counter[str] = Counter()
-    for tensor in outputs:
-        words = str(tensor.get("Datatype") or tensor.get("Format/Datatype", "")).upper().strip(".").split()
-        found.update([name for word in words if (name := SPELLED.get(word, word)) in KNOWN][:1])
-    if not found:
-        raise PlanError(f"{leaf}: the engine inspector tells no dtypes: {information[:160]!r}")
-    return dict(sorted(found.items()))
-
-
-def check_precision(leaf: str, network: dict[str, int], engine: dict[str, int]) -> None:
-    """Refuses an engine that computes in FP16 where the graph does not, or never where the graph does."""
-    holders = [name for name, dtypes in (("graph", network), ("engine", engine)) if "HALF" in dtypes]
-    if len(holders) == 1:
-        raise PlanError(
-            f"{leaf}: only the {holders[0]} has FP16: the graph's tensors are {network}, the engine's {engine}"
-        )
-
-
-@dataclass
-class Engine:
-    """A plan, loaded to be run on the GPU of this machine.
-
-    Written against TensorRT's documentation. It was not run yet: where this was written, there was no GPU.
-
-    Raises:
-        PlanError: the plan does not load here, its tensors are not those of ``spec``, or its dtypes not the graph's.
-    """
-
-    trt: ModuleType
-    leaf: str
-    spec: ModelSpec
-    plan: Plan
-    context: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        logger_of(self.trt).errors.clear()
-        self.runtime = self.trt.Runtime(logger_of(self.trt))
-        self.engine = self.runtime.deserialize_cuda_engine(self.plan.content)
-        if self.engine is None:
-            raise PlanError(f"{self.leaf}: the plan does not load: {reason(logger_of(self.trt).errors)}")
-        check_tensors(self.leaf, self.spec, engine_tensors(self.engine))
-        told = self.engine.create_engine_inspector().get_engine_information(self.trt.LayerInformationFormat.JSON)
-        check_precision(self.leaf, self.plan.layers, inspected_dtypes(self.leaf, told))
-        self.context = self.engine.create_execution_context()
-
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        import torch
-
-        tensors = {name: torch.from_numpy(value).cuda().contiguous() for name, value in inputs.items()}
-        for name, value in tensors.items():
-            self.context.set_input_shape(name, tuple(value.shape))
-        for spec in self.spec.outputs:
-            dtype = {"FP32": torch.float32, "INT32": torch.int32}[spec.dtype]
-            tensors[spec.name] = torch.empty(
-                tuple(self.context.get_tensor_shape(spec.name)), dtype=dtype, device="cuda"
-            )
-        for name, value in tensors.items():
-            self.context.set_tensor_address(name, value.data_ptr())
-        torch.cuda.synchronize()
-        if not self.context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-            raise PlanError(f"{self.leaf}: the plan does not run: {reason(logger_of(self.trt).errors)}")
-        torch.cuda.synchronize()
-        return {spec.name: tensors[spec.name].cpu().numpy() for spec in self.spec.outputs}

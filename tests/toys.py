@@ -175,13 +175,13 @@ def place_version(repository: Path, version: int, broken: str | None = None, pre
             else:
                 toy_tokenizer().save(str(file))
             content = file.read_bytes()
-            leaves[leaf] = Leaf(artefact, hashlib.sha256(content).hexdigest(), len(content), parity={})
+            leaves[leaf] = Leaf(hashlib.sha256(content).hexdigest(), len(content), {}, artefact)
         put_in_place(staged, repository, make_manifest(version, leaves))
 
 
 def make_manifest(version: int, leaves: Mapping[str, Leaf]) -> Manifest:
     """A manifest of models that were made from nothing."""
-    request = Request({"model": "toy"}, {"model": "toy"}, None, Settings(threshold=0.2), code="")
+    request = Request({"model": "toy"}, {"model": "toy"}, Settings(threshold=0.2), code="")
     return Manifest(version, request, leaves, detector_side=64)
 
 

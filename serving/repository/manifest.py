@@ -17,9 +17,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from serving.errors import RepositoryError
 
@@ -40,8 +41,6 @@ SERVED = "manifest.json"
 
 Source = Mapping[str, object]
 """What identifies weights: ``model``, and the hashes of its ``files`` or the name of the ``pretrained`` weights."""
-T = TypeVar("T")
-D = TypeVar("D")
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,11 @@ class Plan:
 class Leaf:
     """The exported file of one model, and how close its results are to PyTorch's."""
 
-    file: str
     sha256: str
     bytes: int
     parity: Mapping[str, float]
+    file: str = ""
+    """Always set by ``Manifest.parse``. Older manifests lack it for the files of ``ARTEFACTS``."""
     nodes: int | None = None
     opset: int | None = None
     plan: Plan | None = None
@@ -92,11 +92,11 @@ class Request:
 
     detector: Source
     encoder: Source
-    prompt_encoder: Source | None
-    """``None`` if the detector brings its own."""
     settings: Settings
     code: str
     """SHA-256 of the export code."""
+    prompt_encoder: Source | None = None
+    """``None`` if the detector brings its own."""
 
 
 @dataclass(frozen=True)
@@ -120,32 +120,16 @@ class Manifest:
         Raises:
             ValueError: the content is not JSON, or a key is missing or has another type.
         """
-        data = json.loads(content)
-        request, leaves = take(data, "request", dict), take(data, "leaves", dict)
-        settings = take(request, "settings", dict)
-        if not leaves:
-            raise ValueError("leaves must not be empty")
-        return cls(
-            version=take(data, "version", int),
-            request=Request(
-                detector=take(request, "detector", dict),
-                encoder=take(request, "encoder", dict),
-                prompt_encoder=take_or(request, "prompt_encoder", dict, None),
-                settings=Settings(
-                    threshold=take(settings, "threshold", float),
-                    detector_side=take_or(settings, "detector_side", int, None),
-                    precision=take_or(settings, "precision", str, "fp32"),
-                    format=take_or(settings, "format", str, "onnx"),
-                ),
-                code=take(request, "code", str),
-            ),
-            leaves={name: parse_leaf(name, entry) for name, entry in leaves.items()},
-            detector_side=take(data, "detector_side", int),
-            preprocessing=take_or(data, "preprocessing", dict, {}),
-            symbols=take_or(data, "symbols", dict, {}),
-            libraries=take_or(data, "libraries", dict, {}),
-            shipped=take_or(data, "shipped", bool, False),
-        )
+        manifest: Manifest = decode(cls, json.loads(content), "the manifest")
+        if not manifest.leaves:
+            raise ValueError("the manifest has no leaves")
+        leaves = {
+            name: replace(leaf, file=leaf.file or ARTEFACTS.get(name, "")) for name, leaf in manifest.leaves.items()
+        }
+        for name, leaf in leaves.items():
+            if leaf.file not in FILES:
+                raise ValueError(f"{name} must have one of the files {', '.join(sorted(FILES))}, got {leaf.file!r}")
+        return replace(manifest, leaves=leaves)
 
     @classmethod
     def read(cls, path: Path) -> Manifest | None:
@@ -177,46 +161,30 @@ class Manifest:
         return True
 
 
-def take(data: object, name: str, kind: type[T]) -> T:
-    """The value of a key, which must be there. Raises ValueError if it is absent or has another type."""
-    if not isinstance(data, dict):
-        raise ValueError(f"expected an object with the key {name!r}, got {data!r}")
-    value = data.get(name)
+def decode(kind: Any, value: object, name: str) -> Any:
+    """A value of JSON as a ``kind``: a dataclass, a ``Mapping``, a type of JSON, or one of these or ``None``.
+
+    Raises:
+        ValueError: the value, or a part of it, is missing or has another type.
+    """
+    if get_origin(kind) is UnionType:
+        kind, _ = get_args(kind)
+        return None if value is None else decode(kind, value, name)
+    if is_dataclass(kind) or get_origin(kind) is Mapping:
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} must be an object, got {value!r}")
+        if not is_dataclass(kind):
+            return {key: decode(get_args(kind)[1], item, key) for key, item in value.items()}
+        types, make = get_type_hints(kind), cast(Any, kind)
+        try:
+            return make(**{key: decode(types[key], value[key], key) for key in types if key in value})
+        except TypeError as error:
+            raise ValueError(f"{name} is not complete: {error}") from error
     if kind is float and type(value) is int:
-        value = float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{name!r} must be of type {kind.__name__}, got {value!r}")
+        return float(value)
+    if kind not in (Any, object) and type(value) is not kind:
+        raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}")
     return value
-
-
-def take_or(data: object, name: str, kind: type[T], default: D) -> T | D:
-    """The value of a key, or ``default`` if it is absent or null."""
-    return default if isinstance(data, dict) and data.get(name) is None else take(data, name, kind)
-
-
-def parse_leaf(name: str, entry: object) -> Leaf:
-    file = take_or(entry, "file", str, ARTEFACTS.get(name))
-    if file not in FILES:
-        raise ValueError(f"{name}: the file must be one of {', '.join(sorted(FILES))}, got {file!r}")
-    return Leaf(
-        file=file,
-        sha256=take(entry, "sha256", str),
-        bytes=take(entry, "bytes", int),
-        parity=take(entry, "parity", dict),
-        nodes=take_or(entry, "nodes", int, None),
-        opset=take_or(entry, "opset", int, None),
-        plan=parse_plan(plan) if (plan := take_or(entry, "plan", dict, None)) else None,
-    )
-
-
-def parse_plan(plan: object) -> Plan:
-    return Plan(
-        builder=take(plan, "builder", str),
-        onnx_sha256=take(plan, "onnx_sha256", str),
-        tensors=take(plan, "tensors", dict),
-        layers=take(plan, "layers", dict),
-        parity=take(plan, "parity", str),
-    )
 
 
 def manifest_path(repository: Path, version: int) -> Path:

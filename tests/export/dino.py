@@ -18,7 +18,8 @@ from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObject
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
 
 from export.examples import canvases
-from export.grounding_dino import PROBES, enliven
+from export.grounding_dino import PROBES
+from export.load_detector import randomize_grounding_dino
 from export.phrases import PhraseTokenizer
 
 SIDE = 96
@@ -50,7 +51,7 @@ def make_model(encoder_layers: int = 2) -> Any:
         num_queries=20,
     )
     model = GroundingDinoForObjectDetection(config).eval()
-    enliven(model)
+    randomize_grounding_dino(model)
     return model
 
 

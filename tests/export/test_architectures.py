@@ -20,8 +20,9 @@ from export.__main__ import main
 from export.build import export_leaf, export_tokenizer
 from export.encoders import FP32_BYTES, LARGEST_GRAPH, image_weights, require_one_file, text_weights
 from export.errors import SourceError, UnsupportedModel, UsageError
-from export.plan import example_photos, plan_encoders, plan_pixels
-from export.sources import load_encoder, resolve_encoder
+from export.leaves import encoder_leaves, example_photos, pixel_leaves
+from export.load_encoder import load_encoder
+from export.sources import resolve_encoder
 from export.tensorrt import Compiler, Limits, compile_graph
 from serving.repository.manifest import Leaf, Manifest, Request, Settings
 from serving.repository.specs import LEAVES
@@ -114,10 +115,10 @@ def write_model(folder: Path, model: dict[str, Any], preprocessing: dict[str, An
 
 def export_all(encoder: Any, out: Path, pixels: bool = True) -> tuple[dict[str, Leaf], dict[str, dict[str, int]]]:
     """Export every leaf that depends on the encoder: the entries of the manifest by leaf, and the symbols."""
-    request = Request({}, {}, None, Settings(0.2), code="")
-    leaves = plan_encoders(encoder)
+    request = Request({}, {}, Settings(0.2), code="")
+    leaves = encoder_leaves(encoder)
     if pixels:
-        leaves += plan_pixels(request.settings, encoder, [example_photos(256)])
+        leaves += pixel_leaves(request.settings, encoder, [example_photos(256)])
     entries = {"tokenize": export_tokenizer("tokenize", encoder.tokenizer, out / "tokenize")}
     symbols = {}
     for leaf in leaves:
@@ -141,7 +142,9 @@ SELDOM = ("vit with attention pooling", "siglip", "resnet", "convnext", "coca")
     ("model", "preprocessing", "tokenizer"),
     [pytest.param(*SMALL[name], id=name, marks=[pytest.mark.slow] * (name in SELDOM)) for name in SMALL],
 )
-def test_small_models_of_every_family(tmp_path, ahead, model, preprocessing, tokenizer):
+def test_small_models_of_every_family(
+    tmp_path: Path, ahead: Compiler, model: dict[str, Any], preprocessing: dict[str, Any] | None, tokenizer: str | None
+) -> None:
     encoder = load_encoder(resolve_encoder(str(write_model(tmp_path / "model", model, preprocessing, tokenizer))))
     assert encoder.preprocessing.resize_mode == preprocessing.get("resize_mode", "shortest")
     entries, symbols = export_all(encoder, tmp_path, pixels=bool(preprocessing))
@@ -162,7 +165,7 @@ FULL = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "tokenizer"), FULL.items(), ids=FULL)
-def test_full_size(tmp_path, ahead, name, tokenizer):
+def test_full_size(tmp_path: Path, ahead: Compiler, name: str, tokenizer: str | None) -> None:
     folder = str(write_tokenizer(tokenizer, tmp_path / "tokenizer")) if tokenizer else None
     encoder = load_encoder(resolve_encoder(name, random=True, tokenizer=folder))
     entries, _ = export_all(encoder, tmp_path)
@@ -173,7 +176,7 @@ def test_full_size(tmp_path, ahead, name, tokenizer):
         compile_all(entries, tmp_path, Limits(), ahead)
 
 
-def test_preprocessing_without_published_weights():
+def test_preprocessing_without_published_weights() -> None:
     assert resolve_encoder("ViT-B-16-SigLIP", random=True).preprocessing_of  # every tag says squash
     assert resolve_encoder("ViT-L-14", random=True).preprocessing_of is None  # the tags disagree
     named = resolve_encoder("ViT-L-14", random=True, pretrained="laion2b_s32b_b82k")
@@ -184,7 +187,7 @@ def test_preprocessing_without_published_weights():
     }
 
 
-def test_graphs_over_the_limit_are_refused_before_tracing():
+def test_graphs_over_the_limit_are_refused_before_tracing() -> None:
     with torch.device("meta"):
         tower = open_clip.create_model("ViT-H-14", load_weights=False, device="meta")
     wanted = "encode_image has 632 million weights, and one ONNX file holds 537 million in FP32: choose a smaller"
@@ -196,11 +199,11 @@ def test_graphs_over_the_limit_are_refused_before_tracing():
 
 
 @pytest.fixture(scope="module")
-def siglip(tmp_path_factory) -> Path:
+def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("siglip") / "model", *SMALL["siglip"])
 
 
-def test_a_tokenizer_larger_than_its_tower(tmp_path):
+def test_a_tokenizer_larger_than_its_tower(tmp_path: Path) -> None:
     model, preprocessing, _ = SMALL["siglip"]
     small = {**model, "text_cfg": {**SIGLIP_TEXT, "vocab_size": 100}}
     folder = write_model(tmp_path / "model", small, preprocessing, "unigram")
@@ -208,7 +211,7 @@ def test_a_tokenizer_larger_than_its_tower(tmp_path):
         load_encoder(resolve_encoder(str(folder)))
 
 
-def test_tokenizer_folders(tmp_path, siglip):
+def test_tokenizer_folders(tmp_path: Path, siglip: Path) -> None:
     with pytest.raises(SourceError, match=r"no such file: .*tokenizer\.json"):
         resolve_encoder("ViT-B-16-SigLIP", random=True, tokenizer=str(tmp_path))
     with pytest.raises(UsageError, match="its own tokenizer"):
@@ -243,33 +246,43 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("name", "content", "message"), BROKEN.values(), ids=BROKEN)
-def test_damaged_folders_in_one_line(tmp_path, capsys, detector_file, name, content, message):
+def test_damaged_folders_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], detector_file: Path, name: str, content: bytes, message: str
+) -> None:
     folder = damage(write_model(tmp_path / "model", *SMALL["siglip"]), name, content)
     error = run_cli(capsys, detector_file, tmp_path / "out", "--encoder", str(folder))
     assert message in error
 
 
-def test_a_missing_tokenizer_in_one_line(tmp_path, capsys, detector_file):
+def test_a_missing_tokenizer_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], detector_file: Path
+) -> None:
     folder = write_model(tmp_path / "model", *SMALL["siglip"])
     (folder / "tokenizer.json").unlink()
     error = run_cli(capsys, detector_file, tmp_path / "out", "--encoder", str(folder))
     assert f"no such file: {folder / 'tokenizer.json'}" in error
 
 
-def test_a_damaged_checkpoint_in_one_line(tmp_path, capsys, detector_file):
+def test_a_damaged_checkpoint_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], detector_file: Path
+) -> None:
     checkpoint = tmp_path / "tuned.pt"
     checkpoint.write_bytes(b"\x00" * 4096)
     arguments = ["--encoder", "ViT-S-32-alt", "--checkpoint", str(checkpoint)]
     assert str(checkpoint) in run_cli(capsys, detector_file, tmp_path / "out", *arguments)
 
 
-def test_a_checkpoint_of_another_architecture_in_one_line(tmp_path, capsys, detector_file, siglip):
+def test_a_checkpoint_of_another_architecture_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], detector_file: Path, siglip: Path
+) -> None:
     arguments = ["--encoder", "ViT-S-32-alt", "--checkpoint", str(siglip / "open_clip_model.safetensors")]
     error = run_cli(capsys, detector_file, tmp_path / "out", *arguments)
     assert "holds weights of another architecture than ViT-S-32-alt" in error
 
 
-def test_a_folder_with_another_configuration_in_one_line(tmp_path, capsys, detector_file):
+def test_a_folder_with_another_configuration_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], detector_file: Path
+) -> None:
     folder = write_model(tmp_path / "model", *SMALL["siglip"])
     file = folder / "open_clip_config.json"
     config = json.loads(file.read_text())
@@ -298,7 +311,7 @@ OFFLINE = {
         pytest.param(*OFFLINE["tokenizer"], id="tokenizer", marks=pytest.mark.slow),
     ],
 )
-def test_without_network_the_wanted_file_is_named(tmp_path, arguments, wanted):
+def test_without_network_the_wanted_file_is_named(tmp_path: Path, arguments: list[str], wanted: list[str]) -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
     detector = ["--detector", "yolo-world-n", "--random-weights", "--prompt-encoder", "mini"]
     if "--random-weights" not in arguments:

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,10 +22,12 @@ from export.build import build, load_prompt_encoder, make_request
 from export.errors import ExportError, ParityError, SourceError, UnsupportedModel, UsageError
 from export.examples import SIZES_WH, TEXTS, canvases, pictures
 from export.graph import check_contract
+from export.leaves import detect_leaf, example_photos, leaves_of
+from export.load_detector import load_detector
+from export.load_encoder import load_encoder
 from export.place import put_in_place, staging
-from export.plan import example_photos, plan, plan_detect
 from export.reference import Reference, crop_outwards
-from export.sources import load_detector, load_encoder, resolve_detector, resolve_encoder
+from export.sources import resolve_detector, resolve_encoder
 from serving.repository.manifest import ARTEFACTS, SERVED, Manifest, read_served, require_version
 from serving.repository.specs import CANVASES, LEAVES
 
@@ -56,7 +59,7 @@ def served(exported: Path) -> Served:
 
 
 @pytest.mark.parametrize("leaf", GRAPHS)
-def test_graphs_keep_the_contract_and_say_where_they_come_from(exported, leaf):
+def test_graphs_keep_the_contract_and_say_where_they_come_from(exported: Path, leaf: str) -> None:
     model = onnx.load(exported / leaf / "1" / "model.onnx")
     onnx.checker.check_model(model, full_check=True)
     check_contract(model, LEAVES[leaf])
@@ -67,7 +70,7 @@ def test_graphs_keep_the_contract_and_say_where_they_come_from(exported, leaf):
     assert str(Path.cwd()).encode() not in model.SerializeToString()
 
 
-def test_manifest(exported, encoder_folder):
+def test_manifest(exported: Path, encoder_folder: Path) -> None:
     manifest = Manifest.read(exported / "manifest-1.json")
     assert manifest is not None
     assert manifest.is_complete(exported)
@@ -78,7 +81,7 @@ def test_manifest(exported, encoder_folder):
     assert "open_clip_model.safetensors" in manifest.request.encoder["files"]
 
 
-def test_the_chain_equals_the_reference(served, encoder_folder):
+def test_the_chain_equals_the_reference(served: Served, encoder_folder: Path) -> None:
     """Photo and product type in, embedding out; against PIL, open_clip and PyTorch for the box that came back."""
     images = pictures()
     canvas, size, _ = canvases(images, 640)
@@ -100,12 +103,12 @@ def test_the_chain_equals_the_reference(served, encoder_folder):
     assert gate.cosines(plain, reference.embed(images)).min() > 0.999
 
 
-def test_texts_equal_the_reference(served, encoder_folder):
+def test_texts_equal_the_reference(served: Served, encoder_folder: Path) -> None:
     (embedding,) = served.run("encode_text", served.tokens("tokenize", TEXTS))
     assert gate.cosines(embedding, Reference(str(encoder_folder)).embed_texts(TEXTS)).min() > 0.99999
 
 
-def test_a_batch_of_32_equals_single_rows(served):
+def test_a_batch_of_32_equals_single_rows(served: Served) -> None:
     images = (pictures() * 5)[:32]
     canvas, size, _ = canvases(images, 256)
     prompt, mask = served.run("encode_prompt", served.tokens("tokenize_prompt", (TEXTS * 4)[:32]))
@@ -116,7 +119,7 @@ def test_a_batch_of_32_equals_single_rows(served):
         assert score[0, 0] == pytest.approx(scores[row, 0], abs=1e-5)
 
 
-def test_a_second_run_does_nothing(exported, request_arguments):
+def test_a_second_run_does_nothing(exported: Path, request_arguments: dict[str, Any]) -> None:
     lines: list[str] = []
     before = (exported / "detect" / "1" / "model.onnx").stat().st_mtime_ns
     build(make_request(**request_arguments), exported, say=lines.append)
@@ -125,7 +128,7 @@ def test_a_second_run_does_nothing(exported, request_arguments):
     assert (exported / "detect" / "1" / "model.onnx").stat().st_mtime_ns == before
 
 
-def test_what_is_there_but_not_served_is_served_again(exported, request_arguments):
+def test_what_is_there_but_not_served_is_served_again(exported: Path, request_arguments: dict[str, Any]) -> None:
     lines: list[str] = []
     (exported / SERVED).unlink()
     build(make_request(**request_arguments), exported, say=lines.append)
@@ -134,7 +137,9 @@ def test_what_is_there_but_not_served_is_served_again(exported, request_argument
     assert read_served(exported).version == 1
 
 
-def test_what_is_staged_is_served_once_it_is_exported_without(exported, request_arguments, tmp_path):
+def test_what_is_staged_is_served_once_it_is_exported_without(
+    exported: Path, request_arguments: dict[str, Any], tmp_path: Path
+) -> None:
     out, lines = shutil.copytree(exported, tmp_path / "model_repository", symlinks=True), []
     manifest = replace(require_version(out, 1), version=2)
     with staging(out) as staged:
@@ -154,7 +159,7 @@ def snapshot(root: Path) -> dict[str, bytes]:
     return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
 
 
-def test_a_failed_gate_leaves_the_repository_as_it_was(tmp_path, request_arguments):
+def test_a_failed_gate_leaves_the_repository_as_it_was(tmp_path: Path, request_arguments: dict[str, Any]) -> None:
     out = tmp_path / "model_repository"
     (out / "tokenize" / "1").mkdir(parents=True)
     (out / "tokenize" / "1" / "model.py").write_text("# the leaf")
@@ -170,20 +175,20 @@ def test_a_failed_gate_leaves_the_repository_as_it_was(tmp_path, request_argumen
     assert sorted(path.name for path in out.iterdir()) == ["tokenize"]
 
 
-def test_the_gate_uses_the_canvases_that_are_served(request_arguments):
+def test_the_gate_uses_the_canvases_that_are_served(request_arguments: dict[str, Any]) -> None:
     request = make_request(**request_arguments)
     detector, encoder = load_detector(request.detector), load_encoder(request.encoder)
-    leaves = plan(request.settings, detector, encoder, load_prompt_encoder(request, detector, encoder))
+    leaves = leaves_of(request.settings, detector, encoder, load_prompt_encoder(request, detector, encoder))
     inputs = {leaf.name: [case.inputs for case in leaf.cases] for leaf in leaves}
     for leaf in ("detect", "crop", "fit"):
         assert [case["CANVAS"].shape[1] for case in inputs[leaf]] == [*CANVASES]
 
 
-def test_a_detector_of_another_width_is_refused(detector_file):
+def test_a_detector_of_another_width_is_refused(detector_file: Path) -> None:
     loaded = load_detector(resolve_detector(str(detector_file)))
     prompt, mask = torch.zeros(8, 1, 640), torch.ones(8, 1, dtype=torch.int32)
     with pytest.raises(UsageError, match="--prompt-encoder"):
-        plan_detect(loaded, [example_photos(64)], prompt, mask)
+        detect_leaf(loaded, [example_photos(64)], prompt, mask)
 
 
 REFUSED = {
@@ -207,7 +212,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("changed", "kind", "message"), REFUSED.values(), ids=REFUSED)
-def test_impossible_requests_are_refused_before_loading(request_arguments, changed, kind, message):
+def test_impossible_requests_are_refused_before_loading(
+    request_arguments: dict[str, Any], changed: dict[str, Any], kind: type[ExportError], message: str
+) -> None:
     with pytest.raises(kind, match=message) as caught:
         make_request(**{**request_arguments, **changed})
     assert "\n" not in str(caught.value)
@@ -222,7 +229,14 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize(("name", "content"), DAMAGED.values(), ids=DAMAGED)
-def test_damaged_files_give_one_line_and_touch_nothing(tmp_path, encoder_folder, detector_file, capsys, name, content):
+def test_damaged_files_give_one_line_and_touch_nothing(
+    tmp_path: Path,
+    encoder_folder: Path,
+    detector_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: bytes,
+) -> None:
     shutil.copytree(encoder_folder, tmp_path / "encoder")
     shutil.copy(detector_file, tmp_path / "detector.pt")
     file = tmp_path / name
@@ -236,7 +250,7 @@ def test_damaged_files_give_one_line_and_touch_nothing(tmp_path, encoder_folder,
     assert not snapshot(tmp_path / "out")
 
 
-def test_a_detector_that_is_no_yolo_world(tmp_path):
+def test_a_detector_that_is_no_yolo_world(tmp_path: Path) -> None:
     from ultralytics.nn.tasks import DetectionModel
 
     torch.save({"model": DetectionModel("yolov8n.yaml", verbose=False)}, tmp_path / "plain.pt")
@@ -244,14 +258,14 @@ def test_a_detector_that_is_no_yolo_world(tmp_path):
         load_detector(resolve_detector(str(tmp_path / "plain.pt")))
 
 
-def test_a_tokenizer_that_cannot_be_loaded(tmp_path, encoder_folder):
+def test_a_tokenizer_that_cannot_be_loaded(tmp_path: Path, encoder_folder: Path) -> None:
     shutil.copytree(encoder_folder, tmp_path / "encoder")
     (tmp_path / "encoder" / "bpe.txt.gz").unlink()
     with pytest.raises(SourceError, match=r"no such file: .*bpe\.txt\.gz"):
         load_encoder(resolve_encoder(str(tmp_path / "encoder")))
 
 
-def test_show(exported, capsys):
+def test_show(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "--out", str(exported)]) == 0
     shown = capsys.readouterr().out
     assert "320 px" in shown
@@ -259,11 +273,11 @@ def test_show(exported, capsys):
     assert main(["show", "--out", str(exported / "nothing")]) == 0
 
 
-def test_crop_outwards_of_the_original():
+def test_crop_outwards_of_the_original() -> None:
     image = Image.new("RGB", (10, 10))
     assert crop_outwards(image, (2.5, 2.5, 4.5, 4.5)).size == (3, 3)
 
 
-def test_errors_are_one_tree():
+def test_errors_are_one_tree() -> None:
     for kind in (UsageError, SourceError, UnsupportedModel, ParityError):
         assert issubclass(kind, ExportError)

@@ -38,7 +38,7 @@ STORED = {
 
 
 @pytest.mark.parametrize(("a", "stored"), STORED.values(), ids=STORED)
-def test_only_exact_values_are_stored_as_fp16(a, stored):
+def test_only_exact_values_are_stored_as_fp16(a: float, stored: int) -> None:
     model = affine({"a": a, "b": np.full(128, 0.1, np.float32)})
     x = np.random.default_rng(1).normal(size=(3, 128)).astype(np.float32)
     before = run(model, x)
@@ -48,20 +48,20 @@ def test_only_exact_values_are_stored_as_fp16(a, stored):
     assert np.array_equal(run(small, x), before, equal_nan=True)
 
 
-def test_half_the_bytes():
+def test_half_the_bytes() -> None:
     model = affine({"a": HALF, "b": HALF})
     before = len(model.SerializeToString())
     assert len(compact(model).SerializeToString()) < 0.8 * before
 
 
-def test_small_and_whole_numbers_are_left_alone():
+def test_small_and_whole_numbers_are_left_alone() -> None:
     model = affine({"a": np.ones(1, np.float32), "b": HALF})
     model.graph.initializer.append(numpy_helper.from_array(np.arange(200), "unused"))
     kinds = [tensor.data_type for tensor in compact(model).graph.initializer]
     assert kinds == [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64]
 
 
-def test_initializers_that_are_inputs_are_refused():
+def test_initializers_that_are_inputs_are_refused() -> None:
     model = affine({"a": HALF, "b": HALF})
     model.graph.input.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, [128]))
     with pytest.raises(ValueError, match="also inputs"):

@@ -24,9 +24,11 @@ from export.encoders import EncodePrompt
 from export.examples import canvases, picture
 from export.graph import export_graph
 from export.images import Detect, YoloWorld, best_box
+from export.load_detector import load_detector
+from export.load_encoder import load_encoder
 from export.quiet import quiet_ultralytics
 from export.reference import open_image
-from export.sources import MINI, load_detector, load_encoder, resolve_detector, resolve_encoder
+from export.sources import MINI, resolve_detector, resolve_encoder
 from serving.repository.specs import LEAVES, ModelSpec, TensorSpec
 from tests.export.conftest import write_detector
 from training.catalogue.items import draw_item
@@ -148,7 +150,7 @@ def encode(texts: list[str]) -> Tensor:
     return prompt
 
 
-def test_drawn_pictures_equal_the_upstream_predictor(mini):
+def test_drawn_pictures_equal_the_upstream_predictor(mini: Exported) -> None:
     """Scenes in which the product is found, and odd shapes."""
     ours, theirs = mini
     rng = np.random.default_rng(0)
@@ -169,7 +171,7 @@ def test_drawn_pictures_equal_the_upstream_predictor(mini):
 
 
 @pytest.mark.skipif("VLCLIP_PHOTOS" not in os.environ, reason="VLCLIP_PHOTOS names no folder with a photos.csv")
-def test_real_photos_equal_the_upstream_predictor(mini):
+def test_real_photos_equal_the_upstream_predictor(mini: Exported) -> None:
     ours, theirs = mini
     folder = Path(os.environ["VLCLIP_PHOTOS"])
     with (folder / "photos.csv").open(newline="", encoding="utf-8") as table:
@@ -184,7 +186,7 @@ def test_real_photos_equal_the_upstream_predictor(mini):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", ["s", "m", "l", "x"])
-def test_true_sizes_equal_the_upstream_predictor(tmp_path, prompts, scale):
+def test_true_sizes_equal_the_upstream_predictor(tmp_path: Path, prompts: Tensor, scale: str) -> None:
     """With random weights, which enlarge any difference: for sizes whose squares are equal to the last pixel."""
     file = write_detector(tmp_path / "detector.pt", scale=scale, side=640)
     ours, theirs = Exported(file, 640), Upstream(file, 640)
@@ -195,7 +197,7 @@ def test_true_sizes_equal_the_upstream_predictor(tmp_path, prompts, scale):
         assert found.scores.std() > 1e-3
 
 
-def test_each_image_has_its_own_prompt(detect, prompts):
+def test_each_image_has_its_own_prompt(detect: Detect, prompts: Tensor) -> None:
     canvas, size, _ = canvases([picture(1, 200, 256)], 256)
     inputs = torch.from_numpy(canvas), torch.from_numpy(size)
     repeated = [x.expand(len(prompts), *x.shape[1:]) for x in inputs]
@@ -208,7 +210,7 @@ def test_each_image_has_its_own_prompt(detect, prompts):
     assert scores.unique().numel() == len(prompts)
 
 
-def test_empty_prompt_and_missing_image(detect, prompts):
+def test_empty_prompt_and_missing_image(detect: Detect, prompts: Tensor) -> None:
     canvas, size, _ = canvases([picture(1, 200, 256)] * 2, 256)
     size[1] = 0
     mask = torch.tensor([[0], [1]], dtype=torch.int32)
@@ -220,7 +222,7 @@ def test_empty_prompt_and_missing_image(detect, prompts):
     assert torch.isfinite(scores).all()
 
 
-def test_the_canvas_may_have_any_side(detect, prompts):
+def test_the_canvas_may_have_any_side(detect: Detect, prompts: Tensor) -> None:
     image = picture(2, 200, 180)
     found = []
     for side in (200, 256, 320):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from export.errors import ParityError, SourceError, UsageError
 from export.examples import pictures
 from export.graph import check_contract
 from export.grounding_dino import EncodeDinoPrompt
+from export.leaves import example_photos, leaves_of, phrase_detect_leaf
+from export.load_detector import load_detector
+from export.load_encoder import load_encoder
 from export.phrases import LONGEST, PhraseTokenizer, character_tokenizer
-from export.plan import example_photos, plan, plan_detect_phrase
-from export.sources import load_detector, load_encoder, resolve_detector
+from export.sources import resolve_detector
 from export.tensorrt import Compiler, Limits, compile_graph
 from serving.repository.manifest import Manifest, Settings
 from serving.repository.specs import LEAVES
@@ -35,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_folder_gives_the_weights_and_the_tokenizer(folder):
+def test_a_folder_gives_the_weights_and_the_tokenizer(folder: Path) -> None:
     source = resolve_detector("grounding-dino-tiny", str(folder))
     loaded = load_detector(source, SIDE)
     assert loaded.side == SIDE
@@ -48,7 +51,7 @@ def test_a_folder_gives_the_weights_and_the_tokenizer(folder):
 
 
 @pytest.mark.parametrize("damage", ["cut", "another model"])
-def test_a_damaged_folder(tmp_path, damage):
+def test_a_damaged_folder(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     model = make_model(encoder_layers=1)
     (model.model.text_backbone if damage == "another model" else model).save_pretrained(tmp_path)
     character_tokenizer().save_pretrained(tmp_path)
@@ -61,21 +64,23 @@ def test_a_damaged_folder(tmp_path, damage):
 
 
 @pytest.fixture(scope="module")
-def exported(folder, encoder_folder, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+def exported(
+    folder: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     """The folder of both graphs, and their manifest entries."""
     out = tmp_path_factory.mktemp("exported")
     request = make_request("grounding-dino-tiny", str(encoder_folder), threshold=0.2, detector_weights=str(folder))
     detector = load_detector(request.detector, SIDE)
     encoder = load_encoder(request.encoder)
     prompts = load_prompt_encoder(request, detector, encoder)
-    encode_prompt, detect, *_ = plan(Settings(0.2), detector, encoder, prompts, canvases=[128, 96])
+    encode_prompt, detect, *_ = leaves_of(Settings(0.2), detector, encoder, prompts, canvases=[128, 96])
     lengths = [case.inputs["PROMPT_MASK"].sum(dim=1).tolist() for case in detect.cases]
     assert lengths == [[LONGEST, 0], [18, LONGEST]]
     return out, {leaf.name: export_leaf(leaf, request.describe(), out / leaf.name) for leaf in (encode_prompt, detect)}
 
 
 @pytest.mark.slow
-def test_both_graphs_pass_the_gate(exported):
+def test_both_graphs_pass_the_gate(exported: tuple[Path, dict[str, Any]]) -> None:
     """Batches of 1 and 2 with prompts of other lengths, an empty one among them: see ``gate.compare``."""
     folder, entries = exported
     entry, symbols = entries["detect"]
@@ -89,13 +94,13 @@ def test_both_graphs_pass_the_gate(exported):
 
 
 @pytest.mark.slow
-def test_fp16_backbone(folder, encoder_folder, tmp_path):
+def test_fp16_backbone(folder: Path, encoder_folder: Path, tmp_path: Path) -> None:
     """The rest stays in FP32, and TensorRT takes it so."""
     trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")
     request = make_request("grounding-dino-tiny", str(encoder_folder), threshold=0.2, detector_weights=str(folder))
     detector, encoder = load_detector(request.detector, SIDE), load_encoder(request.encoder)
     prompts = load_prompt_encoder(request, detector, encoder)
-    encode_prompt, detect, *_ = plan(Settings(0.2, precision="fp16"), detector, encoder, prompts, canvases=[128])
+    encode_prompt, detect, *_ = leaves_of(Settings(0.2, precision="fp16"), detector, encoder, prompts, canvases=[128])
     assert encode_prompt.half is None
     entry, _ = export_leaf(detect, request.describe(), tmp_path / "detect")
     assert 1e-4 < entry.parity["logits_relative_max"] < gate.FP16.score
@@ -111,7 +116,9 @@ RESIZED = {"unresized": 1e-4, "resized": 5e-3}
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("pixels", "limit"), RESIZED.items(), ids=RESIZED)
-def test_the_graphs_equal_transformers_processor_and_model(exported, pixels, limit):
+def test_the_graphs_equal_transformers_processor_and_model(
+    exported: tuple[Path, dict[str, Any]], pixels: str, limit: float
+) -> None:
     """From picture and phrase to box and score."""
     images = pictures()[:4]
     if pixels == "unresized":
@@ -126,13 +133,13 @@ def test_the_graphs_equal_transformers_processor_and_model(exported, pixels, lim
     assert apart["box"] < limit * SIDE, apart
 
 
-def test_without_probes_the_answer_is_judged(folder, encoder_folder):
+def test_without_probes_the_answer_is_judged(folder: Path, encoder_folder: Path) -> None:
     """As of a plan, whose raw numbers stay inside."""
     detector = load_detector(resolve_detector("grounding-dino-tiny", str(folder)), SIDE)
     prompts = EncodeDinoPrompt(detector.model).eval()
     with torch.no_grad():
         prompt, mask = prompts(PhraseTokenizer(detector.tokenizer)(examples.TEXTS[: examples.ROWS]))
-        leaf = plan_detect_phrase(detector, [example_photos(128)], prompt, mask)
+        leaf = phrase_detect_leaf(detector, [example_photos(128)], prompt, mask)
         (case,) = leaf.cases
         box, score, *_ = leaf.module(*case.inputs.values())
     inputs = {name: value.numpy() for name, value in case.inputs.items()}
@@ -146,7 +153,7 @@ def test_without_probes_the_answer_is_judged(folder, encoder_folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("leaf", ["encode_prompt", "detect"])
-def test_tensorrt_builds_both(exported, tmp_path, leaf):
+def test_tensorrt_builds_both(exported: tuple[Path, dict[str, Any]], tmp_path: Path, leaf: str) -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")
     graph = (exported[0] / leaf / "model.onnx").read_bytes()
     plan = compile_graph(graph, leaf, LEAVES[leaf], Limits(), Compiler(trt, "SM89", tmp_path))
@@ -159,7 +166,7 @@ def test_tensorrt_builds_both(exported, tmp_path, leaf):
 
 
 @pytest.fixture(scope="module")
-def true_size(request, tmp_path_factory) -> tuple[str, Path]:
+def true_size(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """The name of the detector, and a repository with it; random weights."""
     name, out = f"grounding-dino-{request.param}", tmp_path_factory.mktemp(request.param)
     build(make_request(name, "mini", threshold=0.2, random_weights=True), out)
@@ -168,7 +175,7 @@ def true_size(request, tmp_path_factory) -> tuple[str, Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("true_size", ["tiny", "base"], indirect=True)
-def test_the_true_size(true_size):
+def test_the_true_size(true_size: tuple[str, Path]) -> None:
     """Mixed prompts in batches equal PyTorch's answers row by row: that is what the gate compares."""
     _, out = true_size
     manifest = Manifest.read(out / "manifest-1.json")
@@ -184,7 +191,7 @@ def test_the_true_size(true_size):
 @pytest.mark.skipif("VLCLIP_PHOTOS" not in os.environ, reason="VLCLIP_PHOTOS names no folder with a photos.csv")
 @pytest.mark.parametrize("true_size", ["tiny"], indirect=True)
 @pytest.mark.parametrize(("pixels", "limit"), RESIZED.items(), ids=RESIZED)
-def test_the_true_size_equals_transformers_on_photos(true_size, pixels, limit):
+def test_the_true_size_equals_transformers_on_photos(true_size: tuple[str, Path], pixels: str, limit: float) -> None:
     name, out = true_size
     folder = Path(os.environ["VLCLIP_PHOTOS"])
     with (folder / "photos.csv").open(newline="", encoding="utf-8") as table:
@@ -207,7 +214,7 @@ def test_the_true_size_equals_transformers_on_photos(true_size, pixels, limit):
 @pytest.mark.slow
 @pytest.mark.parametrize("true_size", ["tiny"], indirect=True)
 @pytest.mark.parametrize("leaf", ["encode_prompt", "detect"])
-def test_tensorrt_builds_both_at_the_true_size(true_size, tmp_path, leaf):
+def test_tensorrt_builds_both_at_the_true_size(true_size: tuple[str, Path], tmp_path: Path, leaf: str) -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")
     graph = (true_size[1] / leaf / "1" / "model.onnx").read_bytes()
     plan = compile_graph(graph, leaf, LEAVES[leaf], Limits(), Compiler(trt, "SM89", tmp_path))

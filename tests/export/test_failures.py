@@ -91,7 +91,13 @@ SPOILT: dict[str, tuple[Callable[[dict[str, Path]], object], str]] = {
 
 
 @pytest.mark.parametrize(("spoil", "told"), SPOILT.values(), ids=SPOILT)
-def test_spoilt_weights(repository, models, capsys, spoil, told):
+def test_spoilt_weights(
+    repository: Path,
+    models: dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[dict[str, Path]], None],
+    told: str,
+) -> None:
     before = snapshot(repository)
     spoil(models)
     assert told in fail(arguments_for(models, repository), capsys)
@@ -107,7 +113,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize(("options", "told"), UNKNOWN.values(), ids=UNKNOWN)
-def test_unknown_names(repository, capsys, options, told):
+def test_unknown_names(repository: Path, capsys: pytest.CaptureFixture[str], options: list[str], told: str) -> None:
     before = snapshot(repository)
     assert told in fail([*options, "--out", str(repository)], capsys)
     assert snapshot(repository) == before
@@ -132,20 +138,22 @@ def run_on_a_small_disk(module: str, *arguments: str) -> str:
     return ended.stderr
 
 
-def test_full_disk(repository, models):
+def test_full_disk(repository: Path, models: dict[str, Path]) -> None:
     before = snapshot(repository)
-    assert "the repository is as it was" in run_on_a_small_disk("export", *arguments_for(models, repository))
+    assert "the repository did not change" in run_on_a_small_disk("export", *arguments_for(models, repository))
     assert snapshot(repository) == before
     assert not list(repository.glob(f"{STAGING}*"))
 
 
-def test_a_disk_that_is_full_when_the_mini_models_are_installed(tmp_path):
+def test_a_disk_that_is_full_when_the_mini_models_are_installed(tmp_path: Path) -> None:
     assert "File too large" in run_on_a_small_disk("export.install", "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists() or not snapshot(tmp_path / "out")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])
-def test_an_interrupted_export(repository, models, capsys, number):
+def test_an_interrupted_export(
+    repository: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
     before = snapshot(repository)
     command = [sys.executable, "-m", "export", *arguments_for(models, repository)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as export:
@@ -161,7 +169,7 @@ def test_an_interrupted_export(repository, models, capsys, number):
         told = export.stderr.read()
     if number == signal.SIGINT:
         assert export.returncode == 130
-        assert told == "export: interrupted; the repository is as it was\n"
+        assert told == "export: interrupted; the repository did not change\n"
     else:
         assert export.returncode == -signal.SIGKILL
         assert list(repository.glob(f"{STAGING}*"))
@@ -170,20 +178,20 @@ def test_an_interrupted_export(repository, models, capsys, number):
     assert not list(repository.glob(f"{STAGING}*"))
 
 
-def test_one_export_at_a_time(repository, models, capsys):
+def test_one_export_at_a_time(repository: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     with staging(repository) as staged:
         (staged / "half").write_text("")
         assert "another export is writing" in fail(arguments_for(models, repository), capsys)
         assert (staged / "half").exists()
 
 
-def test_a_version_that_is_not_there(repository, capsys):
+def test_a_version_that_is_not_there(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds no complete version 7, only 1" in fail(["use", "--version", "7", "--out", str(repository)], capsys)
     (repository / "detect" / "1" / "model.onnx").unlink()
     assert "holds no complete version 1, nor any" in fail(["use", "--out", str(repository)], capsys)
 
 
-def test_what_cannot_be_staged(repository, models, capsys):
+def test_what_cannot_be_staged(repository: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     before = snapshot(repository)
     arguments = [*arguments_for(models, repository), "--stage"]
     assert "serves version 1: choose another with --version" in fail(arguments, capsys)
@@ -193,7 +201,9 @@ def test_what_cannot_be_staged(repository, models, capsys):
     assert not nowhere.exists()
 
 
-def test_a_replacement_that_breaks_off_says_so_and_is_not_served(repository, monkeypatch):
+def test_a_replacement_that_breaks_off_says_so_and_is_not_served(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As when a file of another user's cannot be replaced."""
     from export import place as module
 

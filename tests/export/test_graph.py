@@ -17,7 +17,7 @@ def model(signature: str, body: str = "EMBEDDING = Cast<to=1>(TOKENS)") -> onnx.
     return parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]> g {signature} {{ {body} }}')
 
 
-def test_the_numbers_of_the_symbols_are_read():
+def test_the_numbers_of_the_symbols_are_read() -> None:
     graph = model("(int64[batch,77] TOKENS) => (float[batch,512] EMBEDDING)")
     assert check_contract(graph, SPEC) == {"T": 77, "D": 512}
 
@@ -33,12 +33,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("signature", "message"), REFUSED.values(), ids=REFUSED)
-def test_refused(signature, message):
+def test_refused(signature: str, message: str) -> None:
     with pytest.raises(GraphError, match=message):
         check_contract(model(signature, "EMBEDDING = Cast<to=1>(TOKENS)"), SPEC)
 
 
-def test_the_canvas_stays_free_and_one_symbol_is_one_number():
+def test_the_canvas_stays_free_and_one_symbol_is_one_number() -> None:
     spec = ModelSpec((CANVAS,), (TensorSpec("A", "UINT8", ("D",)), TensorSpec("B", "UINT8", ("D",))))
     good = model("(uint8[batch,S,S,3] CANVAS) => (uint8[batch,4] A, uint8[batch,4] B)", "A = Identity(CANVAS)")
     assert check_contract(good, spec) == {"D": 4}
@@ -50,7 +50,7 @@ def test_the_canvas_stays_free_and_one_symbol_is_one_number():
             check_contract(model(signature, "A = Identity(CANVAS)"), spec)
 
 
-def test_strip_leaves_no_trace_of_the_exporting_machine():
+def test_strip_leaves_no_trace_of_the_exporting_machine() -> None:
     graph = model("(int64[batch,77] TOKENS) => (float[batch,512] EMBEDDING)")
     entry = graph.graph.node[0].metadata_props.add()
     entry.key, entry.value = "pkg.torch.onnx.stack_trace", "File /home/someone/model.py"
@@ -58,14 +58,14 @@ def test_strip_leaves_no_trace_of_the_exporting_machine():
     assert b"someone" not in strip(graph).SerializeToString()
 
 
-def test_metadata():
+def test_metadata() -> None:
     graph = model("(int64[batch,77] TOKENS) => (float[batch,512] EMBEDDING)")
     set_metadata(graph, {"leaf": "encode_text", "opset": 18})
     set_metadata(graph, {"leaf": "encode_text", "opset": 18})
     assert {entry.key: entry.value for entry in graph.metadata_props} == {"leaf": "encode_text", "opset": "18"}
 
 
-def test_dropped_outputs_take_the_nodes_along_that_served_them_alone():
+def test_dropped_outputs_take_the_nodes_along_that_served_them_alone() -> None:
     graph = model(
         "(int64[batch,4] TOKENS) => (float[batch,4] EMBEDDING, float[batch,4] PROBE)",
         "shared = Cast<to=1>(TOKENS) EMBEDDING = Neg(shared) alone = Abs(shared) PROBE = Neg(alone)",

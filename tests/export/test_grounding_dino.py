@@ -11,8 +11,9 @@ import torch
 from transformers.models.grounding_dino import modeling_grounding_dino as upstream
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
 
+from export.deformable import GatherSampling
 from export.examples import SIZES_WH, canvases, pictures
-from export.grounding_dino import EncodeDinoPrompt, GatherSampling, GroundingDino, phrase_masks
+from export.grounding_dino import EncodeDinoPrompt, GroundingDino, phrase_masks
 from export.images import Detect
 from tests.export.dino import LONGEST, SIDE, make_model
 
@@ -31,12 +32,12 @@ def original() -> Any:
 
 
 @pytest.fixture(scope="module")
-def ours(original) -> GroundingDino:
+def ours(original: Any) -> GroundingDino:
     return GroundingDino(copy.deepcopy(original), SIDE).eval()
 
 
 @pytest.fixture(scope="module")
-def prompts(ours) -> tuple[torch.Tensor, torch.Tensor]:
+def prompts(ours: GroundingDino) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.no_grad():
         return EncodeDinoPrompt(ours.model)(torch.tensor([tokens_of(words) for words in PROMPTS]))
 
@@ -48,7 +49,7 @@ def photos() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("words", PROMPTS, ids=len)
-def test_masks_are_transformers_own(words):
+def test_masks_are_transformers_own(words: list[int]) -> None:
     tokens = torch.tensor([tokens_of(words)])
     attend, positions = phrase_masks((tokens != 0).int())
     special = torch.tensor(upstream.SPECIAL_TOKENS)
@@ -57,7 +58,7 @@ def test_masks_are_transformers_own(words):
     assert torch.equal(positions, wanted[1])
 
 
-def test_gather_sampling_is_grid_sample():
+def test_gather_sampling_is_grid_sample() -> None:
     """Also at the edges and far outside, for two and more levels of uneven shape."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(5, 7), (3, 4), (1, 2)]
@@ -71,7 +72,7 @@ def test_gather_sampling_is_grid_sample():
     assert torch.allclose(GatherSampling()(*inputs), wanted, atol=1e-5)
 
 
-def test_prompts_are_transformers_own(original, prompts):
+def test_prompts_are_transformers_own(original: Any, prompts: tuple[torch.Tensor, torch.Tensor]) -> None:
     """``PROMPT`` and ``PROMPT_MASK`` against the text features that the model makes on its way."""
     captured: list[torch.Tensor] = []
     hook = original.model.text_projection.register_forward_hook(lambda module, given, made: captured.append(made))
@@ -90,7 +91,7 @@ def test_prompts_are_transformers_own(original, prompts):
     assert not mask[PROMPTS.index([])].any()
 
 
-def test_pixels_are_the_processors(ours, photos):
+def test_pixels_are_the_processors(ours: GroundingDino, photos: tuple[torch.Tensor, torch.Tensor]) -> None:
     processor = GroundingDinoImageProcessorPil(size={"shortest_edge": SIDE, "longest_edge": SIDE})
     boxed = ours.place(*photos)
     _, _, placed = canvases(pictures()[: len(PROMPTS)], 256)
@@ -120,7 +121,12 @@ def upstream_row(original: Any, ours: GroundingDino, photos: Any, row: int) -> A
         ), boxed
 
 
-def test_a_batch_of_mixed_prompts_equals_transformers_one_by_one(original, ours, photos, prompts):
+def test_a_batch_of_mixed_prompts_equals_transformers_one_by_one(
+    original: Any,
+    ours: GroundingDino,
+    photos: tuple[torch.Tensor, torch.Tensor],
+    prompts: tuple[torch.Tensor, torch.Tensor],
+) -> None:
     """Raw logits and boxes for the same proposals; and the proposals' own logits, before the choice."""
     prompt, mask = prompts
     with torch.no_grad():
@@ -144,7 +150,9 @@ def test_a_batch_of_mixed_prompts_equals_transformers_one_by_one(original, ours,
     assert max(differences) < 1e-3, differences
 
 
-def test_a_batch_of_mixed_prompts_equals_ours_one_by_one(ours, photos, prompts):
+def test_a_batch_of_mixed_prompts_equals_ours_one_by_one(
+    ours: GroundingDino, photos: tuple[torch.Tensor, torch.Tensor], prompts: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     prompt, mask = prompts
     with torch.no_grad():
         encoded = ours.encode(ours.place(*photos), prompt, mask)
@@ -159,7 +167,12 @@ def test_a_batch_of_mixed_prompts_equals_ours_one_by_one(ours, photos, prompts):
             assert (came[0] - logits[row])[finite].abs().max() < 1e-3
 
 
-def test_detects_what_the_processor_reports(original, ours, photos, prompts):
+def test_detects_what_the_processor_reports(
+    original: Any,
+    ours: GroundingDino,
+    photos: tuple[torch.Tensor, torch.Tensor],
+    prompts: tuple[torch.Tensor, torch.Tensor],
+) -> None:
     """The best box against ``post_process_grounded_object_detection``'s arithmetic, in pixels of the canvas."""
     with torch.no_grad():
         box, score = Detect(ours)(*photos, *prompts)
@@ -177,7 +190,9 @@ def test_detects_what_the_processor_reports(original, ours, photos, prompts):
         assert np.abs(box[row].numpy() - corners.clip(0, [wide, high, wide, high])).max() < 0.2
 
 
-def test_empty_prompts_and_missing_images_stay_finite(ours, photos, prompts):
+def test_empty_prompts_and_missing_images_stay_finite(
+    ours: GroundingDino, photos: tuple[torch.Tensor, torch.Tensor], prompts: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     size = photos[1].clone()
     size[0] = 0
     with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from open_clip.tokenizer import HFTokenizer, SigLipTokenizer
@@ -25,7 +26,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: write_tokenizer(kind, root / kind) for kind in KINDS}
 
 
-def differing(original, texts: list[str]) -> list[str]:
+def differing(original: Any, texts: list[str]) -> list[str]:
     tokenizer = Tokenizer.from_str(build_tokenizer(original).to_str())
     wanted = original(texts).tolist()
     came = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
@@ -34,7 +35,7 @@ def differing(original, texts: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("clean", ["canonicalize", "lower", "whitespace"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_generated_and_shop_texts(folders, kind, clean):
+def test_generated_and_shop_texts(folders: dict[str, Path], kind: str, clean: str) -> None:
     original = HFTokenizer(str(folders[kind]), context_length=CONTEXT, clean=clean)
     texts = [*generated(2500), *shop_texts(), *LONG]
     assert len(texts) > 3500
@@ -42,7 +43,7 @@ def test_generated_and_shop_texts(folders, kind, clean):
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "byte bpe"])
-def test_stripped_separators(folders, kind):
+def test_stripped_separators(folders: dict[str, Path], kind: str) -> None:
     original = HFTokenizer(str(folders[kind]), context_length=CONTEXT, strip_sep_token=True)
     separator = original.tokenizer.sep_token_id
     assert not (original(["a red mug"]) == separator).any()
@@ -50,12 +51,12 @@ def test_stripped_separators(folders, kind):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_and_truncation_sides(folders, side):
+def test_padding_and_truncation_sides(folders: dict[str, Path], side: str) -> None:
     original = HFTokenizer(str(folders["wordpiece"]), context_length=CONTEXT, padding_side=side, truncation_side=side)
     assert differing(original, [*shop_texts()[:300], *LONG, ""]) == []
 
 
-def test_siglip_tokenizers(folders):
+def test_siglip_tokenizers(folders: dict[str, Path]) -> None:
     """open_clip's own class for it loads from a hub; what it does with the inner tokenizer is this."""
     inner = HFTokenizer(str(folders["unigram"])).tokenizer
     original = SigLipTokenizer.__new__(SigLipTokenizer)
@@ -70,11 +71,11 @@ SPELLED = ["a </s> b", "</s>", "<pad>x</s>", "[CLS] a [SEP]", "[cls]", "a <unk> 
     ("kind", "clean"),
     [("unigram", "canonicalize"), ("wordpiece", "canonicalize"), ("wordpiece", "lower"), ("wordpiece", "whitespace")],
 )
-def test_special_tokens_spelled_out(folders, kind, clean):
+def test_special_tokens_spelled_out(folders: dict[str, Path], kind: str, clean: str) -> None:
     assert differing(HFTokenizer(str(folders[kind]), context_length=CONTEXT, clean=clean), SPELLED) == []
 
 
-def test_a_language_is_in_the_template(folders):
+def test_a_language_is_in_the_template(folders: dict[str, Path]) -> None:
     """As NLLB's ``set_src_lang_special_tokens``: it changes the inner template, which the file then has."""
     from tokenizers.processors import TemplateProcessing
 
@@ -86,7 +87,7 @@ def test_a_language_is_in_the_template(folders):
     assert build_tokenizer(original).encode("mug").tokens[0] == "<mask>"
 
 
-def test_every_kind_of_post_processor_loses_its_separator():
+def test_every_kind_of_post_processor_loses_its_separator() -> None:
     template = {"type": "TemplateProcessing", "special_tokens": {"x": {"ids": [5, 3]}, "y": {"ids": [2]}}}
     bert = {"type": "BertProcessing", "sep": ["s", 3], "cls": ["c", 2]}
     changed = without_separator({"type": "Sequence", "processors": [template, bert, {"type": "ByteLevel"}]}, 3)
@@ -101,7 +102,7 @@ def test_every_kind_of_post_processor_loses_its_separator():
     assert without_separator(None, 3) is None
 
 
-def test_refused(folders):
+def test_refused(folders: dict[str, Path]) -> None:
     original = HFTokenizer(str(folders["wordpiece"]), tokenizer_mode="clips")
     with pytest.raises(UnsupportedModel, match="'clips'"):
         build_tokenizer(original)

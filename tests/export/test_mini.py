@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from export.build import build, make_request
@@ -10,7 +12,7 @@ from export.sources import MINI, resolve_detector, resolve_encoder
 from serving.repository.manifest import Manifest
 
 
-def test_shipped_graphs_come_from_the_shipped_weights():
+def test_shipped_graphs_come_from_the_shipped_weights() -> None:
     manifest = Manifest.read(SHIPPED / "manifest.json")
     assert manifest is not None
     assert manifest.request.detector == resolve_detector("mini").describe()
@@ -19,12 +21,12 @@ def test_shipped_graphs_come_from_the_shipped_weights():
         assert manifest.leaves[leaf].parity["cosine_min"] > 0.999999
 
 
-def test_shipped_files_are_small_enough_for_git():
+def test_shipped_files_are_small_enough_for_git() -> None:
     total = sum(file.stat().st_size for file in MINI.rglob("*") if file.is_file())
     assert total <= 25_000_000
 
 
 @pytest.mark.slow
-def test_mini_exports(tmp_path):
+def test_mini_exports(tmp_path: Path) -> None:
     manifest = build(make_request("mini", "mini", threshold=0.1), tmp_path, say=lambda line: None)
     assert manifest.leaves["detect"].parity["score_difference_max"] < 1e-5

@@ -19,12 +19,12 @@ def phrases() -> PhraseTokenizer:
     return PhraseTokenizer(character_tokenizer())
 
 
-def test_the_file_gives_the_same_ids(phrases):
+def test_the_file_gives_the_same_ids(phrases: PhraseTokenizer) -> None:
     tokenizer = Tokenizer.from_str(phrases.build().to_str())
     assert [encoding.ids for encoding in tokenizer.encode_batch(PIECES)] == phrases(PIECES).tolist()
 
 
-def test_a_prompt_is_one_phrase_with_its_frame(phrases):
+def test_a_prompt_is_one_phrase_with_its_frame(phrases: PhraseTokenizer) -> None:
     for text, row in zip(PIECES, phrases(PIECES).tolist(), strict=True):
         present = [token for token in row if token]
         assert row == present + [0] * (phrases.length - len(present))
@@ -32,18 +32,18 @@ def test_a_prompt_is_one_phrase_with_its_frame(phrases):
         assert not set(present[1:-2]) & set(SPECIAL_TOKENS), text
 
 
-def test_an_empty_prompt_is_its_frame(phrases):
+def test_an_empty_prompt_is_its_frame(phrases: PhraseTokenizer) -> None:
     for row in phrases(["", " ", "..?"]).tolist():
         assert row[:4] == [*FRAME, 0]
 
 
-def test_the_original_is_left_as_it_was(phrases):
+def test_the_original_is_left_as_it_was(phrases: PhraseTokenizer) -> None:
     before = phrases.bert("a mug.")["input_ids"]
     phrases.build()
     assert phrases.bert("a mug.")["input_ids"] == before
 
 
-def test_other_vocabularies_are_refused():
+def test_other_vocabularies_are_refused() -> None:
     from transformers import BertTokenizer
 
     with pytest.raises(UnsupportedModel, match=r"no '\.'"):

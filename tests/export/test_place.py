@@ -27,7 +27,7 @@ def place(out: Path, version: int, serve: bool = True, leaves: Mapping[str, str]
     """Place a file for each leaf, as an export does. By default that is one tokenizer."""
     content = b"{}"
     files = leaves or {"tokenize": "tokenizer.json"}
-    entries = {leaf: Leaf(file, hashlib.sha256(content).hexdigest(), len(content), {}) for leaf, file in files.items()}
+    entries = {leaf: Leaf(hashlib.sha256(content).hexdigest(), len(content), {}, file) for leaf, file in files.items()}
     with staging(out) as staged:
         for leaf, file in files.items():
             (staged / leaf).mkdir()

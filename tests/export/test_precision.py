@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def graph_of(root: Path, leaf: str) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("leaf", HALF)
-def test_inputs_and_outputs_keep_the_contract_and_weights_are_half(half, leaf):
+def test_inputs_and_outputs_keep_the_contract_and_weights_are_half(half: Path, leaf: str) -> None:
     graph = graph_of(half, leaf)
     onnx.checker.check_model(graph, full_check=True)
     check_contract(graph, LEAVES[leaf])
@@ -59,7 +60,7 @@ def test_inputs_and_outputs_keep_the_contract_and_weights_are_half(half, leaf):
 
 
 @pytest.mark.parametrize("leaf", FULL)
-def test_pixels_are_resampled_in_full(half, leaf):
+def test_pixels_are_resampled_in_full(half: Path, leaf: str) -> None:
     assert not is_half(graph_of(half, leaf))
     manifest = Manifest.read(half / "manifest-1.json")
     assert manifest is not None
@@ -67,14 +68,14 @@ def test_pixels_are_resampled_in_full(half, leaf):
 
 
 @pytest.mark.parametrize("leaf", HALF)
-def test_tensorrt_takes_the_types_as_they_are(half, leaf, tmp_path):
+def test_tensorrt_takes_the_types_as_they_are(half: Path, leaf: str, tmp_path: Path) -> None:
     graph = graph_of(half, leaf).SerializeToString()
     plan = compile_graph(graph, leaf, LEAVES[leaf], Limits(), Compiler(trt, "SM89", tmp_path))
     assert plan.layers["HALF"] > plan.layers.get("FLOAT", 0) or leaf == "detect"
     assert plan.layers["HALF"] > 100
 
 
-def test_served_embeddings_and_boxes_are_near_those_in_full(half, server):
+def test_served_embeddings_and_boxes_are_near_those_in_full(half: Path, server: Server) -> None:
     """ONNX Runtime computes FP16 in FP32 on a CPU: this is about the graphs loading and fitting together."""
     photos = draw_scenes(24, 5)
     files, prompts = [photo.jpeg for photo in photos], [photo.items[0].product_type for photo in photos]
@@ -104,7 +105,7 @@ def both(half: Path, leaf: str, inputs: dict[str, np.ndarray], batch: int = 4) -
 
 
 @pytest.mark.parametrize("source", ["drawn", "photos"])
-def test_pictures_rounded_to_fp16(half, source):
+def test_pictures_rounded_to_fp16(half: Path, source: str) -> None:
     if source == "drawn":
         photos = draw_scenes(32, 6)
         images = [open_image(photo.jpeg) for photo in photos]
@@ -130,7 +131,7 @@ def test_pictures_rounded_to_fp16(half, source):
     assert cosines.min() >= 0.9995
 
 
-def test_texts_rounded_to_fp16(half):
+def test_texts_rounded_to_fp16(half: Path) -> None:
     items = [photo.items[0] for photo in draw_scenes(60, 7)]
     texts = examples.TEXTS + [text for item in items for text in (item.caption, item.title)]
     came, wanted = both(half, "encode_text", {"TOKENS": np.asarray(Reference("mini").encoder.tokenizer(texts))}, 32)
@@ -145,7 +146,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return shared / ((a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - shared)
 
 
-def test_rounding_shows_what_the_cpu_hides():
+def test_rounding_shows_what_the_cpu_hides() -> None:
     text = """<ir_version: 9, opset_import: ["" : 18]>
     g (float[B] X) => (float[B] Y) {
         F = Constant<value_float=60000.0>()
@@ -166,7 +167,7 @@ def test_rounding_shows_what_the_cpu_hides():
     assert run(graph, [60000.0]) == [60000.0]
 
 
-def test_the_gate_refuses_what_overflows():
+def test_the_gate_refuses_what_overflows() -> None:
     """A tower whose activations leave FP16 is not exported in FP16."""
     text = """<ir_version: 9, opset_import: ["" : 18]>
     g (float[B, 4] X) => (float[B, 4] EMBEDDING) {
@@ -184,9 +185,7 @@ def test_the_gate_refuses_what_overflows():
     unit = np.full((3, 4), 0.5, np.float32)
     inputs, wanted = {"X": 4 * unit}, {"EMBEDDING": unit}
     with np.errstate(invalid="ignore"), pytest.raises(gate.ParityError, match="cosine of EMBEDDING is nan"):
-        gate.compare(
-            gate.run_graph(graph, spec), inputs, wanted, gate.Judge(gate.check_encode_text, tolerance=gate.FP16)
-        )
+        gate.compare(gate.run_graph(graph, spec), inputs, wanted, partial(gate.check_encode_text, tolerance=gate.FP16))
 
 
 class Tower(torch.nn.Module):
@@ -202,27 +201,25 @@ class Tower(torch.nn.Module):
         return self.head(self.body(x))
 
 
-def test_a_policy_names_modules_and_islands_in_them():
+def test_a_policy_names_the_module_that_computes_in_fp16() -> None:
     tower = Tower()
-    copy = with_policy(tower, Policy(half=("body",), islands=("body.1",)))
-    came = copy(torch.ones(2, 4))
+    copy = with_policy(tower, Policy(half="body"))
+    result = copy(torch.ones(2, 4))
     dtypes = {name: weight.dtype for name, weight in copy.named_parameters()}
     assert dtypes["body.0.weight"] == dtypes["body.2.weight"] == torch.float16
-    assert dtypes["body.1.weight"] == dtypes["head.weight"] == came.dtype == torch.float32
+    assert dtypes["head.weight"] == result.dtype == torch.float32
     assert all(weight.dtype == torch.float32 for weight in tower.parameters())
-    assert torch.allclose(came, tower(torch.ones(2, 4)), atol=5e-3)
-    everywhere = with_policy(tower, Policy(half=("body.*",)))
-    assert everywhere.get_parameter("body.2.weight").dtype == torch.float16
+    assert torch.allclose(result, tower(torch.ones(2, 4)), atol=5e-3)
 
 
-def test_a_policy_of_another_model_is_refused():
+def test_a_policy_of_another_model_is_refused() -> None:
     with pytest.raises(UnsupportedModel, match=r"names body\.9, which Tower does not have"):
-        with_policy(Tower(), Policy(half=("body.9",)))
+        with_policy(Tower(), Policy(half="body.9"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["ViT-B-32", "ViT-B-16-SigLIP", "convnext_base"])
-def test_full_size(tmp_path, encoder):
+def test_full_size(tmp_path: Path, encoder: str) -> None:
     arguments = ["--detector=yolo-world-s", f"--encoder={encoder}", "--random-weights", "--precision=fp16"]
     if encoder == "ViT-B-16-SigLIP":
         arguments.append(f"--tokenizer={write_tokenizer('unigram', tmp_path / 'tokenizer')}")

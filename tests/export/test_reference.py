@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,14 +38,14 @@ IMAGES = {
 
 
 @pytest.mark.parametrize(("content", "wh", "colour"), IMAGES.values(), ids=IMAGES)
-def test_open_image(content, wh, colour):
+def test_open_image(content: bytes, wh: tuple[int, int], colour: tuple[int, ...]) -> None:
     image = open_image(content)
     assert image.mode == "RGB"
     assert image.size == wh
     assert np.abs(np.subtract(image.getpixel((1, 1)), colour)).max() <= 1
 
 
-def test_embeddings_have_unit_length_and_rows_do_not_mix(encoder_folder):
+def test_embeddings_have_unit_length_and_rows_do_not_mix(encoder_folder: Path) -> None:
     reference = Reference(str(encoder_folder))
     images = [Image.new("RGB", (30, 50), colour) for colour in ("red", "green", "blue")]
     together = reference.embed(images, [None, (3.2, 4.0, 20.0, 31.5), None], batch=2)

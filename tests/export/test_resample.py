@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from export.resample import axis_weights
 from serving.repository.specs import Status
 
 SIDE = 256
-PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 WH = (230, 250)
 BOXES = {
@@ -79,7 +80,7 @@ def pil_grey(preprocessing: Preprocessing, image: Image.Image, box: tuple[int, .
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
 @pytest.mark.parametrize(("interpolation", "ties"), [("bicubic", 1e-3), ("bilinear", 3e-2)])
 @pytest.mark.parametrize("size", [64, 97])
-def test_pil_to_the_grey_level(mode, interpolation, ties, size):
+def test_pil_to_the_grey_level(mode: Any, interpolation: Any, ties: float, size: int) -> None:
     """But for exact halves, which PIL's fixed point rounds up or down; the second pass may enlarge the difference."""
     preprocessing = Preprocessing(size, **PLAIN, interpolation=interpolation, resize_mode=mode, fill_color=9)
     image = picture(1, *WH)
@@ -92,7 +93,7 @@ def test_pil_to_the_grey_level(mode, interpolation, ties, size):
         assert (difference > 0.01).mean() < ties, name
 
 
-def test_pil_that_begins_with_the_columns_of_tall_images_is_near():
+def test_pil_that_begins_with_the_columns_of_tall_images_is_near() -> None:
     preprocessing = Preprocessing(64, **PLAIN, resize_mode="squash")
     image = picture(1, *WH)
     for (name, box), came in zip(BOXES.items(), grey(preprocessing, image, list(BOXES.values())), strict=True):
@@ -102,7 +103,7 @@ def test_pil_that_begins_with_the_columns_of_tall_images_is_near():
 
 
 @pytest.mark.skipif("VLCLIP_PHOTOS" not in os.environ, reason="VLCLIP_PHOTOS names no folder of photos")
-def test_real_photos():
+def test_real_photos() -> None:
     preprocessing = Preprocessing(128, **PLAIN)
     random = np.random.default_rng(0)
     for file in sorted(Path(os.environ["VLCLIP_PHOTOS"]).rglob("*.jpg"))[::16]:
@@ -116,7 +117,7 @@ def test_real_photos():
 
 
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
-def test_weights_sum_to_one_inside_the_box_only(kernel):
+def test_weights_sum_to_one_inside_the_box_only(kernel: Any) -> None:
     start, length = torch.tensor([[10.0]]), torch.tensor([[30.0]])
     resized, shift = torch.tensor([[20.0]]), torch.tensor([[-2.0]])
     weights = axis_weights(start, length, resized, shift, 24, torch.arange(64.0), kernel)[0]  # (R, S)
@@ -137,7 +138,7 @@ SNAPPED = {
 
 
 @pytest.mark.parametrize(("box", "expected"), SNAPPED.values(), ids=SNAPPED)
-def test_snap_outwards(box, expected):
+def test_snap_outwards(box: tuple[float, ...], expected: tuple[float, ...]) -> None:
     size = torch.tensor([[80, 100, 80, 100]], dtype=torch.int32)
     assert snap_outwards(torch.tensor([box], dtype=torch.float32), size)[0].tolist() == list(expected)
     assert crop_outwards(Image.new("RGB", (100, 80)), box).size == (
@@ -157,7 +158,7 @@ CROPS = {
 
 
 @pytest.mark.parametrize(("score", "decoded", "status", "box"), CROPS.values(), ids=CROPS)
-def test_crop_statuses_and_boxes(score, decoded, status, box):
+def test_crop_statuses_and_boxes(score: float, decoded: int, status: Status, box: tuple[float, ...]) -> None:
     """The image was shrunk to half, so boxes come back twice as large."""
     canvas = torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8)
     size = torch.tensor([[150, 200, 300, 400]] if decoded == 0 else [[0, 0, 0, 0]], dtype=torch.int32)
@@ -175,7 +176,7 @@ def test_crop_statuses_and_boxes(score, decoded, status, box):
     assert torch.isfinite(pixels).all()
 
 
-def test_fit_is_crop_of_everything():
+def test_fit_is_crop_of_everything() -> None:
     canvas, size, _ = canvases([picture(3, 200, 150), picture(4, 60, 250)], SIDE)
     preprocessing = Preprocessing(48, **PLAIN)
     inputs = torch.from_numpy(canvas), torch.from_numpy(size), torch.zeros(2, 1, dtype=torch.int32)
@@ -189,7 +190,7 @@ LETTERBOXED = {"upright": (120, 200), "square": (256, 256), "wide": (250, 90), "
 
 
 @pytest.mark.parametrize("wh", LETTERBOXED.values(), ids=LETTERBOXED)
-def test_letterbox_is_ultralytics(wh):
+def test_letterbox_is_ultralytics(wh: tuple[int, int]) -> None:
     quiet_ultralytics()
     from ultralytics.data.augment import LetterBox
 
@@ -202,7 +203,7 @@ def test_letterbox_is_ultralytics(wh):
     assert (difference > 0.01).mean() < 1e-4
 
 
-def test_a_size_that_is_not_the_canvas_s_reads_nothing_outside_of_it():
+def test_a_size_that_is_not_the_canvas_s_reads_nothing_outside_of_it() -> None:
     canvas = torch.full((2, 64, 64, 3), 7, dtype=torch.uint8)
     size = torch.tensor([[64, 64, 64, 64], [9000, 300, 9000, 300]], dtype=torch.int32)
     seen = (letterbox(canvas, size, 32).image * 255).round().unique()

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -14,23 +15,16 @@ from onnx import parser
 
 from export.__main__ import main
 from export.build import build, make_request
-from export.errors import MachineError, PlanError, UsageError
+from export.engine import Engine, check_precision, inspected_dtypes
+from export.errors import MachineError, PlanError
 from export.gate import pixel_check
 from export.graph import export_graph
 from export.images import Crop, Fit, Preprocessing
-from export.plan import Case, LeafExport, example_photos, plan_detect
-from export.sources import load_detector, resolve_detector
-from export.tensorrt import (
-    Compiler,
-    Engine,
-    Limits,
-    check_precision,
-    compile_graph,
-    find_compiler,
-    inspected_dtypes,
-    limits_of,
-    require_gpu,
-)
+from export.leaves import Case, LeafExport, detect_leaf, example_photos
+from export.load_detector import load_detector
+from export.sources import resolve_detector
+from export.tensorrt import Compiler, Limits, compile_graph, find_compiler, limits_of, require_gpu
+from serving.errors import SetupError
 from serving.repository.manifest import read_served, require_version
 from serving.repository.specs import CANVAS, EMBEDDING, LEAVES, TOKENS, ModelSpec
 
@@ -90,7 +84,7 @@ TENSORS = {
 
 
 @pytest.mark.parametrize("leaf", TENSORS)
-def test_every_graph_is_built_and_keeps_the_contract(exported, ahead, leaf):
+def test_every_graph_is_built_and_keeps_the_contract(exported: Path, ahead: Compiler, leaf: str) -> None:
     graph = (exported / leaf / "1" / "model.onnx").read_bytes()
     plan = compile_graph(graph, leaf, LEAVES[leaf], LIMITS, ahead)
     assert {name: (entry["dtype"], entry.get("shapes")) for name, entry in plan.tensors.items()} == TENSORS[leaf]
@@ -100,7 +94,7 @@ def test_every_graph_is_built_and_keeps_the_contract(exported, ahead, leaf):
 
 
 @pytest.mark.parametrize("leaf", TENSORS)
-def test_no_graph_has_a_grid_sample(exported, leaf):
+def test_no_graph_has_a_grid_sample(exported: Path, leaf: str) -> None:
     """TensorRT 10.14 and 11.1 compile deformable attention through GridSample wrongly."""
     model = onnx.load(exported / leaf / "1" / "model.onnx")
     assert "GridSample" not in {node.op_type for node in model.graph.node}
@@ -137,13 +131,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("graph", "message"), REFUSED.values(), ids=REFUSED)
-def test_refused_in_one_line(ahead, graph, message):
+def test_refused_in_one_line(ahead: Compiler, graph: bytes, message: str) -> None:
     with pytest.raises(PlanError, match=message) as caught:
         compile_graph(graph, "encode_text", SPEC, LIMITS, ahead)
     assert "\n" not in str(caught.value)
 
 
-def test_a_canvas_must_be_cast_before_anything_else(ahead):
+def test_a_canvas_must_be_cast_before_anything_else(ahead: Compiler) -> None:
     """Why ``planes_of`` casts first."""
     spec = ModelSpec((CANVAS,), (EMBEDDING,))
     first = model(PICTURE, "a = Cast<to=1>(CANVAS) EMBEDDING = Transpose<perm=[0,3,1,2]>(a)")
@@ -154,7 +148,7 @@ def test_a_canvas_must_be_cast_before_anything_else(ahead):
     assert "cudaError" not in str(caught.value)
 
 
-def test_layers_have_the_dtypes_of_the_graph(ahead):
+def test_layers_have_the_dtypes_of_the_graph(ahead: Compiler) -> None:
     graph = model(TEXT, "a = Cast<to=10>(TOKENS) b = Mul(a, a) EMBEDDING = Cast<to=1>(b)")
     plan = compile_graph(graph, "encode_text", SPEC, LIMITS, ahead)
     assert plan.layers == {"FLOAT": 1, "HALF": 2}
@@ -188,17 +182,17 @@ INSPECTED = {
 
 
 @pytest.mark.parametrize(("outputs", "dtypes"), INSPECTED.values(), ids=INSPECTED)
-def test_the_dtypes_that_the_engine_inspector_tells(outputs, dtypes):
+def test_the_dtypes_that_the_engine_inspector_tells(outputs: list[dict[str, str]], dtypes: dict[str, int]) -> None:
     assert inspected_dtypes("detect", inspected(*outputs)) == dtypes
 
 
-def test_an_engine_of_which_only_names_are_told_is_refused():
-    with pytest.raises(PlanError, match="detect: the engine inspector tells no dtypes") as caught:
+def test_an_engine_of_which_only_names_are_told_is_refused() -> None:
+    with pytest.raises(PlanError, match="detect: the engine inspector reports no dtypes") as caught:
         inspected_dtypes("detect", '{"Layers": ["node_of_gemm"\n, "node_of_add"]}')
     assert "\n" not in str(caught.value)
 
 
-def test_fp16_in_the_graph_alone_or_in_the_engine_alone_is_refused():
+def test_fp16_in_the_graph_alone_or_in_the_engine_alone_is_refused() -> None:
     check_precision("detect", {"FLOAT": 9, "HALF": 90}, {"FLOAT": 2, "HALF": 20})
     check_precision("detect", {"FLOAT": 9}, {"FLOAT": 2, "INT64": 1})
     with pytest.raises(PlanError, match="detect: only the graph has FP16"):
@@ -216,7 +210,7 @@ def compile_leaves(leaves: Sequence[LeafExport], limits: Limits, compiler: Compi
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["squash", "longest", "shortest"])
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
-def test_crop_and_fit_of_every_preprocessing_are_built(ahead, mode, kernel):
+def test_crop_and_fit_of_every_preprocessing_are_built(ahead: Compiler, mode: str, kernel: str) -> None:
     config = Preprocessing(64, (0.5,) * 3, (0.5,) * 3, kernel, mode, fill_color=9)
     photos = example_photos(64)
     boxed = {**photos.inputs, "CANVAS_BOX": photos.boxes, "SCORE": photos.scores}
@@ -227,7 +221,7 @@ def test_crop_and_fit_of_every_preprocessing_are_built(ahead, mode, kernel):
     compile_leaves(leaves, LIMITS, ahead)
 
 
-def test_progress_is_told_and_an_interrupt_ends_the_build(ahead):
+def test_progress_is_told_and_an_interrupt_ends_the_build(ahead: Compiler) -> None:
     graph = model(TEXT, "EMBEDDING = Cast<to=1>(TOKENS)")
     lines: list[str] = []
     compile_graph(graph, "encode_text", SPEC, LIMITS, ahead, lines.append, seconds=0.0)
@@ -240,7 +234,7 @@ def test_progress_is_told_and_an_interrupt_ends_the_build(ahead):
         compile_graph(graph, "encode_text", SPEC, LIMITS, ahead, interrupt, seconds=0.0)
 
 
-def test_timings_are_kept_one_file_a_version_and_a_damaged_one_is_replaced(tmp_path):
+def test_timings_are_kept_one_file_a_version_and_a_damaged_one_is_replaced(tmp_path: Path) -> None:
     graph = model(TEXT, "EMBEDDING = Cast<to=1>(TOKENS)")
     folder = tmp_path / "cache"
     compile_graph(graph, "encode_text", SPEC, LIMITS, Compiler(trt, "SM89", folder))
@@ -255,11 +249,11 @@ def test_timings_are_kept_one_file_a_version_and_a_damaged_one_is_replaced(tmp_p
 
 
 @pytest.mark.parametrize("leaf", TENSORS)
-def test_the_limits_are_those_of_the_configs(leaf):
+def test_the_limits_are_those_of_the_configs(leaf: str) -> None:
     assert limits_of(ROOT / "model_repository", leaf) == Limits(batch=(1, 8, 64), canvas=(448, 768, 768))
 
 
-def test_limits_of_other_configs(tmp_path):
+def test_limits_of_other_configs(tmp_path: Path) -> None:
     assert limits_of(tmp_path, "detect") == Limits(canvas=(448, 768, 768))
     for leaf, text in {
         "detect": "max_batch_size: 4",
@@ -269,13 +263,13 @@ def test_limits_of_other_configs(tmp_path):
         (tmp_path / leaf / "config.pbtxt").write_text(text)
     assert limits_of(tmp_path, "detect") == Limits(batch=(1, 4, 4), canvas=(320, 1024, 1024))
     (tmp_path / "detect" / "config.pbtxt").write_text("max_batch_size: many")
-    with pytest.raises(UsageError, match=r"detect/config\.pbtxt cannot be read") as caught:
+    with pytest.raises(SetupError, match=r"detect/config\.pbtxt") as caught:
         limits_of(tmp_path, "detect")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow
-def test_export_to_plans(tmp_path, exported, request_arguments, ahead):
+def test_export_to_plans(tmp_path: Path, exported: Path, request_arguments: dict[str, Any], ahead: Compiler) -> None:
     """From weights to plans, staged beside graphs, which stay as they are; the second run does nothing."""
     out, lines = shutil.copytree(exported, tmp_path / "model_repository", symlinks=True), []
     request = make_request(**request_arguments, format="tensorrt")
@@ -297,7 +291,9 @@ def test_export_to_plans(tmp_path, exported, request_arguments, ahead):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_tensorrt_or_a_gpu_one_line_says_where_to_go(tmp_path, request_arguments, capsys):
+def test_without_tensorrt_or_a_gpu_one_line_says_where_to_go(
+    tmp_path: Path, request_arguments: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(MachineError, match=r"nvcr\.io/nvidia/tensorrt") as caught:
         require_gpu()
     assert "PyTorch sees none" in str(caught.value)
@@ -315,7 +311,7 @@ def test_without_tensorrt_or_a_gpu_one_line_says_where_to_go(tmp_path, request_a
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_plan_for_another_machine_is_refused_in_one_line(ahead):
+def test_a_plan_for_another_machine_is_refused_in_one_line(ahead: Compiler) -> None:
     plan = compile_graph(model(TEXT, "EMBEDDING = Cast<to=1>(TOKENS)"), "encode_text", SPEC, LIMITS, ahead)
     with pytest.raises(PlanError, match="encode_text: the plan does not load") as caught:
         Engine(trt, "encode_text", SPEC, plan)
@@ -324,7 +320,7 @@ def test_a_plan_for_another_machine_is_refused_in_one_line(ahead):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", ["s", "m", "l", "x"])
-def test_full_size_detectors_are_built(ahead, scale):
+def test_full_size_detectors_are_built(ahead: Compiler, scale: str) -> None:
     detector = load_detector(resolve_detector(f"yolo-world-{scale}", random=True))
     prompt, mask = torch.nn.functional.normalize(torch.randn(8, 1, 512), dim=-1), torch.ones(8, 1, dtype=torch.int32)
-    compile_leaves([plan_detect(detector, [example_photos(768)], prompt, mask)], Limits(), ahead)
+    compile_leaves([detect_leaf(detector, [example_photos(768)], prompt, mask)], Limits(), ahead)

@@ -12,8 +12,9 @@ import pytest
 from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
 from tokenizers import Tokenizer
 
+from export.cleaning import clean_kind, entity_table
 from export.errors import UnsupportedModel
-from export.tokenizer import build_tokenizer, clean_kind, entity_table
+from export.tokenizer import build_tokenizer
 
 PIECES = [
     *["red shirt", "a photo of", "don't", "IT'S", "we'll", "x1y2z3", "100%", "T-shirt/Top", "__init__", "!!!", "..."],
@@ -41,7 +42,7 @@ def generated(count: int, seed: int = 0) -> list[str]:
 
 
 @pytest.fixture(scope="module", params=["clip", "own"])
-def simple(request, encoder_folder: Path) -> SimpleTokenizer:
+def simple(request: pytest.FixtureRequest, encoder_folder: Path) -> SimpleTokenizer:
     if request.param == "clip":
         return SimpleTokenizer()
     return SimpleTokenizer(bpe_path=str(encoder_folder / "bpe.txt.gz"), context_length=16)
@@ -55,18 +56,18 @@ def assert_equal(simple: SimpleTokenizer, texts: list[str], allowed: int = 0) ->
     assert len(different) <= allowed, different[:5]
 
 
-def test_generated_texts(simple):
+def test_generated_texts(simple: SimpleTokenizer) -> None:
     assert_equal(simple, generated(2000))
 
 
 @pytest.mark.skipif("VLCLIP_PHOTOS" not in os.environ, reason="VLCLIP_PHOTOS names no folder with a photos.csv")
-def test_real_descriptions(simple):
+def test_real_descriptions(simple: SimpleTokenizer) -> None:
     with (Path(os.environ["VLCLIP_PHOTOS"]) / "photos.csv").open(newline="", encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
     assert_equal(simple, [row["description"] for row in rows] + [row["product_type"] for row in rows])
 
 
-def test_long_texts_keep_the_end_token(simple):
+def test_long_texts_keep_the_end_token(simple: SimpleTokenizer) -> None:
     tokenizer = build_tokenizer(simple)
     ids = tokenizer.encode("red shirt " * 5000).ids
     assert len(ids) == simple.context_length
@@ -75,7 +76,7 @@ def test_long_texts_keep_the_end_token(simple):
 
 
 @pytest.mark.parametrize("kind", ["lower", "whitespace", "canonicalize"])
-def test_cleanings(kind):
+def test_cleanings(kind: str) -> None:
     simple = SimpleTokenizer(clean=kind)
     assert clean_kind(simple) == kind
     assert simple.clean_fn is get_clean_fn(kind)
@@ -84,17 +85,17 @@ def test_cleanings(kind):
     assert_equal(simple, texts)
 
 
-def test_special_tokens_spelled_out():
+def test_special_tokens_spelled_out() -> None:
     assert_equal(SimpleTokenizer(), ["a <start_of_text> b", "<end_of_text>", "a<END_OF_TEXT>b"])
 
 
-def test_every_entity_unescapes_to_one_character():
+def test_every_entity_unescapes_to_one_character() -> None:
     table = entity_table()
     assert all(len(char) == 1 for char in table.values())
     assert next(iter(table)) == "&amp;"
 
 
-def test_refused(simple):
+def test_refused(simple: SimpleTokenizer) -> None:
     with pytest.raises(UnsupportedModel, match="reduction mask"):
         build_tokenizer(SimpleTokenizer(reduction_mask="simple"))
     with pytest.raises(UnsupportedModel, match="object"):

@@ -204,8 +204,8 @@ def test_an_incomplete_export_is_not_served(repository: Path) -> None:
 
 
 def test_another_format_needs_a_restart() -> None:
-    onnx = toys.make_manifest(1, {"detect": Leaf("model.onnx", "", 0, {})})
-    plan = toys.make_manifest(2, {"detect": Leaf("model.plan", "", 0, {})})
+    onnx = toys.make_manifest(1, {"detect": Leaf("", 0, {}, "model.onnx")})
+    plan = toys.make_manifest(2, {"detect": Leaf("", 0, {}, "model.plan")})
     assert "format" in (find_obstacle(onnx, plan, None) or "")
     assert "again" in (find_obstacle(onnx, replace(onnx, version=2), onnx) or "")
     assert find_obstacle(onnx, replace(onnx, version=2), None) is None
@@ -213,7 +213,7 @@ def test_another_format_needs_a_restart() -> None:
 
 def test_the_configs_of_exported_models_name_the_version(tmp_path: Path) -> None:
     (tmp_path / "detect.pbtxt").write_text("default_model_filename: 'other'")
-    manifest = toys.make_manifest(7, {"detect": Leaf("model.plan", "", 0, {})})
+    manifest = toys.make_manifest(7, {"detect": Leaf("", 0, {}, "model.plan")})
     config = read_config(MODELS / "detect", profile=tmp_path)
     assert config.default_model_filename == "other"
     assert at_version(config, None) == config

@@ -1,22 +1,27 @@
-"""What each leaf is made of, with which examples it is traced, and how its graph is judged."""
+"""The exported graphs: the module of each leaf, its example inputs, and how the gate judges it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from export import examples, gate
+from export.encoders import EncodeImage, EncodeText, image_weights, require_one_file, text_weights
 from export.errors import UsageError
+from export.grounding_dino import PROBES, DetectWithProbes, Encoded, GroundingDino
+from export.images import Crop, Detect, Fit, YoloWorld, to_canvas
+from export.load_detector import LoadedDetector
+from export.load_encoder import Encoder
 from export.precision import GROUNDING_DINO, OPEN_CLIP, YOLO_WORLD, Policy
-from export.sources import Encoder, LoadedDetector
+from export.reference import crop_outwards
 from serving.repository.manifest import Settings
 from serving.repository.specs import CANVASES, LEAVES, Status, TensorSpec
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,12 @@ class Case:
     expected: Callable[[], dict[str, np.ndarray]] | None = None
     """PyTorch's results, if the check needs more than the outputs of the module."""
     also: Callable[[gate.Arrays], gate.Figures] | None = None
-    """A comparison with something other than PyTorch, given the graph's outputs for all rows."""
+    """A comparison with something other than PyTorch. It gets the graph's outputs for all rows."""
 
 
 @dataclass(frozen=True)
 class LeafExport:
-    """A leaf on its way: its module, example inputs, and how its graph is judged."""
+    """A leaf that is to be exported."""
 
     name: str
     module: nn.Module
@@ -40,16 +45,14 @@ class LeafExport:
     """At least one. The graph is traced with the first, and verified with all."""
     check: gate.Check
     half: Policy | None = None
-    """What computes in FP16; without it, nothing."""
+    """The parts that compute in FP16, if there are any."""
     probes: tuple[TensorSpec, ...] = ()
-    """Outputs that the graph has beside the leaf's own until ``check`` has seen them."""
+    """Additional outputs of the graph, which are removed after the check."""
     batches: tuple[int, ...] = gate.BATCHES
-    """How many rows run at once, in turn: each size runs all rows."""
+    """Numbers of rows that run at once. With each of them, all rows run."""
 
     def expected(self, case: Case) -> dict[str, np.ndarray]:
         """PyTorch's results for a case."""
-        import torch
-
         with torch.no_grad():
             if case.expected:
                 return case.expected()
@@ -58,35 +61,46 @@ class LeafExport:
         tensors = values if isinstance(values, tuple) else (values,)
         return {name: value.numpy() for name, value in zip(names, tensors, strict=True)}
 
-    def verify(self, run: gate.Run, say: Callable[[str], None] = gate.ignore) -> gate.Figures:
+    def judge(self, case: Case) -> gate.Judge:
+        """The comparison of a case: with PyTorch, and with something else if the case has it."""
+        tolerance = gate.FP16 if self.half else gate.FP32
+
+        def judge(inputs: gate.Arrays, actual: gate.Arrays, expected: gate.Arrays) -> gate.Figures:
+            figures = self.check(inputs, actual, expected, tolerance)
+            return figures | case.also(actual) if case.also else figures
+
+        return judge
+
+    def verify(self, run: gate.Run, step: Callable[[str], None] = gate.ignore) -> gate.Figures:
         """Compare the outputs of ``run`` with PyTorch's for every case, and return the worst figures.
 
         Raises:
             ParityError: they differ by more than the tolerance.
         """
-        tolerance = gate.FP16 if self.half else gate.FP32
         figures: gate.Figures = {}
         for case in self.cases:
             inputs = {name: value.numpy() for name, value in case.inputs.items()}
-            judge = gate.Judge(self.check, case.also, tolerance, self.batches)
-            figures = gate.worst(figures, gate.compare(run, inputs, self.expected(case), judge, say))
+            found = gate.compare(run, inputs, self.expected(case), self.judge(case), self.batches, step)
+            figures = gate.worst(figures, found)
         return figures
 
 
 @dataclass(frozen=True)
 class PromptEncoder:
-    """Text to ``PROMPT``: a tokenizer, the ``encode_prompt`` of its ids, and how that is judged."""
+    """Text to ``PROMPT``: a tokenizer, the module of ``encode_prompt``, and its check."""
 
     module: nn.Module
-    tokenizer: Any  # open_clip's, or a PhraseTokenizer
+    tokenizer: Any
+    """open_clip's tokenizer or a ``PhraseTokenizer``"""
     check: gate.Check
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Example images as ``decode`` gives them, the last one not decoded, and boxes as ``detect`` gives them."""
+    """Example outputs of ``decode``, of which the last is an image that was not decoded, and of ``detect``."""
 
-    placed: list[Any]  # PIL, as they lie on the canvas
+    placed: list[Any]
+    """PIL images as they lie on the canvas."""
     canvas: Tensor  # (B, S, S, 3)
     size: Tensor  # (B, 4)
     decoded: Tensor  # (B, 1)
@@ -99,8 +113,6 @@ class Photos:
 
 
 def example_photos(canvas: int) -> Photos:
-    import torch
-
     canvases, sizes, placed = examples.canvases(examples.pictures(), canvas)
     blank = torch.zeros(1, canvas, canvas, 3, dtype=torch.uint8)
     decoded = torch.zeros(examples.ROWS, 1, dtype=torch.int32)
@@ -115,7 +127,7 @@ def example_photos(canvas: int) -> Photos:
     )
 
 
-def plan(
+def leaves_of(
     settings: Settings,
     detector: LoadedDetector,
     encoder: Encoder,
@@ -123,18 +135,16 @@ def plan(
     canvases: Sequence[int] = CANVASES,
 ) -> list[LeafExport]:
     """The six graphs, from the prompt to the embedding. Those that take a canvas are verified at every side."""
-    import torch
-
     photos = [example_photos(side) for side in canvases]
     tokens = torch.as_tensor(prompts.tokenizer(examples.TEXTS[: examples.ROWS]))  # (B, T)
     with torch.no_grad():
         prompt, mask = prompts.module.eval()(tokens)
-    plan_detector = plan_detect if detector.tokenizer is None else plan_detect_phrase
+    detect = detect_leaf if detector.tokenizer is None else phrase_detect_leaf
     leaves = [
         LeafExport("encode_prompt", prompts.module, [Case({"TOKENS": tokens})], prompts.check),
-        plan_detector(detector, photos, prompt, mask),
-        *plan_pixels(settings, encoder, photos),
-        *plan_encoders(encoder),
+        detect(detector, photos, prompt, mask),
+        *pixel_leaves(settings, encoder, photos),
+        *encoder_leaves(encoder),
     ]
     if settings.precision == "fp32":
         return leaves
@@ -142,9 +152,8 @@ def plan(
     return [replace(leaf, half=policies.get(leaf.name)) for leaf in leaves]
 
 
-def plan_detect(detector: LoadedDetector, photos: Sequence[Photos], prompt: Tensor, mask: Tensor) -> LeafExport:
-    from export.images import Detect, YoloWorld, to_canvas
-
+def detect_leaf(detector: LoadedDetector, photos: Sequence[Photos], prompt: Tensor, mask: Tensor) -> LeafExport:
+    """``detect`` with YOLO-World."""
     yolo = YoloWorld(detector.model, detector.side).eval()
     if prompt.shape[2] != yolo.prompt_width:
         raise UsageError(
@@ -168,50 +177,42 @@ def plan_detect(detector: LoadedDetector, photos: Sequence[Photos], prompt: Tens
 
 
 PHRASE_ROWS = [5, 0, 1, 7]
-"""The examples that verify Grounding DINO. The canvases take turns with them, since each image takes seconds and half a
-gigabyte: a flat one with the longest prompt, an upright one with a shorter prompt, one without a prompt, and one that
-was not decoded."""
+"""The examples that verify Grounding DINO, divided among the canvases because each takes seconds and half a gigabyte: a
+flat image with the longest prompt, an upright one with a shorter prompt, one without a prompt, one not decoded."""
 PHRASE_BATCHES = (1, 2)
 
 
-def plan_detect_phrase(detector: LoadedDetector, photos: Sequence[Photos], prompt: Tensor, mask: Tensor) -> LeafExport:
-    """Grounding DINO's ``detect``, judged step by step where the graph has its probes: see ``DetectWithProbes``."""
-    from dataclasses import fields
-
-    import torch
-
-    from export.grounding_dino import PROBES, DetectWithProbes, Encoded, GroundingDino
-    from export.images import to_canvas
-
+def phrase_detect_leaf(detector: LoadedDetector, photos: Sequence[Photos], prompt: Tensor, mask: Tensor) -> LeafExport:
+    """``detect`` with Grounding DINO, judged step by step if the graph has its probes: see ``DetectWithProbes``."""
     dino = GroundingDino(detector.model, detector.side).eval()
     names = [field.name for field in fields(Encoded)]
 
     def encoded_rows(inputs: dict[str, Tensor]) -> dict[str, np.ndarray]:
-        """The rows one at a time, which takes less memory: every batch must give the same."""
+        """The rows one at a time, which takes less memory. Every batch must give the same."""
         rows = []
-        for canvas, size, *asked in zip(*(value.split(1) for value in inputs.values()), strict=True):
+        for canvas, size, *asked in zip(*(torch.split(value, 1) for value in inputs.values()), strict=True):
             rows.append(dino.encode(dino.place(canvas, size), *asked))
         return {name: torch.cat([getattr(row, name) for row in rows]).numpy() for name in names}
 
     def check(
-        inputs: gate.Arrays, came: gate.Arrays, wanted: gate.Arrays, tolerance: gate.Tolerance = gate.FP32
+        inputs: gate.Arrays, actual: gate.Arrays, expected: gate.Arrays, tolerance: gate.Tolerance = gate.FP32
     ) -> gate.Figures:
         size = torch.from_numpy(inputs["SIZE"])
         boxed = dino.place(torch.from_numpy(inputs["CANVAS"]), size)
-        encoded = Encoded(**{name: torch.from_numpy(wanted[name]) for name in names})
+        encoded = Encoded(**{name: torch.from_numpy(expected[name]) for name in names})
         figures: gate.Figures = {}
         with torch.no_grad():
-            if "CHOSEN" in came:
-                logits, boxes = dino.decode(encoded, torch.from_numpy(came["CHOSEN"]))
-                truth = {"FOREGROUND": wanted["foreground"], "LOGITS": logits.numpy(), "BOXES": boxes.numpy()}
-                figures = gate.check_proposals(came, truth, tolerance)
-                # Its own numbers, now that they are right: of two boxes of one score, either may win.
-                logits, boxes = torch.from_numpy(came["LOGITS"]), torch.from_numpy(came["BOXES"])
+            if "CHOSEN" in actual:
+                logits, boxes = dino.decode(encoded, torch.from_numpy(actual["CHOSEN"]))
+                truth = {"FOREGROUND": expected["foreground"], "LOGITS": logits.numpy(), "BOXES": boxes.numpy()}
+                figures = gate.check_proposals(actual, truth, tolerance)
+                # The graph's own numbers, which were just compared: of two boxes with one score, either may win.
+                logits, boxes = torch.from_numpy(actual["LOGITS"]), torch.from_numpy(actual["BOXES"])
             else:
                 logits, boxes = dino.decode(encoded, dino.propose(encoded))
             found, scores = dino.rate(boxed, logits, boxes)
-        answer = {"BOXES": to_canvas(found, boxed, size).numpy(), "SCORES": scores.numpy()}
-        return figures | gate.check_detect(inputs, came, answer, tolerance)
+        every_box = {"BOXES": to_canvas(found, boxed, size).numpy(), "SCORES": scores.numpy()}
+        return figures | gate.check_detect(inputs, actual, every_box, tolerance)
 
     cases = []
     for number, some in enumerate(photos):
@@ -222,13 +223,8 @@ def plan_detect_phrase(detector: LoadedDetector, photos: Sequence[Photos], promp
     return LeafExport("detect", DetectWithProbes(dino), cases, check, probes=PROBES, batches=PHRASE_BATCHES)
 
 
-def plan_pixels(settings: Settings, encoder: Encoder, photos: Sequence[Photos]) -> list[LeafExport]:
-    """``crop`` and ``fit``, compared with PIL and open_clip's transform too."""
-    import torch
-
-    from export.images import Crop, Fit
-    from export.reference import crop_outwards
-
+def pixel_leaves(settings: Settings, encoder: Encoder, photos: Sequence[Photos]) -> list[LeafExport]:
+    """``crop`` and ``fit``. They are also compared with PIL and open_clip's transform."""
     std = encoder.preprocessing.std
     trusted = [score >= settings.threshold for score in examples.SCORES]
 
@@ -240,25 +236,21 @@ def plan_pixels(settings: Settings, encoder: Encoder, photos: Sequence[Photos]) 
 
     def against_pil(leaf: str, images: list[Any]) -> Callable[[gate.Arrays], gate.Figures]:
         truth = torch.stack([encoder.transform(image) for image in images]).numpy()
-        return lambda came: gate.check_against_pil(leaf, came["PIXELS"][: len(truth)], truth, std)
+        return lambda actual: gate.check_against_pil(leaf, actual["PIXELS"][: len(truth)], truth, std)
 
-    crop, fit = Crop(encoder.preprocessing, settings.threshold), Fit(encoder.preprocessing)
     crops = [
         Case({**some.inputs, "CANVAS_BOX": some.boxes, "SCORE": some.scores}, also=against_pil("crop", cropped(some)))
         for some in photos
     ]
     fits = [Case(some.inputs, also=against_pil("fit", some.placed)) for some in photos]
     return [
-        LeafExport("crop", crop, crops, gate.pixel_check("crop", std)),
-        LeafExport("fit", fit, fits, gate.pixel_check("fit", std)),
+        LeafExport("crop", Crop(encoder.preprocessing, settings.threshold), crops, gate.pixel_check("crop", std)),
+        LeafExport("fit", Fit(encoder.preprocessing), fits, gate.pixel_check("fit", std)),
     ]
 
 
-def plan_encoders(encoder: Encoder) -> list[LeafExport]:
-    import torch
-
-    from export.encoders import EncodeImage, EncodeText, image_weights, require_one_file, text_weights
-
+def encoder_leaves(encoder: Encoder) -> list[LeafExport]:
+    """``encode_image`` and ``encode_text``."""
     require_one_file("encode_image", image_weights(encoder.model))
     require_one_file("encode_text", text_weights(encoder.model))
     pixels = torch.stack([encoder.transform(image) for image in examples.pictures()])
