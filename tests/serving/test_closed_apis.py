@@ -91,87 +91,62 @@ def works(server: Server, model: str) -> bool:
     return True
 
 
-# The last element of a call is a part of its answer. The calls of a row leave the server as it was.
+# Calls in order. The last element of each is a part of its answer. Together they leave the server as it was.
 Calls = list[tuple[Any, ...]]
-PRODUCT_TEXT = "repository/models/product_text"
-REGION = {"key": "REGION", "offset": 0, "byte_size": 64}
-ROWS: dict[str, tuple[type[Grpc | Http], str, Calls]] = {
-    "index": (Grpc, ADMIN, [("get_model_repository_index", "decode")]),
-    "index, HTTP": (Http, ADMIN, [("POST", "repository/index", "decode")]),
-    "load": (Grpc, ADMIN, [("load_model", "product_text", "")]),
-    "load, HTTP": (Http, ADMIN, [("POST", f"{PRODUCT_TEXT}/load", "")]),
-    "unload": (Grpc, ADMIN, [("unload_model", "product_text", ""), ("load_model", "product_text", "")]),
-    "unload, HTTP": (Http, ADMIN, [("POST", f"{PRODUCT_TEXT}/unload", ""), ("POST", f"{PRODUCT_TEXT}/load", "")]),
-    "trace": (
-        Grpc,
-        ADMIN,
-        [
-            ("update_trace_settings", "", {"trace_rate": "77"}, "77"),
-            ("get_trace_settings", '["77"]'),
-            ("get_trace_settings", "decode", "trace_level"),
-            ("update_trace_settings", "", {"trace_rate": None}, ""),
-        ],
-    ),
-    "trace, HTTP": (
-        Http,
-        ADMIN,
-        [
-            ("POST", "trace/setting", {"trace_rate": "78"}, "78"),
-            ("GET", "trace/setting", '"78"'),
-            ("POST", "trace/setting", {"trace_rate": None}, ""),
-        ],
-    ),
-    "trace of a model": (Grpc, ADMIN, [("get_trace_settings", "decode", "trace_level")]),
-    "trace of a model, HTTP": (Http, ADMIN, [("GET", "models/decode/trace/setting", "trace_level")]),
-    "logging": (
-        Grpc,
-        ADMIN,
-        [
-            ("update_log_settings", {"log_verbose_level": 1}, ""),
-            ("get_log_settings", '"log_verbose_level": {"uint32_param": 1}'),
-            ("update_log_settings", {"log_verbose_level": 0}, ""),
-        ],
-    ),
-    "logging, HTTP": (
-        Http,
-        ADMIN,
-        [
-            ("POST", "logging", {"log_verbose_level": 1}, '"log_verbose_level":1'),
-            ("GET", "logging", '"log_verbose_level":1'),
-            ("POST", "logging", {"log_verbose_level": 0}, ""),
-        ],
-    ),
-    "statistics": (Grpc, ADMIN, [("get_inference_statistics", "decode")]),
-    "statistics, HTTP": (Http, ADMIN, [("GET", "models/stats", "decode")]),
-    "statistics of a model, HTTP": (Http, ADMIN, [("GET", "models/decode/versions/1/stats", "decode")]),
-    "system memory": (
-        Grpc,
-        SHARED_MEMORY,
-        [
-            ("register_system_shared_memory", "mine", "REGION", 64, ""),
-            ("get_system_shared_memory_status", "mine"),
-            ("unregister_system_shared_memory", "mine", ""),
-        ],
-    ),
-    "system memory, HTTP": (
-        Http,
-        SHARED_MEMORY,
-        [
-            ("POST", "systemsharedmemory/region/mine/register", REGION, ""),
-            ("GET", "systemsharedmemory/status", "mine"),
-            ("POST", "systemsharedmemory/region/mine/unregister", ""),
-        ],
-    ),
-    "system memory, status": (Grpc, SHARED_MEMORY, [("get_system_shared_memory_status", "{}")]),
-    "system memory, status, HTTP": (Http, SHARED_MEMORY, [("GET", "systemsharedmemory/status", "[]")]),
-    "unregistering all memory": (Grpc, SHARED_MEMORY, [("unregister_system_shared_memory", "")]),
-    "unregistering all memory, HTTP": (Http, SHARED_MEMORY, [("POST", "systemsharedmemory/unregister", "")]),
-    "CUDA memory": (Grpc, SHARED_MEMORY, [("get_cuda_shared_memory_status", "{}")]),
-    "CUDA memory, HTTP": (Http, SHARED_MEMORY, [("GET", "cudasharedmemory/status", "[]")]),
-}
+GRPC_ADMIN: Calls = [
+    ("get_model_repository_index", "decode"),
+    ("unload_model", "product_text", ""),
+    ("load_model", "product_text", ""),
+    ("update_trace_settings", "", {"trace_rate": "77"}, "77"),
+    ("get_trace_settings", '["77"]'),
+    ("get_trace_settings", "decode", "trace_level"),
+    ("update_trace_settings", "", {"trace_rate": None}, ""),
+    ("update_log_settings", {"log_verbose_level": 1}, ""),
+    ("get_log_settings", '"log_verbose_level": {"uint32_param": 1}'),
+    ("update_log_settings", {"log_verbose_level": 0}, ""),
+    ("get_inference_statistics", "decode"),
+]
+HTTP_ADMIN: Calls = [
+    ("POST", "repository/index", "decode"),
+    ("POST", "repository/models/product_text/unload", ""),
+    ("POST", "repository/models/product_text/load", ""),
+    ("POST", "trace/setting", {"trace_rate": "78"}, "78"),
+    ("GET", "trace/setting", '"78"'),
+    ("GET", "models/decode/trace/setting", "trace_level"),
+    ("POST", "trace/setting", {"trace_rate": None}, ""),
+    ("POST", "logging", {"log_verbose_level": 1}, '"log_verbose_level":1'),
+    ("GET", "logging", '"log_verbose_level":1'),
+    ("POST", "logging", {"log_verbose_level": 0}, ""),
+    ("GET", "models/stats", "decode"),
+    ("GET", "models/decode/versions/1/stats", "decode"),
+]
+GRPC_MEMORY: Calls = [
+    ("register_system_shared_memory", "mine", "REGION", 64, ""),
+    ("get_system_shared_memory_status", "mine"),
+    ("unregister_system_shared_memory", "mine", ""),
+    ("get_system_shared_memory_status", "{}"),
+    ("unregister_system_shared_memory", ""),
+    ("get_cuda_shared_memory_status", "{}"),
+]
+HTTP_MEMORY: Calls = [
+    ("POST", "systemsharedmemory/region/mine/register", {"key": "REGION", "offset": 0, "byte_size": 64}, ""),
+    ("GET", "systemsharedmemory/status", "mine"),
+    ("POST", "systemsharedmemory/region/mine/unregister", ""),
+    ("GET", "systemsharedmemory/status", "[]"),
+    ("POST", "systemsharedmemory/unregister", ""),
+    ("GET", "cudasharedmemory/status", "[]"),
+]
 
 
-@pytest.mark.parametrize(("caller", "key", "calls"), ROWS.values(), ids=ROWS)
+@pytest.mark.parametrize(
+    ("caller", "key", "calls"),
+    [
+        pytest.param(Grpc, ADMIN, GRPC_ADMIN, id="admin"),
+        pytest.param(Http, ADMIN, HTTP_ADMIN, id="admin over HTTP"),
+        pytest.param(Grpc, SHARED_MEMORY, GRPC_MEMORY, id="shared memory"),
+        pytest.param(Http, SHARED_MEMORY, HTTP_MEMORY, id="shared memory over HTTP"),
+    ],
+)
 def test_an_api_is_closed_without_its_key_and_open_with_it(
     server: Server, region: str, caller: type[Grpc | Http], key: str, calls: Calls
 ) -> None:
