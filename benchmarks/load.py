@@ -41,7 +41,7 @@ from benchmarks import slo as objectives
 from benchmarks.machine import memory_bytes
 from benchmarks.runs import read_requests, read_run
 from benchmarks.schedule import SECONDS
-from benchmarks.target import checked
+from benchmarks.target import checked, parser_of
 from benchmarks.traffic import MIX, drawn_photos, parse_mix, require_folder
 from serving.server.server import Server
 
@@ -192,9 +192,7 @@ def show(out: Path) -> bool:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("load", __doc__, figures=False, url=False)
     add = parser.add_argument
     default = f"{DURATION:.0f} for each of the five runs, {2 * DURATION:.0f} for steps; else 60, steps 80, soak 3600"
     add("--target", help="gRPC address of a running server, host:port (default: start one)")

@@ -9,7 +9,6 @@ report.html.j2 and plots in benchmarks.plots.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import polars as pl
 
 from benchmarks import figures, plots, truth
 from benchmarks.runs import GROUNDED, Run, read_requests, read_run
+from benchmarks.target import parser_of
 
 HEADINGS = {"offered": "offered/s", "answered": "answered/s", "item rate": "items/s", "start": "from s"}
 LONG = 12
@@ -109,7 +109,7 @@ class Bench:
             verdict = None if not held else "held" if all(held) else "broken"
             names = {"run": one.run.name, "loop": one.run.loop, "shape": one.run.shape, "SLOs": verdict}
             rows.append({**names, **one.whole})
-        return filled(pl.DataFrame(rows).drop("start", "planned")) if rows else pl.DataFrame()
+        return filled(pl.DataFrame(rows).drop("start", "planned", "seconds", "refused p50", "refused p99"))
 
     def distributions(self) -> str:
         """The plot of all latency distributions. A run of many rates is left out if its loop has another run."""
@@ -184,9 +184,7 @@ def write(folder: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("report", __doc__, figures=False, url=False)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("build/bench"), help="the runs (%(default)s)")
     page = write(parser.parse_args().folder)
     print(f"Look at it: {page.resolve().as_uri()}")

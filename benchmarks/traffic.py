@@ -1,6 +1,6 @@
 """The requests of a load test. They resemble a shop's traffic; each one is a function of the seed and its number.
 
-    python -m benchmarks.traffic --out build/bench/photos      draw photos of the synthetic catalogue
+    python -m benchmarks.traffic      draw photos of the synthetic catalogue into build/bench/photos
 
 Product types follow a Zipf law: the second type is requested half as often as the first, the third a third as often.
 Some photos of each type are hot and are requested again and again. Most requests have one item, some have many. Drawn
@@ -9,7 +9,6 @@ photos have the sizes of a shop's photos, from thumbnails of 320 pixels to uploa
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import subprocess
@@ -179,12 +178,11 @@ def require_folder(text: str) -> None:
         raise ValueError(f"no such folder: {text}")
 
 
-def drawn_photos(folder: Path = DRAWN_FOLDER) -> Path:
-    """A folder of drawn photos. If it is missing, another process draws it, because gevent does not mix with a pool."""
-    if not folder.is_dir():
-        command = [sys.executable, "-m", "benchmarks.traffic", "--out", str(folder.resolve())]
-        subprocess.run(command, cwd=ROOT, check=True)
-    return folder
+def drawn_photos() -> Path:
+    """DRAWN_FOLDER. If it is missing, another process draws it, because gevent does not support process pools."""
+    if not DRAWN_FOLDER.is_dir():
+        subprocess.run([sys.executable, "-m", "benchmarks.traffic"], cwd=ROOT, check=True)
+    return DRAWN_FOLDER
 
 
 def draw_photos(folder: Path, types: Sequence[str] = TRAINED_TYPES, each: int = 2, seed: int = 5) -> None:
@@ -214,13 +212,5 @@ def _enlarge(file: bytes, factor: float) -> bytes:
     return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.traffic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=DRAWN_FOLDER, help="folder to write (%(default)s)")
-    draw_photos(parser.parse_args().out)
-
-
 if __name__ == "__main__":
-    main()
+    draw_photos(DRAWN_FOLDER)

@@ -36,7 +36,6 @@ import numpy as np
 import optuna
 import polars as pl
 from google.protobuf import text_format
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -48,6 +47,7 @@ from benchmarks.machine import machine
 from benchmarks.photos import Sample, load_samples
 from benchmarks.runs import OK, Request, frame
 from benchmarks.slo import Slo, parse_all, percentile
+from benchmarks.target import parser_of
 from benchmarks.traffic import Ask
 from serving.errors import ServerError, SetupError
 from serving.paths import REPOSITORIES, ROOT
@@ -277,30 +277,28 @@ def outcome_of(trial: optuna.trial.FrozenTrial, slo: Slo) -> str:
 
 
 def table_of(study: optuna.Study, slo: Slo) -> Table:
-    table = Table(title=f"Trials, the fastest first; {slo.text}", box=box.SIMPLE, padding=(0, 1, 0, 0))
     names = list(study.trials[0].params)
-    for column in ("trial", "photos/s", slo.measure, *names):
-        table.add_column(column, justify="right", no_wrap=True)
-    done = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
-    for trial in sorted(done, key=lambda trial: trial.value or 0.0, reverse=True):
+    table = Table("trial", "photos/s", slo.measure, *names, title=f"Trials, the fastest first; {slo.text}")
+    for trial in sorted(completed(study), key=lambda trial: trial.value or 0.0, reverse=True):
         latency = trial.user_attrs["latency"]
+        cells = (f"{trial.number}", f"{trial.value:.1f}", f"{1e3 * latency:.0f} ms")
         style = "" if latency <= slo.limit else "dim"
-        cells = [f"{trial.number}", f"{trial.value:.1f}", f"{1e3 * latency:.0f} ms"]
         table.add_row(*cells, *(str(trial.params[name]) for name in names), style=style)
     return table
 
 
+def completed(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
+
+
 def best_of(study: optuna.Study, slo: Slo) -> optuna.trial.FrozenTrial | None:
     """The fastest trial within the bound."""
-    done = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
-    fit = [trial for trial in done if trial.user_attrs["latency"] <= slo.limit]
+    fit = [trial for trial in completed(study) if trial.user_attrs["latency"] <= slo.limit]
     return max(fit, key=lambda trial: trial.value or 0.0, default=None)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("tune", __doc__, figures=False, url=False)
     models, ensembles = REPOSITORIES
     add = parser.add_argument
     add("--slo", required=True, help="latency bound: p99=500ms, or another percentile")
@@ -329,58 +327,63 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parsed
 
 
+def study_of(args: argparse.Namespace, bench: Bench) -> optuna.Study:
+    """The study of these models, machine, load and base. Trials with another base are not comparable."""
+    home = find_home(bench.repositories)
+    manifest = read_served(home) if home else None
+    base = hashlib.sha256(b"".join(file.read_bytes() for file in fragments_of(args.base).values())).hexdigest()[:8]
+    name = (
+        f"{manifest.models if manifest else args.model_repository}, {len(os.sched_getaffinity(0))} cores, "
+        f"from {args.base} ({base}), {args.photos or 'drawn photos'}, {args.concurrency} users, {bench.slo.text}"
+    )
+    study = open_study(args.study, name)
+    print(f"{name}: {len(study.trials)} trials so far, in {args.study}", flush=True)
+    return study
+
+
+def tune(args: argparse.Namespace, bench: Bench) -> str:
+    """Search, compare and write the profile. Returns the result. Raises SetupError or ServerError."""
+    slo, study = bench.slo, study_of(args, bench)
+    search(study, bench, args.base, 60 * args.minutes * SEARCH_PART, args.trials)
+    if not study.trials:
+        raise SetupError("there was no time for a trial: give more --minutes")
+    Console().print(table_of(study, slo))
+    best = best_of(study, slo)
+    if best is None:
+        raise SetupError(f"nothing is written: no trial held {slo.text}")
+    if best.params == settings_of(args.base, bench.repositories[0]):
+        return f"Nothing is written: no trial within {slo.text} was faster than {args.base} itself."
+    pairs = round(60 * args.minutes * (1 - SEARCH_PART) / (2 * args.seconds))
+    pairs = min(max(pairs, MIN_PAIRS), MAX_PAIRS)
+    print(f"Comparing trial {best.number} with {args.base}, {pairs} turns each", flush=True)
+    with tempfile.TemporaryDirectory(prefix="vlclip-") as folder:
+        write_profile(Path(folder), best.params, args.base)
+        verdict = judge(*compare(bench, args.base, folder, pairs), slo)
+    result = f"Trial {best.number} ({show(best.params)}): {verdict.sentence}."
+    if not verdict.accepted:
+        return f"Nothing is written. {result}"
+    here = machine()
+    remark = f"{WRITTEN_BY} --slo {slo.text}, from {args.base}, on {here['cpu']}, {here['cores']} cores:\n"
+    write_profile(args.out, best.params, args.base, f"{remark}# {verdict.sentence}.\n")
+    is_ours = args.out.resolve().parent == PROFILES.resolve()
+    served_as = shlex.quote(args.out.name if is_ours else os.path.relpath(args.out))
+    return f"{result}\nWritten to {args.out}. Serve it: python -m serving start --profile {served_as}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    console = Console()
-    slo: Slo = args.slo
     photos = load_samples(args.photos, "product", 32, 5)
-    bench = Bench([args.model_repository, args.ensembles], photos, slo, args.concurrency, args.seconds, args.turns)
-    home = find_home(bench.repositories)
-    manifest = read_served(home) if home else None
+    repositories = [args.model_repository, args.ensembles]
+    bench = Bench(repositories, photos, args.slo, args.concurrency, args.seconds, args.turns)
     try:
-        # Trials from another base are not comparable, so each base has its own study.
-        base = hashlib.sha256(b"".join(file.read_bytes() for file in fragments_of(args.base).values())).hexdigest()[:8]
-        name = (
-            f"{manifest.models if manifest else args.model_repository}, {len(os.sched_getaffinity(0))} cores, "
-            f"from {args.base} ({base}), {args.photos or 'drawn photos'}, {args.concurrency} users, {slo.text}"
-        )
-        study = open_study(args.study, name)
-        print(f"{name}: {len(study.trials)} trials so far, in {args.study}", flush=True)
-        search(study, bench, args.base, 60 * args.minutes * SEARCH_PART, args.trials)
-        if not study.trials:
-            raise SetupError("there was no time for a trial: give more --minutes")
-        console.print(table_of(study, slo))
-        best = best_of(study, slo)
-        current = settings_of(args.base, bench.repositories[0])
-        if best is None:
-            print(f"Nothing is written: no trial held {slo.text}.")
-            return 1
-        if best.params == current:
-            print(f"Nothing is written: no trial within {slo.text} was faster than {args.base} itself.")
-            return 0
-        pairs = round(60 * args.minutes * (1 - SEARCH_PART) / (2 * args.seconds))
-        pairs = min(max(pairs, MIN_PAIRS), MAX_PAIRS)
-        print(f"Comparing trial {best.number} with {args.base}, {pairs} turns each", flush=True)
-        with tempfile.TemporaryDirectory(prefix="vlclip-") as folder:
-            write_profile(Path(folder), best.params, args.base)
-            verdict = judge(*compare(bench, args.base, folder, pairs), slo)
+        print(tune(args, bench))
     except (ServerError, SetupError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Stopped. The trials are kept, and the next run continues with them.", file=sys.stderr)
         return 130
-    if not verdict.accepted:
-        print(f"Nothing is written. Trial {best.number} ({show(best.params)}): {verdict.sentence}.")
-        return 0
-    here = machine()
-    remark = f"{WRITTEN_BY} --slo {slo.text}, from {args.base}, on {here['cpu']}, {here['cores']} cores:\n"
-    write_profile(args.out, best.params, args.base, f"{remark}# {verdict.sentence}.\n")
-    is_ours = args.out.resolve().parent == PROFILES.resolve()
-    served_as = args.out.name if is_ours else os.path.relpath(args.out)
-    print(f"Trial {best.number} ({show(best.params)}): {verdict.sentence}.")
-    print(f"Written to {args.out}. Serve it: python -m serving start --profile {shlex.quote(served_as)}")
     return 0
 
 

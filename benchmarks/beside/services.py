@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
 import grpc
@@ -38,32 +38,33 @@ Connection = Callable[[Any], Any]
 """Sends a prepared message and returns the answer as it came."""
 
 
-class Service(Protocol):
+class Service(ABC):
     pid: int
     """The process that does the work, with its children."""
 
     def running(self) -> AbstractContextManager[None]:
         """The context of a turn. Outside of it the service uses no CPU time."""
+        return nullcontext()
 
+    @abstractmethod
     def message(self, samples: Sequence[Sample]) -> Any:
         """Prepare a request for the embeddings of these samples."""
 
+    @abstractmethod
     def connect(self) -> AbstractContextManager[Connection]:
         """Open the connection of one client."""
 
+    @abstractmethod
     def embeddings(self, answer: Any) -> Array:
         """[B, D]"""
 
 
-class InThisProcess:
+class InThisProcess(Service):
     """The graphs in this process, called with a whole message at once or with one photo after the other."""
 
     def __init__(self, model: InProcess, one_by_one: bool = False) -> None:
         self.pid = os.getpid()
         self._model, self._one_by_one = model, one_by_one
-
-    def running(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def message(self, samples: Sequence[Sample]) -> tuple[list[bytes], list[str]]:
         return [photo for photo, _ in samples], [product_type for _, product_type in samples]
@@ -80,15 +81,12 @@ class InThisProcess:
         return np.concatenate([part["EMBEDDING"] for part in answer])
 
 
-class Served:
+class Served(Service):
     """``product_image`` over gRPC."""
 
     def __init__(self, channel: grpc.Channel, pid: int) -> None:
         self.pid = pid
         self._infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-
-    def running(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def message(self, samples: Sequence[Sample]) -> bytes:
         request = service_pb2.ModelInferRequest(model_name="product_image")
@@ -112,7 +110,7 @@ class Served:
         return np.frombuffer(response.raw_output_contents[i], np.float32).reshape(response.outputs[i].shape)
 
 
-class Http(ABC):
+class Http(Service):
     """One photo a request over HTTP/1.1 with a persistent connection. The answer is JSON."""
 
     def __init__(self, port: int, pid: int) -> None:
@@ -124,9 +122,6 @@ class Http(ABC):
         os.killpg(self.pid, signal.SIGCONT)
         yield
         os.killpg(self.pid, signal.SIGSTOP)
-
-    @abstractmethod
-    def message(self, samples: Sequence[Sample]) -> HttpMessage: ...
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.beside.__main__ import DisagreementError, measures, run, services_of, show, take_turn
-from benchmarks.beside.services import Array, Connection
+from benchmarks.beside.services import Array, Connection, Service
 from benchmarks.photos import Sample
 from tests.pictures import encode, picture
 
@@ -21,14 +21,11 @@ SAMPLES: list[Sample] = [(encode(picture(seed=i), "JPEG"), "mug") for i in range
 PLAN = measures(clients=4, batch=4, in_flight=2, photos=8)
 
 
-class Echo:
+class Echo(Service):
     """A service that returns a part of each photo as its embedding."""
 
     def __init__(self, sign: float = 1.0) -> None:
         self.sign, self.pid = sign, os.getpid()
-
-    def running(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def message(self, samples: Sequence[Sample]) -> Array:
         rows = np.stack([np.frombuffer(photo[-64:], np.uint8).astype(np.float32) for photo, _ in samples])
