@@ -33,6 +33,7 @@ from shutil import rmtree
 from typing import Any
 
 import polars as pl
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -171,7 +172,7 @@ def say(sentence: str) -> None:
 def show(out: Path) -> bool:
     """Print the figures of the runs and the verdicts. Returns whether every SLO held."""
     found = report.Bench.read(out)
-    table = Table(title="Requests, and latencies of good answers in ms")
+    table = Table(title="Requests, and latencies of good answers in ms", box=box.SIMPLE, padding=(0, 1, 0, 0))
     overview = found.overview()
     shown = ("run", "offered", "answered", *figures.LATENCIES, *figures.SHARES)
     rows = overview.select(name for name in shown if name in overview.columns)
@@ -194,12 +195,12 @@ def show(out: Path) -> bool:
 def parser() -> argparse.ArgumentParser:
     parser = parser_of("load", __doc__, figures=False, url=False)
     add = parser.add_argument
-    default = f"{DURATION:.0f} for each of the five runs, {2 * DURATION:.0f} for steps; else 60, steps 80, soak 3600"
+    defaults = ", ".join(f"{shape} {seconds:g}" for shape, seconds in SECONDS.items())
     add("--target", help="gRPC address of a running server, host:port (default: start one)")
     add("--metrics", help="address of the server's metrics (http://HOST:8002/metrics)")
     add("--rate", type=float, help="requests a second of an open loop")
     add("--users", type=int, help="users of a closed loop")
-    add("--duration", type=float, help=f"seconds of a run ({default})")
+    add("--duration", type=float, help=f"seconds of a run (of the five {DURATION:g}; else {defaults})")
     add("--shape", choices=tuple(SECONDS), default="steady", help="the load over time (%(default)s)")
     add("--slo", action="append", default=[], type=checked(objectives.parse_all), help=objectives.HELP)
     add("--photos", type=checked(require_folder), help="FOLDER/TYPE/*.jpg (default: drawn photos)")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 Steps = Sequence[tuple[float, float]]
-SECONDS = {"steady": 60.0, "steps": 80.0, "spike": 60.0, "soak": 3600.0, "overload": 60.0}
+SECONDS = {"steady": 60.0, "steps": 80.0, "spike": 60.0, "soak": 3600.0, "overload": 80.0}
 """The shapes, and their default duration."""
 RISING = [0.25 + 0.75 * step / 7 for step in range(8)]
 """The steps of an open loop, as parts of its level."""

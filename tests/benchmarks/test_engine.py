@@ -85,14 +85,6 @@ def test_the_users_of_a_closed_loop_wait_for_their_answers(server: Server) -> No
     assert all(request.scheduled == request.sent for request in server.requests)
 
 
-def test_users_are_active_in_their_time_only(server: Server) -> None:
-    server.running.set()
-    users = [User(server.send, ends=now() - 1), User(server.send, begins=now() + 0.05, ends=now() + 0.1)]
-    begin = now()
-    server.engine.send_as_users(users, count())
-    assert all(request.scheduled >= begin + 0.04 for request in server.requests)
-
-
 def test_an_error_of_a_sender_ends_the_run(server: Server) -> None:
     def fail(ask: Ask) -> Answer:
         raise RuntimeError(f"no answer to {ask.texts}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from benchmarks.traffic import Traffic, draw_photos, parse_batches, parse_shares, read_photos
+from benchmarks.traffic import Traffic, draw_photos, parse_batches, parse_mix, read_photos
 from training.catalogue.items import TRAINED_TYPES
 
 ASKS = 4000
@@ -80,31 +81,21 @@ def test_photos_at_the_top_get_types_of_the_catalogue(tmp_path: Path) -> None:
     assert {name for number in range(200) for name in traffic.ask(number).texts} <= set(TRAINED_TYPES)
 
 
-def test_a_folder_without_photos_says_so(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"no photos in .*: expected files ending in \.jpeg, \.jpg"):
-        Traffic(tmp_path)
-
-
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("parse", "text", "message"),
     [
-        ("", "expected NAME=SHARE"),
-        ("ground", "expected NAME=SHARE"),
-        ("ground=much", "expected NAME=SHARE"),
-        ("grind=1", 'unknown name "grind": expected some of ground'),
-        ("ground=0", "one above 0"),
-        ("ground=-1", "one above 0"),
+        (parse_mix, "", "expected NAME=SHARE"),
+        (parse_mix, "ground", "expected NAME=SHARE"),
+        (parse_mix, "ground=much", "expected NAME=SHARE"),
+        (parse_mix, "grind=1", 'unknown name "grind": expected some of product_image, '),
+        (parse_mix, "ground=0", "one above 0"),
+        (parse_mix, "ground=-1", "one above 0"),
+        *((parse_batches, text, "ITEMS=SHARE") for text in ("0=1", "one=1", "1.5=1")),
     ],
 )
-def test_a_wrong_mix_is_refused(text: str, complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        parse_shares(text, ["ground"])
-
-
-@pytest.mark.parametrize("text", ["0=1", "one=1", "1.5=1"])
-def test_wrong_batches_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="ITEMS=SHARE"):
-        parse_batches(text)
+def test_wrong_shares(parse: Callable[[str], object], text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(text)
 
 
 def test_drawn_photos_are_of_the_types_of_their_folders_and_the_same_again(tmp_path: Path) -> None:
