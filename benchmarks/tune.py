@@ -38,7 +38,6 @@ import polars as pl
 from google.protobuf import text_format
 from rich.console import Console
 from rich.table import Table
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from benchmarks.callers import Callers
 from benchmarks.engine import Engine, User, now
@@ -53,7 +52,8 @@ from serving.errors import ServerError, SetupError
 from serving.paths import REPOSITORIES, ROOT
 from serving.repository.folders import find_home
 from serving.repository.manifest import ARTEFACTS, read_served
-from serving.repository.profiles import EMBEDDED_CPU, PROFILES, Profile, fragments_of, parse, read_config
+from serving.repository.profiles import EMBEDDED_CPU, PROFILES, Profile, files_of, read_config, read_fragment
+from serving.repository.specs import LEAVES, PIPELINES
 from serving.server.server import Server
 
 GRAPHS = [leaf for leaf, artefact in ARTEFACTS.items() if artefact == "model.onnx"]
@@ -157,9 +157,9 @@ def settings_of(profile: Profile, repository: Path) -> Settings:
 
 def write_profile(folder: Path, settings: Settings, base: Profile, remark: str = "") -> None:
     """Write the profile ``base`` with these settings into ``folder``. Raises SetupError."""
-    fragments = {model: parse(file) for model, file in fragments_of(base).items()}
+    fragments = {model: read_fragment(model, base) for model in (*LEAVES, *PIPELINES)}
     for leaf in (*GRAPHS, "decode"):
-        fragment = fragments.setdefault(leaf, ModelConfig())
+        fragment = fragments[leaf]
         group = fragment.instance_group[0] if fragment.instance_group else fragment.instance_group.add()
         del fragment.instance_group[1:]
         if leaf == "decode":
@@ -172,6 +172,8 @@ def write_profile(folder: Path, settings: Settings, base: Profile, remark: str =
         fragment.dynamic_batching.preferred_batch_size[:] = preferred
     folder.mkdir(parents=True, exist_ok=True)
     for model, fragment in fragments.items():
+        if not fragment.ListFields():
+            continue
         (folder / f"{model}.pbtxt").write_text(remark + text_format.MessageToString(fragment))
 
 
@@ -331,7 +333,7 @@ def study_of(args: argparse.Namespace, bench: Bench) -> optuna.Study:
     """The study of these models, machine, load and base. Trials with another base are not comparable."""
     home = find_home(bench.repositories)
     manifest = read_served(home) if home else None
-    base = hashlib.sha256(b"".join(file.read_bytes() for file in fragments_of(args.base).values())).hexdigest()[:8]
+    base = hashlib.sha256(b"".join(file.read_bytes() for file in files_of(args.base))).hexdigest()[:8]
     name = (
         f"{manifest.models if manifest else args.model_repository}, {len(os.sched_getaffinity(0))} cores, "
         f"from {args.base} ({base}), {args.photos or 'drawn photos'}, {args.concurrency} users, {bench.slo.text}"

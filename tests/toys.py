@@ -7,7 +7,6 @@ rows apart, and to see that prompts and statuses arrive.
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -228,6 +227,7 @@ class TritonPythonModel(Leaf):
     def initialize(self, args):
         wait("{files}.load", "{files}.loading")
         super().initialize(args)
+        self.admission = None  # which would take a leaf that holds requests for a slow one
 
     def execute(self, requests):
         wait("{files}.hold", "{files}.holding")
@@ -237,12 +237,6 @@ class TritonPythonModel(Leaf):
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError(*refusal)) for _ in requests]
         return super().execute(requests)
 """
-
-
-def set_max_wait(models: Path, leaf: str, seconds: float) -> None:
-    """Set for how long admission lets requests wait, if the leaf admits them."""
-    config = models / leaf / "config.pbtxt"
-    config.write_text(re.sub(r'(max_wait_seconds.*string_value: )"[^"]*"', rf'\1"{seconds}"', config.read_text()))
 
 
 class Gate:
@@ -255,7 +249,6 @@ class Gate:
         line = code.read_text()
         assert line.endswith(" as TritonPythonModel\n")
         code.write_text(line.replace(" as TritonPythonModel", " as Leaf") + GATED.format(files=self._files))
-        set_max_wait(models, leaf, 1000)  # Admission takes a leaf that holds requests for a slow one.
 
     @contextmanager
     def closed(self, what: str = "hold") -> Iterator[None]:

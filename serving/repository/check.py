@@ -1,10 +1,10 @@
-"""Check that configs, profiles, pipelines and graphs fit each other: one line for each thing that does not.
+"""Check that configs, profiles, pipelines and graphs fit each other, without a server. Prints one line per problem.
 
-    python -m serving check                                  every profile
-    python -m serving check --profile ngc-tensorrt           one of them, or a folder of fragments
-    python -m serving check --model-repository DIR           what `python -m export --out DIR` made
+    python -m serving check                                  all profiles of serving/profiles
+    python -m serving check --profile ngc-tensorrt           one profile, or a folder of fragments
+    python -m serving check --model-repository DIR           a repository that `python -m export --out DIR` wrote
 
-It needs no server. Of the graphs it opens those in ONNX; a TensorRT plan is opened by the Triton that it was made for.
+Graphs are opened if they are ONNX files. Only the Triton that a TensorRT plan was built for can open that plan.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from serving.errors import SetupError
 from serving.paths import REPOSITORIES
 from serving.repository.folders import find_home
 from serving.repository.manifest import read_served
-from serving.repository.profiles import EMBEDDED, Profile, find_unservable, fragments_of, profile_names, read_config
+from serving.repository.profiles import (
+    EMBEDDED,
+    Profile,
+    find_unservable,
+    fragments_of,
+    profile_names,
+    read_config,
+    server_of,
+)
 from serving.repository.specs import LEAVES, PIPELINES, TensorSpec
 
 CONTRACTS = {**LEAVES, **PIPELINES}
@@ -34,11 +42,11 @@ ONNX_DTYPES = {
     "TYPE_FP32": "tensor(float)",
 }
 Kind = tuple[str, list[int]]
-"""What a config says of a tensor beside its name: dtype and dims, -1 for what depends on the model."""
+"""The dtype and the dims of a tensor in a config; -1 for a size that depends on the model."""
 
 
 def find_problems(repositories: Sequence[Path] = REPOSITORIES, profile: Profile | None = None) -> list[str]:
-    """What is wrong with the configs, as the profile has them, each in a line that names the model."""
+    """The problems of the configs with the profile, in one line each, which names the model."""
     problems: list[str] = []
     configs: dict[str, ModelConfig] = {}
     sources = [config.parent for repository in repositories for config in sorted(repository.glob("*/config.pbtxt"))]
@@ -50,24 +58,25 @@ def find_problems(repositories: Sequence[Path] = REPOSITORIES, profile: Profile 
             configs[source.name] = read_config(source, profile)
         except SetupError as error:
             problems.append(f"{source.name}: {' '.join(str(error).split())}")
+    names = {source.name for source in sources}
     for name, file in fragments_of(profile).items() if profile else ():
-        if all(source.name != name for source in sources):
+        if name not in names:
             problems.append(f"{name}: {file} is for no model")
-    missing = sorted(CONTRACTS.keys() - {source.name for source in sources})
+    missing = sorted(CONTRACTS.keys() - names)
     problems += [f"{name}: serving/repository/specs.py has it, the repositories do not" for name in missing]
     for name, config in configs.items():
-        problems += [f"{name}: {problem}" for problem in find_breaches(config)]
-        # What is said of a broken config would be said of each pipeline again.
+        problems += [f"{name}: {problem}" for problem in find_breaches(config, may_add_inputs=profile is not None)]
+        # The problem of a broken config is not repeated for each pipeline that uses it.
         uses = {step.model_name for step in config.ensemble_scheduling.step}
-        if config.platform == "ensemble" and not uses & {source.name for source in sources} - configs.keys():
+        if config.platform == "ensemble" and not uses & names - configs.keys():
             problems += [f"{name}: {problem}" for problem in find_loose_ends(config, configs)]
-        if profile and Path(profile).name.startswith(EMBEDDED) and (why := find_unservable(config)):
+        if profile and server_of(profile) == EMBEDDED and (why := find_unservable(config)):
             problems.append(f"{name}: {why}")
     return problems
 
 
-def find_breaches(config: ModelConfig) -> Iterator[str]:
-    """Where a config says something else than its contract in serving/repository/specs.py."""
+def find_breaches(config: ModelConfig, may_add_inputs: bool = False) -> Iterator[str]:
+    """The differences between a config and its contract in serving/repository/specs.py."""
     if config.name not in CONTRACTS:
         yield "serving/repository/specs.py knows no such model"
         return
@@ -79,12 +88,12 @@ def find_breaches(config: ModelConfig) -> Iterator[str]:
     for what, written, specs in (("input", config.input, contract.inputs), ("output", config.output, contract.outputs)):
         found = [describe(one.name, kind_of(one)) for one in written]
         wanted = [describe(spec.name, as_written(spec)) for spec in specs]
-        if found != wanted:
+        if found[: len(wanted) if what == "input" and may_add_inputs else None] != wanted:
             yield f"{what} is {', '.join(found) or 'nothing'}, in serving/repository/specs.py {', '.join(wanted)}"
 
 
 def find_loose_ends(pipeline: ModelConfig, configs: dict[str, ModelConfig]) -> Iterator[str]:
-    """Where the steps of a pipeline do not fit their models or each other."""
+    """The steps of a pipeline that do not fit their models or each other."""
     known = {tensor.name: kind_of(tensor) for tensor in pipeline.input}
     used = {tensor.name for tensor in pipeline.output}
     for step in pipeline.ensemble_scheduling.step:
@@ -124,7 +133,7 @@ def find_loose_ends(pipeline: ModelConfig, configs: dict[str, ModelConfig]) -> I
 
 
 def find_unlike_graphs(repositories: Sequence[Path] = REPOSITORIES) -> list[str]:
-    """Where what is served of a leaf is missing, or has other tensors than its config; each line names the leaf."""
+    """The served files that are missing or have other tensors than their config, in one line each, with the leaf."""
     home = find_home(repositories)
     manifest = read_served(home) if home else None
     if not home or not manifest:
@@ -138,19 +147,19 @@ def find_unlike_graphs(repositories: Sequence[Path] = REPOSITORIES) -> list[str]
             try:
                 config = read_config(home / leaf)
             except SetupError:
-                continue  # which find_problems tells
+                continue  # find_problems reports it
             problems += [f"{leaf}: {problem}" for problem in find_unlike_tensors(file, config)]
     return problems
 
 
 def find_unlike_tensors(graph: Path, config: ModelConfig) -> Iterator[str]:
-    """Where an ONNX graph has other inputs or outputs than the config."""
+    """The inputs and outputs of an ONNX graph that differ from the config."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     try:
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has a class for each way in which a file can be wrong
+    except Exception as error:  # ONNX Runtime has many classes of errors, without a common base
         yield f"{graph} is no graph to ONNX Runtime: {' '.join(str(error).split())}"
         return
     for what, found, written in (
@@ -164,24 +173,24 @@ def find_unlike_tensors(graph: Path, config: ModelConfig) -> Iterator[str]:
             if one is None:
                 yield f"{graph} {what} no {tensor.name}"
                 continue
-            # A size that is free has a name or none; the first is the batch.
+            # A free size is a name or None; the first is the batch.
             sizes = [size if isinstance(size, int) else -1 for size in one.shape]
             if one.type != ONNX_DTYPES.get(dtype) or not agree(sizes, [-1, *dims]):
                 wanted = describe(tensor.name, (dtype, dims))
                 yield f"{graph} {what} {one.name} {one.type} {one.shape}, the config {wanted}"
             elif sizes[0] != -1:
-                yield f"{graph} {what} {one.name} in batches of {sizes[0]} alone"
+                yield f"{graph} {what} {one.name} only in batches of {sizes[0]}"
         for name in tensors:
             yield f"{graph} {what} {name}, which the config does not have"
 
 
 def kind_of(tensor: Any) -> Kind:
-    """Of a ModelInput or a ModelOutput."""
+    """The kind of a ModelInput or a ModelOutput."""
     return DataType.Name(tensor.data_type), list(tensor.dims)
 
 
 def as_written(tensor: TensorSpec) -> Kind:
-    """Dtype and dims as a config should have them: what depends on the model is -1."""
+    """The dtype and the dims that a config should have; -1 for a size that depends on the model."""
     dtype = "TYPE_STRING" if tensor.dtype == "BYTES" else f"TYPE_{tensor.dtype}"
     return dtype, [size if isinstance(size, int) else -1 for size in tensor.shape]
 
@@ -191,7 +200,7 @@ def fits(given: Kind, wanted: Kind) -> bool:
 
 
 def agree(given: Sequence[int], wanted: Sequence[int]) -> bool:
-    """Whether both may be one shape: -1 goes with any size."""
+    """Whether both can be the same shape: -1 fits any size."""
     return len(given) == len(wanted) and all(
         -1 in pair or pair[0] == pair[1] for pair in zip(given, wanted, strict=True)
     )

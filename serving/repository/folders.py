@@ -1,4 +1,4 @@
-"""The model repositories: the leaves, the pipelines, and whether there is all that they run."""
+"""Finds the files that the models of the repositories need."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from serving.repository.manifest import SERVED, read_served
 
 
 def require_artefacts(repositories: Sequence[Path | str]) -> None:
-    """Raise SetupError if a model has no file to run."""
+    """Raise SetupError if the file that a model runs is missing."""
     folders = [Path(folder) for folder in repositories]
     home = find_home(folders)
     served = read_served(home) if home else None
     if home and served is None:
-        raise SetupError(f"{home / SERVED} leads nowhere, an export was interrupted: run it again")
+        raise SetupError(f"{home / SERVED} points to no manifest, because an export was interrupted: run it again")
     for folder in folders:
         if not any(folder.glob("*/config.pbtxt")):
             raise SetupError(f"{folder} holds no models: `python -m export --out {folder}` makes them")
@@ -33,5 +33,5 @@ def require_artefacts(repositories: Sequence[Path | str]) -> None:
 
 
 def find_home(repositories: Sequence[Path]) -> Path | None:
-    """The repository that was exported to; None where the models came from elsewhere."""
+    """The repository with a manifest, which ``python -m export`` writes; None if there is none."""
     return next((folder for folder in repositories if os.path.lexists(folder / SERVED)), None)

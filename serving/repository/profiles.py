@@ -1,16 +1,25 @@
-"""What differs between deployments: a profile is a folder of fragments, each for the config of one model.
+"""What differs between deployments: a profile is a folder of fragments, each laid over the configs of some models.
 
-    serving/profiles/ngc-tensorrt/detect.pbtxt      what ngc-tensorrt lays over model_repository/detect/config.pbtxt
+    serving/profiles/ngc-tensorrt/detect.pbtxt      laid over model_repository/detect/config.pbtxt
+    serving/profiles/ngc-tensorrt/graphs.pbtxt      laid over the config of every graph
+    serving/profiles/ngc-tensorrt/python.pbtxt      laid over the config of every Python leaf
+    serving/profiles/ngc-tensorrt/pipelines.pbtxt   laid over the config of every pipeline
+    serving/profiles/ngc/…                          what all profiles for NVIDIA's container share, laid before theirs
+    serving/profiles/embedded/…                     the same for the embedded server
 
-A fragment is a ModelConfig in text format, of a few lines. It is laid over the hand-written config field by field:
+A folder elsewhere is a profile too, by its path. It is for the embedded server unless its name begins with ``ngc``.
 
-    a number, a string        replaces                  max_batch_size: 16
-    a message                 is laid over likewise     dynamic_batching { max_queue_delay_microseconds: 500 }
-    a map                     replaces by key           parameters { key: "intra_op_thread_count" value: { … } }
-    a list                    replaces as a whole       instance_group [ { count: 4 } ]
+A fragment is a ModelConfig in text format, of a few lines. It is laid over a config field by field:
 
-What callers depend on, it cannot change: tensors, the kind of model, the wiring, versions; batches can only become
-smaller. A zero says nothing. A profile is complete in its folder; a folder elsewhere is one too, by its path.
+    a number, a string      replaces                        max_batch_size: 16
+    a message               is laid over in the same way    dynamic_batching { max_queue_delay_microseconds: 500 }
+    a map                   replaces by key                 parameters { key: "intra_op_thread_count" value: { … } }
+    a step of a pipeline    is laid over the step of the same model, or added
+    an input                is added, which only a Python leaf can ignore
+    any other list          replaces as a whole             instance_group [ { count: 4 } ]
+
+A fragment cannot change what callers depend on: the tensors of a pipeline, the kind of a model, versions. It can only
+lower max_batch_size. A field that is zero counts as absent.
 """
 
 from __future__ import annotations
@@ -24,18 +33,23 @@ from google.protobuf.message import Message
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.errors import SetupError
+from serving.repository.manifest import ARTEFACTS, GRAPHS
+from serving.repository.specs import PIPELINES
 
 PROFILES = Path(__file__).parents[1] / "profiles"
+EMBEDDED, CONTAINER = SERVERS = ("embedded", "ngc")
+"""What the profiles for each server share; the profiles' names begin with these."""
 EMBEDDED_CPU = "embedded-cpu"
-EMBEDDED = "embedded-"
-"""How the names of those profiles begin that the embedded server can serve."""
+KINDS = ("graphs", "python", "pipelines")
+"""Names of the fragments for all models of a kind."""
 
-MAY_SAY = (
+ALLOWED = (
     "backend",
     "cc_model_filenames",
     "default_model_filename",
     "dynamic_batching",
     "ensemble_scheduling",
+    "input",
     "instance_group",
     "max_batch_size",
     "metric_tags",
@@ -47,14 +61,21 @@ MAY_SAY = (
     "response_cache",
     "runtime",
 )
-"""The fields of a ModelConfig that are a deployment's to decide."""
+"""The fields of a ModelConfig that a profile decides."""
+MERGED = {"step": "model_name", "input": "name"}
+"""Lists whose elements are laid over those of the same name."""
 
 Profile = str | Path
-"""The name of a folder in serving/profiles, or the path of one elsewhere."""
+"""The name of a folder in serving/profiles, or the path of a folder elsewhere."""
 
 
 def profile_names() -> list[str]:
-    return sorted(path.name for path in PROFILES.iterdir() if path.is_dir())
+    return sorted(path.name for path in PROFILES.iterdir() if path.is_dir() and path.name not in SERVERS)
+
+
+def server_of(profile: Profile) -> str:
+    """The server that a profile is for, by its name."""
+    return CONTAINER if Path(profile).name.startswith(CONTAINER) else EMBEDDED
 
 
 def folder_of(profile: Profile) -> Path:
@@ -66,28 +87,49 @@ def folder_of(profile: Profile) -> Path:
 
 
 def fragments_of(profile: Profile) -> dict[str, Path]:
-    """The fragments' files by the model that they are for. Raises SetupError."""
-    return {path.stem: path for path in sorted(folder_of(profile).glob("*.pbtxt"))}
+    """The files of a profile that are for one model each, by the name of the model. Raises SetupError."""
+    return {path.stem: path for path in sorted(folder_of(profile).glob("*.pbtxt")) if path.stem not in KINDS}
+
+
+def files_of(profile: Profile) -> list[Path]:
+    """All files of a profile, in the order in which they are laid over the configs. Raises SetupError."""
+    folders = dict.fromkeys([PROFILES / server_of(profile), folder_of(profile)])
+    files = [sorted(folder.glob("*.pbtxt"), key=lambda file: file.stem not in KINDS) for folder in folders]
+    return [file for part in files for file in part]
+
+
+def files_for(model: str, is_pipeline: bool, profile: Profile) -> list[Path]:
+    """The fragments for a model, in the order in which they are laid over its config. Raises SetupError."""
+    kind = "pipelines" if is_pipeline else "graphs" if ARTEFACTS.get(model) in GRAPHS else "python"
+    return [file for file in files_of(profile) if file.stem in (kind, model)]
+
+
+def read_fragment(model: str, profile: Profile) -> ModelConfig:
+    """All that a profile says about one of our models. Raises SetupError."""
+    merged = ModelConfig()
+    for file in files_for(model, model in PIPELINES, profile):
+        lay_over(merged, parse(file))
+    return merged
 
 
 def read_config(model: Path, profile: Profile | None = None) -> ModelConfig:
-    """A model's config, with what the profile has for it laid over.
+    """The config in the folder ``model``, with the profile laid over it.
 
-    Raises SetupError for a file that is no config, and for a fragment that says what is not its to say.
+    Raises SetupError for a file that is no config, and for a fragment that says what a profile must not decide.
     """
     config = parse(model / "config.pbtxt")
     config.name = config.name or model.name
-    fragment = fragments_of(profile).get(model.name) if profile else None
-    if fragment:
-        said = parse(fragment)
-        if why := find_trespass(config, said):
-            raise SetupError(f"{fragment} {why}")
-        lay_over(config, said)
+    is_pipeline = config.HasField("ensemble_scheduling")
+    for file in files_for(model.name, is_pipeline, profile) if profile else ():
+        fragment = parse(file)
+        if why := find_trespass(config, fragment):
+            raise SetupError(f"{file} {why}")
+        lay_over(config, fragment)
     return config
 
 
 def parse(file: Path) -> ModelConfig:
-    """Raises SetupError for a file that cannot be read, or is no config to the tritonclient that is installed."""
+    """Raises SetupError for a file that cannot be read, or is no config to the installed tritonclient."""
     try:
         return text_format.Parse(file.read_text(), ModelConfig())
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
@@ -95,24 +137,26 @@ def parse(file: Path) -> ModelConfig:
 
 
 def find_trespass(base: ModelConfig, fragment: ModelConfig) -> str | None:
-    """What of the contract a fragment would change, in words; None where it leaves it alone."""
+    """What a fragment says although a profile must not decide it, in words; None if there is nothing."""
     said = {field.name for field, _ in fragment.ListFields()}
-    if foreign := sorted(said.difference(MAY_SAY)):
-        return f"must not say {', '.join(foreign)}: of a config, a profile decides {', '.join(MAY_SAY)}"
+    if foreign := sorted(said.difference(ALLOWED)):
+        return f"must not say {', '.join(foreign)}: a profile decides {', '.join(ALLOWED)}"
     is_pipeline = base.HasField("ensemble_scheduling")
     if is_pipeline and (foreign := sorted(said - {"ensemble_scheduling", "max_batch_size", "metric_tags"})):
         return f"must not say {', '.join(foreign)}: a pipeline is wiring only, its leaves have fragments of their own"
-    if "ensemble_scheduling" in said:
-        wiring = {field.name for field, _ in fragment.ensemble_scheduling.ListFields()} - {"max_inflight_requests"}
-        if wiring or not is_pipeline:
-            return "must not say the steps of a pipeline: of ensemble_scheduling, max_inflight_requests alone"
+    if "ensemble_scheduling" in said and not is_pipeline:
+        return "must not say ensemble_scheduling: it is for a leaf, and only pipelines have steps"
+    if "input" in said and ARTEFACTS.get(base.name) in GRAPHS:
+        return "must not say input: a graph takes the inputs of its file"
+    if changed := [one.name for one in fragment.input for own in base.input if own.name == one.name and own != one]:
+        return f"must not change the input {', '.join(changed)}: it can only add inputs"
     if fragment.max_batch_size > base.max_batch_size:
         return f"raises max_batch_size from {base.max_batch_size} to {fragment.max_batch_size}: it can only lower it"
     return None
 
 
 def lay_over(base: Any, fragment: Any) -> None:
-    """Change the message ``base`` as ``fragment``, another of its kind, says: see the head of this file."""
+    """Change the message ``base`` as ``fragment``, a message of the same type, says: see the head of this file."""
     for field, value in fragment.ListFields():
         mine = getattr(base, field.name)
         if isinstance(value, Message):
@@ -120,6 +164,10 @@ def lay_over(base: Any, fragment: Any) -> None:
             lay_over(mine, value)
         elif isinstance(value, Mapping):
             mine.MergeFrom(value)
+        elif field.name in MERGED:
+            by_name = {getattr(one, MERGED[field.name]): one for one in mine}
+            for one in value:
+                lay_over(by_name.get(getattr(one, MERGED[field.name])) or mine.add(), one)
         elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
             base.ClearField(field.name)
             getattr(base, field.name).MergeFrom(value)
@@ -128,10 +176,11 @@ def lay_over(base: Any, fragment: Any) -> None:
 
 
 def find_unservable(config: ModelConfig) -> str | None:
-    """What in a config the embedded Triton, 2.51, cannot serve, in words; None where it can serve all of it."""
+    """What the embedded Triton, 2.51, cannot serve of a config, in words; None if it can serve all of it."""
+    elsewhere = "put it into a profile for NVIDIA's container, whose name begins with ngc"
     if config.ensemble_scheduling.max_inflight_requests:
-        return "max_inflight_requests is newer than the embedded Triton, which would not start"
+        return f"the embedded Triton does not know max_inflight_requests and would not start: {elsewhere}"
     policies = [config.dynamic_batching.default_queue_policy, *config.dynamic_batching.priority_queue_policy.values()]
     if any(policy.max_queue_size for policy in policies):
-        return "max_queue_size makes the embedded Triton's pipelines hang when the queue is full (mended in 26.03)"
+        return f"with max_queue_size, the embedded Triton can hang when the queue is full: {elsewhere}"
     return None

@@ -85,7 +85,7 @@ EMBEDDING = TensorSpec("EMBEDDING", "FP32", ("D",))
 
 LEAVES: dict[str, ModelSpec] = {
     "decode": ModelSpec((IMAGE,), (CANVAS, SIZE, DECODED)),
-    "tokenize_prompt": ModelSpec((PRODUCT_TYPE, DECODED), (TOKENS,)),
+    "tokenize_prompt": ModelSpec((PRODUCT_TYPE,), (TOKENS,)),
     "encode_prompt": ModelSpec((TOKENS,), (PROMPT, PROMPT_MASK)),
     "detect": ModelSpec((CANVAS, SIZE, PROMPT, PROMPT_MASK), (CANVAS_BOX, SCORE)),
     "crop": ModelSpec((CANVAS, SIZE, DECODED, CANVAS_BOX, SCORE), (PIXELS, BOX, STATUS)),

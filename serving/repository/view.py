@@ -1,14 +1,14 @@
-"""The models as Triton sees them: a folder of configs for one version of what was exported, and links to the files.
+"""The models as Triton sees them: a folder of configs for one exported version, and links to the files.
 
-    view/detect/config.pbtxt            the hand-written config with the profile's, and version_policy { … 2 }
+    view/detect/config.pbtxt            the config with the profile's fragments, and version_policy { … 2 }
     view/detect/2 -> model_repository/detect/2
-    view/ground/config.pbtxt            the hand-written config, and model_version: 2 in the step of every such leaf
+    view/ground/config.pbtxt            the same for a pipeline, and model_version: 2 in the step of every exported leaf
     view/ground/1 -> ensembles/ground/1
 
-The hand-written configs name no version, so they fit any. But a pipeline that took whatever is newest would, while a
-new version comes in leaf by leaf, give a prompt encoded by one version to the detector of another. So each pipeline
-names the version of its leaves, and changes over for all of them in one step. And whenever Triton looks at a model,
-it finds what it was told to serve, whatever has been exported in the meantime.
+The configs of the repositories name no version. If a pipeline took the newest version of each leaf, it would, while the
+leaves of a new version load one by one, pass a prompt encoded by one version to the detector of another. So each
+pipeline names the version of its leaves and switches all of them in one step. Triton sees only the versions that it
+serves, whatever was exported in the meantime.
 """
 
 from __future__ import annotations
@@ -20,32 +20,39 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from serving.repository.manifest import Manifest
-from serving.repository.profiles import Profile, read_config
+from serving.errors import SetupError
+from serving.repository.manifest import ARTEFACTS, Manifest
+from serving.repository.profiles import Profile, fragments_of, read_config
+from serving.repository.specs import LEAVES, PIPELINES
 
 
 class View:
-    """The folder, and the models of ``repositories`` that go into it by :meth:`write`.
+    """The models of ``repositories`` with a profile, which :meth:`write` puts into ``folder``.
 
-    Raises SetupError for a config that is none, or does not go with the profile.
+    A Python leaf that no pipeline uses with this profile is left out. Raises SetupError for a file that is no config,
+    and for a fragment that does not fit.
     """
 
-    def __init__(self, folder: Path, repositories: Sequence[Path], profile: Profile | None = None):
+    def __init__(self, folder: Path, repositories: Sequence[Path], profile: Profile | None = None) -> None:
         self.folder = folder
         self._sources = {
             config.parent.name: config.parent
             for config in sorted(path for repository in repositories for path in repository.glob("*/config.pbtxt"))
         }
-        self.configs = {model: read_config(source, profile) for model, source in self._sources.items()}
+        known = self._sources.keys() | LEAVES.keys() | PIPELINES.keys()
+        if profile and (unknown := sorted(fragments_of(profile).keys() - known)):
+            raise SetupError(f"{profile} has fragments for models that do not exist: {', '.join(unknown)}")
+        configs = {model: read_config(source, profile) for model, source in self._sources.items()}
+        pipelines = {model: config for model, config in configs.items() if config.platform == "ensemble"}
+        used = {step.model_name for config in pipelines.values() for step in config.ensemble_scheduling.step}
+        # A new version loads all exported leaves, so only others can be left out.
+        unused = LEAVES.keys() - ARTEFACTS.keys() - used if pipelines else ()
+        self.configs = {model: config for model, config in configs.items() if model not in unused}
         self.models = list(self.configs)
-        self.pipelines = {
-            model: [tensor.name for tensor in config.input]
-            for model, config in self.configs.items()
-            if config.platform == "ensemble"
-        }
+        self.pipelines = {model: [tensor.name for tensor in config.input] for model, config in pipelines.items()}
 
     def write(self, model: str, manifest: Manifest | None, beside: Sequence[int] = ()) -> None:
-        """Put a model in, in the version of ``manifest`` if it was exported; of a leaf, the versions ``beside`` too."""
+        """Put a model into the folder. Exported leaves get the version of ``manifest`` and the versions ``beside``."""
         source, target = self._sources[model].resolve(), self.folder / model
         target.mkdir(parents=True, exist_ok=True)
         versions = {path.name for path in source.iterdir() if path.name.isdigit()}
@@ -63,7 +70,7 @@ class View:
 
 
 def at_version(config: ModelConfig, manifest: Manifest | None, beside: Sequence[int] = ()) -> ModelConfig:
-    """The config for the version of ``manifest``; a leaf keeps the versions ``beside`` loaded too."""
+    """The config for the version of ``manifest``. A leaf also keeps the versions ``beside`` loaded."""
     result = ModelConfig()
     result.CopyFrom(config)
     leaves = manifest.leaves if manifest else {}

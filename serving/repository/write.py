@@ -1,10 +1,10 @@
-"""Make a model repository for a Triton that is started by other hands, as in NVIDIA's container.
+"""Write a model repository for a Triton that you start yourself, such as NVIDIA's container.
 
     python -m serving write --profile ngc-tensorrt --out DIR
     tritonserver --model-repository=DIR
 
-DIR gets the models of the version that is served now and the pipelines, with the profile's configs. The files are
-copied, so that DIR can be mounted, or put into an image or a bucket.
+DIR gets the pipelines and the served version of the models, with the profile's configs. The files are copied, so that
+you can mount DIR or put it into an image or a bucket.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from serving.repository.profiles import Profile, profile_names
 from serving.repository.view import View
 
 FILES = {"tensorrt": "model.plan", "onnxruntime": "model.onnx"}
-"""What Triton's backends run."""
+"""The file that each of Triton's backends runs."""
 
 
 def write_repository(repositories: Sequence[Path], profile: Profile, out: Path) -> list[str]:
-    """Make the new folder ``out``; return the names of the models in it. Raises SetupError."""
+    """Write the new folder ``out``; returns the names of its models. Raises SetupError."""
     require_artefacts(repositories)
     if problems := find_problems(repositories, profile):
         raise SetupError("\n".join(problems))
@@ -42,7 +42,7 @@ def write_repository(repositories: Sequence[Path], profile: Profile, out: Path) 
         for name, leaf in manifest.leaves.items() if manifest else ():
             wanted = FILES.get(view.configs[name].backend)
             if wanted and leaf.file != wanted:
-                raise SetupError(f"{profile} serves {name} from {wanted}, and {home} has {leaf.file}: export it anew")
+                raise SetupError(f"{profile} serves {name} from {wanted}, and {home} has {leaf.file}: export it again")
         for model in view.models:
             view.write(model, manifest)
         shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from serving.errors import ServerError, SetupError
 from serving.repository.manifest import Manifest
-from serving.repository.profiles import EMBEDDED_CPU, Profile, find_unservable, fragments_of
+from serving.repository.profiles import CONTAINER, EMBEDDED_CPU, Profile, find_unservable
 from serving.repository.view import View
 from serving.server.api import Api
 from serving.server.embedded import assemble, is_embedded
@@ -82,10 +82,8 @@ class Launcher:
 
         Raises SetupError if the binary cannot serve the models with the profile, and ServerError if a port is taken.
         """
-        chosen = profile or (EMBEDDED_CPU if is_embedded(binary) else None)
+        chosen = profile or (EMBEDDED_CPU if is_embedded(binary) else CONTAINER)
         view = View(runtime / "view", repositories, chosen)
-        if profile and (unknown := sorted(fragments_of(profile).keys() - view.models)):
-            raise SetupError(f"{profile} has fragments for models that do not exist: {', '.join(unknown)}")
         for model, config in view.configs.items() if is_embedded(binary) else ():
             if why := find_unservable(config):
                 raise SetupError(f"{chosen} is not for the embedded server, {model}: {why}")

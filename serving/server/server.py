@@ -76,8 +76,8 @@ class Server:
         """Start Triton and wait until its pipelines give correct answers.
 
         ``host`` is the interface to listen on. ``profile`` is laid over the configs (serving.repository.profiles); by
-        default the embedded server takes embedded-cpu, and a full installation takes the configs as they are. ``tls``
-        encrypts gRPC, and restricts HTTP to the loopback. ``triton`` is a tritonserver, or the folder into which its
+        default the embedded server takes embedded-cpu, and a full installation takes ngc. ``tls`` encrypts gRPC, and
+        restricts HTTP to the loopback. ``triton`` is a tritonserver, or the folder into which its
         wheel was installed; ``options`` are passed to it unchanged. ``log`` is a file to which its log is appended; by
         default the log is deleted with the server. ``echo`` repeats it on stderr.
 

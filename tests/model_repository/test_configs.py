@@ -1,25 +1,31 @@
-"""What the hand-written configs keep to; that they and the pipelines fit is for tests/deploy/test_check.py."""
+"""The hand-written configs, and how the pipelines are wired for each server."""
 
 from __future__ import annotations
 
 import pytest
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelEnsembling, ModelInstanceGroup
 
 from serving.paths import REPOSITORIES
+from serving.repository.profiles import profile_names, read_config, server_of
 from serving.repository.specs import LEAVES, PIPELINES
 
 MODELS, ENSEMBLES = REPOSITORIES
 FOLDERS = {**dict.fromkeys(LEAVES, MODELS), **dict.fromkeys(PIPELINES, ENSEMBLES)}
 
 
-def read(name: str) -> ModelConfig:
-    return text_format.Parse((FOLDERS[name] / name / "config.pbtxt").read_text(), ModelConfig())
+def read(name: str, profile: str | None = None) -> ModelConfig:
+    return read_config(FOLDERS[name] / name, profile)
+
+
+def steps_of(pipeline: str, profile: str | None = None) -> dict[str, ModelEnsembling.Step]:
+    return {step.model_name: step for step in read(pipeline, profile).ensemble_scheduling.step}
 
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_config_leaves_out_what_the_files_decide(name: str) -> None:
-    config = read(name)
+    text = (FOLDERS[name] / name / "config.pbtxt").read_text()
+    config = text_format.Parse(text, ModelConfig())
     assert not config.name
     assert not config.backend
     for group in config.instance_group:
@@ -33,18 +39,38 @@ def test_requests_are_batched_without_waiting_for_more(name: str) -> None:
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
 
 
+@pytest.mark.parametrize("profile", [profile for profile in profile_names() if server_of(profile) == "embedded"])
 @pytest.mark.parametrize("name", PIPELINES)
-def test_no_two_steps_are_at_work_at_once(name: str) -> None:
-    """When a step fails while another of the same request is at work, Triton 2.51 may crash or never answer again."""
+def test_the_embedded_server_runs_one_step_at_a_time(name: str, profile: str) -> None:
+    """When a step fails while another step of the same request runs, Triton 2.51 can crash or stop answering."""
     last = {tensor.name for tensor in PIPELINES[name].inputs}
-    for step in read(name).ensemble_scheduling.step:
+    for step in steps_of(name, profile).values():
         assert set(step.input_map.values()) & last, step.model_name
         last = set(step.output_map.values())
 
 
-def test_grounding_alone_leaves_the_pixels_out() -> None:
-    (crop,) = (step for step in read("ground").ensemble_scheduling.step if step.model_name == "crop")
-    assert set(crop.output_map) == {"BOX", "STATUS"}
+@pytest.mark.parametrize("profile", [profile for profile in profile_names() if server_of(profile) == "ngc"])
+def test_the_container_encodes_the_prompt_while_it_decodes_the_photo(profile: str) -> None:
+    for pipeline in ("product_image", "ground"):
+        steps = steps_of(pipeline, profile)
+        assert list(steps["tokenize_prompt"].input_map.values()) == ["PRODUCT_TYPE"]
+        assert "observe" in steps
+    assert steps_of("product_image", profile)["encode_image"].input_map["STATUS"] == "CROPPED"
+
+
+@pytest.mark.parametrize("profile", profile_names())
+def test_each_server_has_one_way_to_limit_what_waits(profile: str) -> None:
+    for first in ("decode", "tokenize", "enrich"):
+        config = read(first, profile)
+        is_bounded = config.dynamic_batching.default_queue_policy.max_queue_size > 0
+        assert is_bounded == (server_of(profile) == "ngc")
+        assert ("max_wait_seconds" in config.parameters) == (server_of(profile) == "embedded" and first != "enrich")
+    for pipeline in PIPELINES:
+        assert bool(read(pipeline, profile).ensemble_scheduling.max_inflight_requests) == (server_of(profile) == "ngc")
+
+
+def test_ground_leaves_the_pixels_out() -> None:
+    assert set(steps_of("ground")["crop"].output_map) == {"BOX", "STATUS"}
 
 
 @pytest.mark.parametrize("name", PIPELINES)

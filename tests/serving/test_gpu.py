@@ -1,4 +1,4 @@
-"""What a profile for GPUs needs, named where it is missing: real where there is no GPU, as on most machines."""
+"""What a profile for GPUs needs, and the message that names what is missing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from serving.errors import SetupError
 from serving.paths import REPOSITORIES
 from serving.repository.profiles import read_config
+from serving.repository.specs import CANVASES
 from serving.server import gpu
 from serving.server.gpu import POOL_BYTES, count_gpus, gpu_options, is_installed
 from serving.server.server import Server
@@ -22,7 +23,7 @@ without_gpu = pytest.mark.skipif(count_gpus() > 0, reason="there is a GPU")
 
 
 @without_gpu
-def test_what_is_missing_is_named_before_anything_starts(toy_repositories: list[Path]) -> None:
+def test_server_names_what_is_missing_before_it_starts_triton(toy_repositories: list[Path]) -> None:
     wanted = r"(?s)detect.* on a GPU, and this is missing: an NVIDIA GPU.*onnxruntime-gpu.*pip install .*embedded-cpu"
     with pytest.raises(SetupError, match=wanted):
         Server.start(toy_repositories, profile="embedded-gpu")
@@ -50,7 +51,7 @@ def test_each_thing_that_is_missing(
         gpu_options(CONFIGS)
 
 
-def test_every_gpu_has_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_gpu_gets_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, 2, True, {"torch", "nvidia.nvimgcodec"})
     assert gpu_options(CONFIGS) == [f"--cuda-memory-pool-byte-size={i}:{POOL_BYTES}" for i in range(2)]
 
@@ -61,8 +62,7 @@ def test_the_ladder_goes_up_to_a_full_batch_and_knows_the_canvases(model: str) -
     texts = {name: value.string_value for name, value in by_name[model].parameters.items()}
     assert int(texts["batch_ladder"].split()[-1]) == by_name[model].max_batch_size
     assert texts["FORCE_CPU_ONLY_INPUT_TENSORS"] == "no"
-    sides = by_name["decode"].parameters["canvases"].string_value.split()
-    wanted = ", ".join(f"S={side}" for side in sides)
+    wanted = ", ".join(f"S={side}" for side in CANVASES)
     assert texts.get("ladder_sizes", wanted) == wanted
     assert ("ladder_sizes" in texts) == (model in ("detect", "crop", "fit"))
 
@@ -73,7 +73,7 @@ def test_a_module_is_there_or_not() -> None:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, gpus: int, with_cuda: bool, installed: set[str]) -> None:
-    """A machine with these, which this one is not."""
+    """Make the checks see a machine with these."""
     monkeypatch.setattr(gpu, "count_gpus", lambda: gpus)
     monkeypatch.setattr(gpu, "has_cuda_onnxruntime", lambda: with_cuda)
     monkeypatch.setattr(gpu, "is_installed", lambda module: module in installed)

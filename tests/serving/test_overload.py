@@ -22,7 +22,6 @@ from serving.server.server import Server
 from serving.server.stubs import find_stubs
 from tests.asking import SECONDS, until
 from tests.pictures import encode, picture
-from tests.toys import set_max_wait
 from vlclip import AsyncClient, Client, OverloadedError, RequestError
 
 SECONDS_PER_ITEM = 0.02
@@ -64,9 +63,12 @@ def server(toy_repositories: list[Path], tmp_path_factory: pytest.TempPathFactor
     shutil.copytree(models, slow)
     for leaf in SLOW.values():
         slow_down(slow, leaf)
+    profile = slow.with_name("impatient")
+    profile.mkdir()
     for first in ("decode", "tokenize"):
-        set_max_wait(slow, first, MAX_WAIT_SECONDS)
-    with Server.start([slow, ensembles]) as server:
+        limit = f'parameters {{ key: "max_wait_seconds" value: {{ string_value: "{MAX_WAIT_SECONDS}" }} }}'
+        (profile / f"{first}.pbtxt").write_text(limit)
+    with Server.start([slow, ensembles], profile=profile) as server:
         yield server
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import onnxruntime as ort
 import pytest
@@ -14,7 +13,9 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from serving.backends.onnxruntime.model import providers_of, threads_of
 from serving.errors import SetupError
 from serving.paths import REPOSITORIES
-from serving.repository.profiles import profile_names, read_config
+from serving.repository.profiles import EMBEDDED_CPU, read_config
+from serving.repository.specs import LEAVES, PIPELINES
+from serving.repository.view import View
 from serving.repository.write import write_repository
 from serving.server.server import Server
 from serving.server.stubs import find_stubs
@@ -31,6 +32,10 @@ def profile_of(folder: Path, **fragments: str) -> Path:
     for model, fragment in fragments.items():
         (folder / f"{model}.pbtxt").write_text(fragment)
     return folder
+
+
+def parameter(name: str, value: str | int) -> str:
+    return f'parameters {{ key: "{name}" value: {{ string_value: "{value}" }} }}'
 
 
 @pytest.mark.parametrize(
@@ -58,41 +63,84 @@ def profile_of(folder: Path, **fragments: str) -> Path:
             id="a list in a message replaces",
         ),
         pytest.param(
-            'parameters { key: "a" value: { string_value: "1" } } parameters { key: "b" value: { string_value: "2" } }',
-            'parameters { key: "b" value: { string_value: "3" } } parameters { key: "c" value: { string_value: "4" } }',
-            'parameters { key: "a" value: { string_value: "1" } } parameters { key: "b" value: { string_value: "3" } }'
-            'parameters { key: "c" value: { string_value: "4" } }',
+            parameter("a", 1) + parameter("b", 2),
+            parameter("b", 3) + parameter("c", 4),
+            parameter("a", 1) + parameter("b", 3) + parameter("c", 4),
             id="a map replaces by key",
         ),
         pytest.param(
-            "ensemble_scheduling { step [ { model_name: 'crop' } ] }",
+            'ensemble_scheduling { step [ { model_name: "a" } ] }',
             "ensemble_scheduling { max_inflight_requests: 3 }",
-            "ensemble_scheduling { step [ { model_name: 'crop' } ] max_inflight_requests: 3 }",
+            'ensemble_scheduling { step [ { model_name: "a" } ] max_inflight_requests: 3 }',
             id="a pipeline keeps its steps",
+        ),
+        pytest.param(
+            'ensemble_scheduling { step [ { model_name: "a" model_version: -1 input_map { key: "X" value: "X" } } ] }',
+            """ensemble_scheduling { step [
+                { model_name: "a" input_map { key: "Y" value: "Y" } }, { model_name: "b" model_version: -1 } ] }""",
+            """ensemble_scheduling { step [
+                { model_name: "a" model_version: -1
+                  input_map { key: "X" value: "X" } input_map { key: "Y" value: "Y" } },
+                { model_name: "b" model_version: -1 } ] }""",
+            id="a step merges with the step of its model",
+        ),
+        pytest.param(
+            'input [ { name: "X" dims: 1 } ]',
+            'input [ { name: "Y" dims: 2 } ]',
+            'input [ { name: "X" dims: 1 }, { name: "Y" dims: 2 } ]',
+            id="an input is added",
         ),
     ],
 )
 def test_fragment_is_laid_over(tmp_path: Path, base: str, fragment: str, expected: str) -> None:
-    (tmp_path / "crop").mkdir()
-    (tmp_path / "crop" / "config.pbtxt").write_text(base)
-    profile = profile_of(tmp_path / "profile", crop=fragment)
-    assert read_config(tmp_path / "crop", profile) == text_format.Parse(expected, ModelConfig(name="crop"))
-    assert read_config(tmp_path / "crop") == text_format.Parse(base, ModelConfig(name="crop"))
+    """Also twice, as when a written repository is served with the profile that it was written with."""
+    (tmp_path / "custom").mkdir()
+    (tmp_path / "custom" / "config.pbtxt").write_text(base)
+    profile = profile_of(tmp_path / "ngc-mine", custom=fragment, graphs='backend: "of no graph"')
+    wanted = text_format.Parse(expected, ModelConfig(name="custom"))
+    if wanted.HasField("ensemble_scheduling"):
+        wanted.ensemble_scheduling.max_inflight_requests = wanted.ensemble_scheduling.max_inflight_requests or 128
+    elif not wanted.instance_group:
+        wanted.instance_group.add(count=1, kind=ModelInstanceGroup.KIND_CPU)
+    assert read_config(tmp_path / "custom", profile) == wanted
+    assert read_config(tmp_path / "custom") == text_format.Parse(base, ModelConfig(name="custom"))
+    (tmp_path / "custom" / "config.pbtxt").write_text(text_format.MessageToString(wanted))
+    assert read_config(tmp_path / "custom", profile) == wanted
+
+
+def test_fragments_for_a_kind_come_first_and_those_of_the_server_before_all(tmp_path: Path) -> None:
+    profile = profile_of(
+        tmp_path / "mine",
+        graphs="instance_group [ { count: 2 } ]" + parameter("count_grounding", "no"),
+        python="instance_group [ { count: 3 } ]",
+        pipelines="max_batch_size: 8",
+        fit="instance_group [ { count: 4 } ]",
+        tokenize=parameter("max_wait_seconds", 9),
+    )
+    configs = View(tmp_path, REPOSITORIES, profile).configs
+    counts = {"detect": 2, "crop": 2, "fit": 4, "decode": 3, "enrich": 3}
+    assert {leaf: configs[leaf].instance_group[0].count for leaf in counts} == counts
+    assert {configs[pipeline].max_batch_size for pipeline in PIPELINES} == {8}
+    assert configs["crop"].parameters["count_grounding"].string_value == "no"
+    tokenize = {name: value.string_value for name, value in configs["tokenize"].parameters.items()}
+    assert tokenize == {"max_wait_seconds": "9", "ahead": "tokenize encode_text"}
+    assert [tensor.name for tensor in configs["tokenize_prompt"].input] == ["PRODUCT_TYPE", "DECODED"]
 
 
 @pytest.mark.parametrize(
     ("model", "fragment", "complaint"),
     [
-        ("crop", 'name: "other"', "must not say name: of a config, a profile decides backend"),
+        ("crop", 'name: "other"', "must not say name: a profile decides backend"),
         ("crop", 'platform: "onnxruntime_onnx"', "must not say platform"),
-        ("crop", 'input [ { name: "MORE" } ]', "must not say input"),
+        ("crop", 'input [ { name: "MORE" } ]', "must not say input: a graph takes the inputs of its file"),
+        ("decode", 'input [ { name: "IMAGE" } ]', "must not change the input IMAGE: it can only add inputs"),
         ("crop", 'output [ { name: "MORE" } ]', "must not say output"),
         ("crop", "sequence_batching {}", "must not say sequence_batching"),
         ("crop", "version_policy { latest {} }", "must not say version_policy"),
         ("crop", "model_transaction_policy { decoupled: true }", "must not say model_transaction_policy"),
         ("crop", "max_batch_size: 65", "raises max_batch_size from 64 to 65: it can only lower it"),
-        ("crop", "ensemble_scheduling { max_inflight_requests: 2 }", "must not say the steps"),
-        ("ground", 'ensemble_scheduling { step [ { model_name: "crop" } ] }', "must not say the steps of a pipeline"),
+        ("crop", "ensemble_scheduling { max_inflight_requests: 2 }", "must not say ensemble_scheduling: it is for a"),
+        ("ground", 'input [ { name: "MORE" } ]', "must not say input: a pipeline is wiring only"),
         ("ground", "dynamic_batching {}", "must not say dynamic_batching: a pipeline is wiring only"),
         ("ground", "instance_group [ { count: 2 } ]", "must not say instance_group"),
         ("crop", "instance_groups {}", 'is no model config: .*no field named "instance_groups"'),
@@ -104,56 +152,57 @@ def test_fragment_that_touches_the_contract_is_refused(
 ) -> None:
     profile = profile_of(tmp_path / "profile", **{model: fragment})
     with pytest.raises(SetupError, match=rf"profile/{model}\.pbtxt {complaint}"):
-        read_config((MODELS if model == "crop" else ENSEMBLES) / model, profile)
+        read_config((ENSEMBLES if model in PIPELINES else MODELS) / model, profile)
 
 
-def test_unknown_profile_comes_with_those_there_are(tmp_path: Path) -> None:
+def test_message_for_an_unknown_profile_names_the_profiles(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="no profile nowhere: it is embedded-cpu, embedded-gpu, ngc-onnx"):
         read_config(MODELS / "crop", "nowhere")
     with pytest.raises(SetupError, match="no profile"):
         read_config(MODELS / "crop", tmp_path)
-    assert {"embedded-cpu", "embedded-gpu", "ngc-onnxruntime-cuda", "ngc-tensorrt"} <= set(profile_names())
 
 
 def test_embedded_server_refuses_what_it_cannot_serve(toy_repositories: list[Path]) -> None:
-    with pytest.raises(SetupError, match=r"ngc-tensorrt is not for the embedded server, \w+: max_(queue|inflight)_"):
+    with pytest.raises(SetupError, match=r"ngc-tensorrt is not for the embedded server, \w+: .* max_(queue|inflight)_"):
         Server.start(toy_repositories, profile="ngc-tensorrt")
 
 
-def test_fragment_for_no_model_is_not_passed_over(toy_repositories: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="has fragments for models that do not exist: detector"):
-        Server.start(toy_repositories, profile=profile_of(tmp_path / "mine", detector=""))
+def test_fragment_for_an_unknown_model_is_refused(toy_repositories: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"has fragments for models that do not exist: detector$"):
+        Server.start(toy_repositories, profile=profile_of(tmp_path / "mine", detector="", observe=""))
 
 
-def config_of(server: Server, model: str) -> Any:
+def config_of(server: Server, model: str) -> ModelConfig:
     with tritonclient.grpc.InferenceServerClient(server.grpc_url) as client:
-        return client.get_model_config(model).config
+        config: ModelConfig = client.get_model_config(model).config
+        return config
 
 
-def test_embedded_server_runs_graphs_on_the_cpu_unless_told_otherwise(server: Server) -> None:
+def test_embedded_server_runs_graphs_on_the_cpu_by_default(server: Server) -> None:
     (group,) = config_of(server, "detect").instance_group
     assert (group.count, group.kind) == (1, ModelInstanceGroup.KIND_CPU)
 
 
 def test_profile_is_served(toy_repositories: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLCLIP_ORT_THREADS", raising=False)
-    threads = 'parameters {{ key: "intra_op_thread_count" value: {{ string_value: "{}" }} }}'
     profile = profile_of(
         tmp_path / "tuned",
         decode="instance_group [ { count: 3 } ]",
-        fit=threads.format(1),
-        crop=threads.format(6) + "dynamic_batching { preferred_batch_size: 4 max_queue_delay_microseconds: 1 }",
+        fit=parameter("intra_op_thread_count", 1),
+        detect=parameter("intra_op_thread_count", 6)
+        + "dynamic_batching { preferred_batch_size: 4 max_queue_delay_microseconds: 1 }",
         whole_image="max_batch_size: 16",
     )
     with Server.start(toy_repositories, profile=profile) as server:
         found = ask_grpc(server.grpc_url, "product_image", IMAGE=[PHOTO, b""], PRODUCT_TYPE=[b"mug", b"mug"])
         assert found["STATUS"].tolist() == [[0], [2]]
-        assert list(config_of(server, "crop").dynamic_batching.preferred_batch_size) == [4]
+        assert list(config_of(server, "detect").dynamic_batching.preferred_batch_size) == [4]
         assert config_of(server, "whole_image").max_batch_size == 16
         stubs = find_stubs(server.shm_prefix)
         assert sum(stub.model == "decode" for stub in stubs) == 3
         tasks = {stub.model: len(list(Path(f"/proc/{stub.pid}/task").iterdir())) for stub in stubs}
-        assert tasks["crop"] - tasks["fit"] == 5
+        assert tasks["detect"] - tasks["fit"] == 5
+        assert "observe" not in tasks
 
 
 def test_graphs_for_a_gpu_run_on_cuda_or_the_message_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +226,8 @@ def test_written_repository_is_complete(tmp_path: Path) -> None:
     models = toys.build(MODELS, tmp_path / "models")
     toys.place_version(models, 1)
     out = tmp_path / "out"
-    assert len(write_repository([models, ENSEMBLES], "embedded-cpu", out)) == 16
+    written = write_repository([models, ENSEMBLES], EMBEDDED_CPU, out)
+    assert set(written) == {*LEAVES, *PIPELINES} - {"observe"}
     models.rename(tmp_path / "away")
     assert not any(path.is_symlink() for path in out.rglob("*"))
     with Server.start([out]) as server:
@@ -188,7 +238,7 @@ def test_written_repository_has_the_profile(tmp_path: Path) -> None:
     models = toys.build(MODELS, tmp_path / "models")
     toys.place_version(models, 2)
     out = tmp_path / "out"
-    write_repository([models, ENSEMBLES], "ngc-onnxruntime-cuda", out)
+    assert set(write_repository([models, ENSEMBLES], "ngc-onnxruntime-cuda", out)) == {*LEAVES, *PIPELINES}
     detect, pipeline = (
         text_format.Parse((out / name / "config.pbtxt").read_text(), ModelConfig())
         for name in ("detect", "product_image")

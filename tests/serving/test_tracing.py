@@ -18,7 +18,7 @@ from serving.server.server import Server
 from tests.asking import until
 from tests.serving.test_serve import PHOTO
 
-LEAVES = {"decode", "tokenize_prompt", "encode_prompt", "detect", "crop", "observe", "encode_image"}
+LEAVES = {"decode", "tokenize_prompt", "encode_prompt", "detect", "crop", "encode_image"}
 
 
 class Collector(ThreadingHTTPServer):

@@ -227,7 +227,6 @@ def test_the_configs_of_exported_models_name_the_version(tmp_path: Path) -> None
         "encode_prompt": -1,
         "detect": 7,
         "crop": -1,
-        "observe": -1,
     }
 
 
