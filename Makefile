@@ -28,7 +28,7 @@ help:
 #: Try it
 demo: $(VENV)/.demo install-mini  ## Draw 300 photos, embed and search them, and write build/demo/index.html.
 #  With your own photos: PHOTOS=folder TYPE="mug"
-	$(BIN)/python -m benchmarks.demo $(if $(PHOTOS),--photos "$(PHOTOS)" --type "$(TYPE)")
+	$(BIN)/python -m benchmarks.demo $(if $(PHOTOS),--photos "$(PHOTOS)" $(if $(TYPE),--type "$(TYPE)"))
 
 serve: $(VENV)/.demo install-mini  ## Serve the models in MODELS until Ctrl-C. Choose a profile with PROFILE=name
 	@$(BIN)/python -m serving start --model-repository "$(MODELS)" $(if $(PROFILE),--profile "$(PROFILE)")
@@ -82,16 +82,17 @@ test-all: $(VENV)/.dev install-mini  ## Run the slow tests too
 check: $(VENV)/.dev  ## Run ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy .
 
-# pip-audit has one exit code for "vulnerable" and for "no answer", so ask first whether there is an answer.
-audit: $(VENV)/.demo  ## List known vulnerabilities of the installed packages. Warns and passes if PyPI cannot be reached
+# If its service cannot be reached, pip-audit skips every package or writes no report.
+AUDIT := build/audit.json
+audit: $(VENV)/.demo  ## List known vulnerabilities of the installed packages. Warns and passes without a connection
 	@test -d $(VENV)/audit || $(BIN)/python -m venv $(VENV)/audit
-	@if ! $(VENV)/audit/bin/python -c 'import urllib.request as r; r.urlopen("https://pypi.org/pypi/pip/25.0/json", timeout=20)' 2> /dev/null; then \
-	  echo "WARNING: nothing was audited, since PyPI's advisory service does not answer. Run \`make audit\` where it does." >&2; \
-	else \
-	  $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit && \
-	  $(VENV)/audit/bin/python -m pip_audit --skip-editable --progress-spinner off \
-	    $(foreach folder,$(wildcard $(VENV)/lib/python3*/site-packages) $(VENV)/tritonserver,--path $(folder)); \
-	fi
+	@mkdir -p build && rm -f $(AUDIT)
+	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit && \
+	  $(VENV)/audit/bin/python -m pip_audit --skip-editable --progress-spinner off --timeout 10 --format json --output $(AUDIT) \
+	    $(foreach folder,$(wildcard $(VENV)/lib/python3*/site-packages) $(VENV)/tritonserver,--path $(folder)) 2> build/audit.log; \
+	  status=$$?; if ! grep -qs '"vulns"' $(AUDIT); then \
+	  echo "WARNING: nothing was audited: pip-audit could not look up any package (build/audit.log)" >&2; \
+	  else cat build/audit.log; echo "Details: $(AUDIT)"; exit $$status; fi
 
 train-mini: $(VENV)/.dev  ## Draw the catalogue, train the mini models on it and export them to weights/mini (90 min on 2 cores)
 	$(BIN)/python -m training

@@ -31,7 +31,7 @@ def ask(request: pytest.FixtureRequest, server: Server) -> Ask:
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Of every row with its counterpart; embeddings are of unit length."""
-    return (a * b).sum(axis=1)
+    return np.asarray((a * b).sum(axis=1))
 
 
 @pytest.mark.parametrize("name", PIPELINES)
