@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from serving.paths import ROOT
 from serving.repository.specs import LEAVES
 from serving.server.api import Api
 from serving.server.limits import DRAIN_SECONDS
+from serving.server.options import NEWER_OPTIONS
 from serving.server.server import Ports, Server
 from serving.server.stubs import SHARED_MEMORY, find_stubs, is_alive
 from tests.asking import ask_grpc, ask_http, until
@@ -328,35 +329,34 @@ def test_the_command_says_in_one_line_what_is_wrong(
     assert all(line.startswith("    ") for line in remedy)
 
 
-def fake_tritonserver(folder: Path, prints: str, known: str = "") -> str:
-    """A tritonserver that lists ``known`` options in its --help, and otherwise prints an error and ends."""
+def start_fake(repositories: list[Path], folder: Path, listed: Sequence[str] = ()) -> str:
+    """Start a tritonserver that lists options in its --help, and otherwise prints what it was given and ends."""
     triton = folder / "tritonserver"
-    triton.write_text(
-        f'#!/bin/sh\n[ "$1" = --help ] && echo "  {known} <boolean>" >&2 && exit 1\necho "error: {prints}"\nexit 1\n'
-    )
+    help_text = " ".join(f"'  {option} <value>'" for option in listed) or "''"
+    triton.write_text(f"""#!/bin/sh
+if [ "$1" = --help ]; then printf '%s\\n' {help_text} >&2; exit 1; fi
+echo "error: telemetry $ORT_DISABLE_TELEMETRY, options $*"
+exit 1
+""")
     triton.chmod(0o755)
-    return str(triton)
+    with pytest.raises(ServerError) as caught:
+        Server.start(repositories, triton=str(triton))
+    return str(caught.value)
 
 
-@pytest.mark.parametrize(("value", "expected"), [(None, "1"), ("0", "0")], ids=["by default", "unless set"])
-def test_telemetry_is_off(
-    toy_repositories: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None, expected: str
+def test_telemetry_is_off_by_default(
+    toy_repositories: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
-    if value:
-        monkeypatch.setenv("ORT_DISABLE_TELEMETRY", value)
-    with pytest.raises(ServerError, match=f"error: telemetry {expected}$"):
-        Server.start(toy_repositories, triton=fake_tritonserver(tmp_path, "telemetry $ORT_DISABLE_TELEMETRY"))
+    assert "telemetry 1," in start_fake(toy_repositories, tmp_path)
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    assert "telemetry 0," in start_fake(toy_repositories, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("known", "is_passed"), [("--allow-client-shm", True), ("--allow-other", False)], ids=["26.04", "older"]
-)
-def test_shared_memory_is_allowed_where_triton_has_the_option(
-    toy_repositories: list[Path], tmp_path: Path, known: str, is_passed: bool
-) -> None:
-    with pytest.raises(ServerError, match="error: options ") as caught:
-        Server.start(toy_repositories, triton=fake_tritonserver(tmp_path, "options $*", known))
-    assert ("--allow-client-shm=true" in str(caught.value)) is is_passed
-    assert "--allow-client-shm=false" not in str(caught.value)
-    assert "None" not in str(caught.value)
+def test_newer_options_are_passed_to_a_triton_that_lists_them(toy_repositories: list[Path], tmp_path: Path) -> None:
+    names = [option.name for option in NEWER_OPTIONS]
+    started = start_fake(toy_repositories, tmp_path, names)
+    assert [name for name in names if name in started] == ["--allow-client-shm"]
+    assert "--allow-client-shm=true" in started
+    older = start_fake(toy_repositories, tmp_path, ["--allow-client-shm-of-another-name"])
+    assert not [name for name in names if name in older]
