@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from serving.enrich.product import Outcome
+from serving.repository.specs import Status
 from serving.server.limits import ANSWER_SECONDS, LOAD_SECONDS
 from serving.triton_metrics import parse_metrics
 
@@ -25,9 +27,6 @@ FAILURES = (OSError, http.client.HTTPException, ValueError)
 """What a call can raise: there is no connection, no HTTP, or not the expected answer."""
 
 RETRY_SECONDS = 0.1
-NOT_A_PRODUCT = 4
-"""The status of an empty product. `enriched_text` is sent one because it needs no agent, which may be slow or cost
-money."""
 PENDING = "nv_inference_pending_request_count"
 FINISHED = ("nv_inference_request_success", "nv_inference_request_failure")
 
@@ -123,9 +122,9 @@ class Api:
             return Problem(f"{pipeline} does not answer within {timeout:g} s")
         except FAILURES as error:
             return Problem(f"{pipeline} does not answer: {error}", is_refusal(error))
-        status, expected = answer.get("STATUS", [0])[0], (NOT_A_PRODUCT,) if "PRODUCT" in inputs else (0, 1)
-        if status not in expected:
-            return Problem(f"{pipeline} answers with status {status}, expected {' or '.join(map(str, expected))}")
+        expected = {Outcome.NOT_A_PRODUCT} if "PRODUCT" in inputs else {Status.GROUNDED, Status.WHOLE_IMAGE}
+        if not expected.issuperset(answer.get("STATUS", [])):
+            return Problem(f"{pipeline} answers with status {answer['STATUS'][0]}, which is incorrect")
         length = math.hypot(*answer.get("EMBEDDING", [1.0]))
         if not abs(length - 1) < 0.01:
             return Problem(f"{pipeline} answers with an embedding of length {length:g}, expected 1")
@@ -202,7 +201,7 @@ def is_refusal(error: Exception) -> bool:
 
 @functools.cache
 def samples() -> dict[str, bytes]:
-    """A value for each input that a pipeline can have."""
+    """A value for each input that a pipeline can have. The product is empty, because then no agent is called."""
     from PIL import Image
 
     file = io.BytesIO()
