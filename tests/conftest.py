@@ -13,6 +13,7 @@ from serving.paths import REPOSITORIES
 from serving.repository.folders import require_artefacts
 from serving.server.server import Server
 from tests import fake_triton, toys
+from tests.client.twins import TWINS, Twin
 
 MODELS, ENSEMBLES = REPOSITORIES
 
@@ -36,3 +37,10 @@ def server(toy_repositories: list[Path]) -> Iterator[Server]:
         repositories = toy_repositories
     with Server.start(repositories) as server:
         yield server
+
+
+@pytest.fixture(params=TWINS.values(), ids=list(TWINS))
+def twin(request: pytest.FixtureRequest) -> Twin:
+    """A function that creates a client, synchronous or asynchronous."""
+    made: Twin = request.param
+    return made

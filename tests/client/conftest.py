@@ -14,8 +14,6 @@ import pytest
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from tests.client.twins import TWINS, Twin
-
 PIPELINES = {
     "product_image": ("EMBEDDING", "BOX", "SCORE", "STATUS"),
     "whole_image": ("EMBEDDING", "STATUS"),
@@ -207,10 +205,3 @@ def triton() -> Iterator[FakeTriton]:
     server = FakeTriton()
     yield server
     server.stop()
-
-
-@pytest.fixture(params=TWINS.values(), ids=list(TWINS))
-def twin(request: pytest.FixtureRequest) -> Twin:
-    """A function that creates a client, synchronous or asynchronous."""
-    made: Twin = request.param
-    return made

@@ -15,12 +15,9 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-import trustme
 import yaml
 
-import vlclip
 from serving.paths import ROOT
-from serving.server import probe as prober
 from serving.server.limits import DRAIN_SECONDS, LOAD_SECONDS
 from serving.server.server import SHARED_MEMORY_BYTES
 from serving.server.start import parse_arguments
@@ -141,10 +138,13 @@ def test_services_and_policies_name_ports_of_the_container(name: str) -> None:
     assert set(asked) == set(ports)
 
 
-def test_tls_leaves_no_unencrypted_port_open_to_callers() -> None:
+def test_tls_leaves_no_unencrypted_port_open_to_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "gpu and agent and tls"
     container = next(pods(name))["containers"][0]
-    assert {"--tls-cert=/tls/tls.crt", "--tls-key=/tls/tls.key", "--tls-client-ca=/tls/ca.crt"} <= {*container["args"]}
+    monkeypatch.setattr(sys, "argv", ["serve", *container["args"]])
+    given = parse_arguments()
+    files = [Path("/tls", name) for name in ("tls.crt", "tls.key", "ca.crt")]
+    assert [given.tls_cert, given.tls_key, given.tls_client_ca] == files
     assert {port["name"] for port in container["ports"]} == {"grpc", "metrics"}
 
 
@@ -159,40 +159,6 @@ def test_components_may_be_listed_before_the_patches_of_an_overlay(tmp_path: Pat
     after = next(pods("gpu and agent and tls"))
     for parts in ("args", "ports", "env", "volumeMounts"):
         assert sorted(before["containers"][0][parts], key=str) == sorted(after["containers"][0][parts], key=str)
-
-
-def test_probes_work_on_a_pod_that_requires_client_certificates(toy_repositories: list[Path], tmp_path: Path) -> None:
-    """The arguments and probes of the manifest, with a folder in place of its secret, and free ports."""
-    authority = trustme.CA()
-    certificate = authority.issue_cert("localhost")
-    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
-    certificate.private_key_pem.write_to_path(tmp_path / "tls.key")
-    certificate.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
-    container = next(pods("base and tls"))["containers"][0]
-    command = [sys.executable, "-m", "serving", "start", f"--model-repository={toy_repositories[0]}"]
-    command += [argument.replace("=/tls/", f"={tmp_path}/") for argument in container["args"]]
-    command += [f"--{name}-port=0" for name in ("grpc", "http", "metrics")]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout
-            printed = "".join(iter(process.stdout.readline, "Ctrl-C stops.\n"))
-            ports = dict(re.findall(r"^  (\w+) .*:(\d+)", printed, re.MULTILINE))
-            where = [f"--url=localhost:{ports['HTTP']}", f"--metrics=localhost:{ports['metrics']}", "--timeout=60"]
-            for kind in ("startup", "readiness", "liveness"):
-                _, _, package, probe, *options = container[f"{kind}Probe"]["exec"]["command"]
-                assert (package, probe) == ("serving", "probe")
-                assert prober.main([*options, *where]) == 0
-            client = authority.issue_cert("client@example.com")
-            tls = vlclip.TLS(
-                ca=authority.cert_pem.bytes(),
-                certificate=client.cert_chain_pems[0].bytes(),
-                key=client.private_key_pem.bytes(),
-            )
-            with vlclip.Client(f"localhost:{ports['gRPC']}", tls=tls) as vlclip_client:
-                assert vlclip_client.embed_texts("mug").embedding.shape[0] == 1
-        finally:
-            process.terminate()
-            assert process.wait(timeout=120) == 0
 
 
 def test_metrics_have_the_job_that_the_rules_select() -> None:

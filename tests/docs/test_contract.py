@@ -19,8 +19,6 @@ from serving.enrich import product
 from serving.paths import REPOSITORIES, ROOT
 from serving.repository.specs import PIPELINES, ModelSpec, Status, TensorSpec
 from serving.server.server import Server
-from tests.asking import ask_grpc
-from tests.pictures import bad_files, encode, picture
 
 PAGE = (ROOT / "docs/contract.md").read_text()
 TABLES = [
@@ -81,20 +79,6 @@ def test_no_queue_has_timeouts_or_priorities() -> None:
         batching = config(path).dynamic_batching
         assert not batching.HasField("default_queue_policy"), path
         assert batching.priority_levels == 0, path
-
-
-def test_rows_without_a_box(server: Server) -> None:
-    files = bad_files()
-    photo = encode(picture(120, 90), "JPEG")
-    answer = ask_grpc(
-        server.grpc_url,
-        "product_image",
-        IMAGE=[files["text"][0], files["100 megapixels"][0], photo],
-        PRODUCT_TYPE=[b"mug", b"mug", b" "],
-    )
-    assert answer["STATUS"][:, 0].tolist() == [2, 3, 1]
-    assert answer["BOX"].tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 90, 120]]
-    assert not answer["EMBEDDING"][:2].any()
 
 
 @pytest.mark.parametrize(

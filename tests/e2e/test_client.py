@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,18 +18,13 @@ import tritonclient.grpc as triton
 
 import vlclip
 from serving.server.server import Server
+from tests.asking import until
 from tests.client.twins import TWINS, Twin
 from tests.pictures import encode, picture
 
 TEXTS = [f"a photo of {n} {what}" for n in range(50) for what in ("mugs", "lamps", "shirts", "chairs")]
+PATIENT = vlclip.Timeout(request=120, connect=120)
 Embeddings = npt.NDArray[np.float32]
-
-
-@pytest.fixture(params=TWINS.values(), ids=list(TWINS))
-def twin(request: pytest.FixtureRequest) -> Twin:
-    """A function that creates a client, synchronous or asynchronous."""
-    made: Twin = request.param
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -44,25 +38,18 @@ def assert_same(found: vlclip.TextEmbeddings, truth: Embeddings) -> None:
     assert (found.embedding * truth).sum(axis=1).min() > 0.99999
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Polls a condition that has no event, such as files and another process's state."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def test_calls_wait_for_a_server_that_is_restarted(toy_repositories: list[Path]) -> None:
     """The server is killed under load. Its watcher restarts it, and no call fails."""
     ended, done = threading.Event(), threading.Semaphore(0)
     with (
         Server.start(toy_repositories) as server,
-        vlclip.Client(server.grpc_url, timeout=vlclip.Timeout(request=120, connect=120)) as client,
+        TWINS["sync"](server.grpc_url, timeout=PATIENT) as client,
+        TWINS["async"](server.grpc_url, timeout=PATIENT) as other,
         ThreadPoolExecutor(8) as pool,
     ):
         expected = client.embed_texts(TEXTS[:20]).embedding
 
-        def work(_: int) -> None:
+        def work(client: vlclip.Client) -> None:
             while not ended.is_set():
                 np.testing.assert_array_equal(client.embed_texts(TEXTS[:20]).embedding, expected)
                 done.release()
@@ -71,12 +58,12 @@ def test_calls_wait_for_a_server_that_is_restarted(toy_repositories: list[Path])
             for _ in range(n):
                 assert done.acquire(timeout=120)
 
-        workers = [pool.submit(work, k) for k in range(8)]
+        workers = [pool.submit(work, each) for each in (client, other) * 4]
         try:
             wait_for_calls(16)
             pid = server.pid
             os.kill(pid, signal.SIGKILL)
-            wait_until(lambda: server.pid != pid)
+            until(lambda: server.pid != pid)
             wait_for_calls(100)  # more than had ended before the restart
         finally:
             ended.set()
@@ -103,7 +90,7 @@ def clean_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Sets the key, and waits until no file and no region is left after the test."""
     monkeypatch.setenv("VLCLIP_SHARED_MEMORY_KEY", server.shared_memory_key)
     yield
-    wait_until(lambda: not files(os.getpid()) and not regions(server))
+    until(lambda: not files(os.getpid()) and not regions(server))
 
 
 def test_items_in_shared_memory(server: Server, truth: Embeddings, twin: Twin, clean_up: None) -> None:
@@ -138,7 +125,7 @@ input()
     assert len(files(child.pid)) == len(regions(server)) == 1
     child.kill()
     child.communicate()
-    wait_until(lambda: not files(child.pid) and not regions(server))
+    until(lambda: not files(child.pid) and not regions(server))
 
 
 def test_shared_memory_of_a_client_that_was_closed_in_a_call(server: Server, clean_up: None) -> None:
@@ -169,13 +156,3 @@ def test_shared_memory_requires_the_key(server: Server, twin: Twin) -> None:
     ):
         client.embed_texts("mug")
     assert not files(os.getpid())
-
-
-def test_models_and_health(server: Server, twin: Twin) -> None:
-    with twin(server.grpc_url) as client:
-        health = client.health()
-        models = {model.name: model for model in client.models()}
-    assert (health.live, health.ready, health.server) == (True, True, "triton")
-    assert models["product_image"].ready
-    assert models["product_image"].max_batch_size == 64
-    assert models["enriched_text"].ready

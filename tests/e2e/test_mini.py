@@ -6,9 +6,7 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,7 +15,6 @@ from benchmarks.judge import box_iou
 from benchmarks.photos import draw_scenes, find_photos
 from export.reference import Reference, open_image
 from serving.server.server import Server
-from tests.asking import ask_grpc, ask_http
 from training.catalogue.scenes import Photo
 from vlclip import Client, Status
 
@@ -76,17 +73,6 @@ def test_texts_equal_the_reference(client: Client, reference: Reference, photos:
     assert (served * reference.embed_texts(texts)).sum(1).min() >= 0.9999
 
 
-@pytest.mark.parametrize("batch", [1, 7, 32])
-def test_a_row_of_a_batch_equals_the_same_image_alone(client: Client, photos: list[Photo], batch: int) -> None:
-    files, prompts = [photo.jpeg for photo in photos[:batch]], _prompts(photos[:batch])
-    assert batch == 1 or len(set(prompts)) > 1
-    together = client.embed_images(files, prompts)
-    alone = [client.embed_images(file, prompt) for file, prompt in zip(files, prompts, strict=True)]
-    assert (together.embedding * np.concatenate([one.embedding for one in alone])).sum(1).min() >= 0.9999
-    assert together.box_xyxy == pytest.approx(np.concatenate([one.box_xyxy for one in alone]), abs=0.05)
-    assert together.status.tolist() == [int(one.status[0]) for one in alone]
-
-
 def test_the_prompt_decides_what_is_found(client: Client, photos: list[Photo]) -> None:
     hits = total = 0
     for photo in photos[:12]:
@@ -94,28 +80,6 @@ def test_the_prompt_decides_what_is_found(client: Client, photos: list[Photo]) -
         hits += int((box_iou(found.box_xyxy, photo.boxes_xyxy) >= 0.5).sum())
         total += len(photo.items)
     assert hits / total >= 0.8
-
-
-@pytest.mark.parametrize("prompt", ["", "   ", "\n\t"])
-def test_an_empty_prompt_falls_back_to_the_whole_image(client: Client, photos: list[Photo], prompt: str) -> None:
-    found = client.embed_images(photos[0].jpeg, prompt)
-    assert found.status.tolist() == [Status.WHOLE_IMAGE]
-    assert found.box_xyxy.tolist() == [[0, 0, *photos[0].size_wh]]
-    whole = client.embed_whole_images(photos[0].jpeg)
-    assert float((found.embedding * whole.embedding).sum()) >= 0.9999
-
-
-def test_plain_tritonclient_over_grpc_and_http_agree(server: Server, client: Client, photos: list[Photo]) -> None:
-    files, prompts = [photo.jpeg for photo in photos[:3]], _prompts(photos[:3])
-    inputs: dict[str, Any] = {"IMAGE": files, "PRODUCT_TYPE": [prompt.encode() for prompt in prompts]}
-    expected = client.embed_images(files, prompts).embedding
-    for answer in (
-        ask_grpc(server.grpc_url, "product_image", **inputs),
-        ask_http(server.http_url, "product_image", **inputs),
-    ):
-        assert answer["EMBEDDING"] == pytest.approx(expected, abs=1e-5)
-        assert [answer[name].dtype for name in ("EMBEDDING", "STATUS")] == ["float32", "int32"]
-        assert (answer["BOX"].shape, answer["SCORE"].shape) == ((3, 4), (3, 1))
 
 
 def test_parity_reads_a_folder_of_photos(

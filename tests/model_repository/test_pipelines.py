@@ -93,6 +93,7 @@ def test_all_kinds_of_bad_files_are_refused(server: Server, blob: bytes, status:
     answer = ask_grpc(server.grpc_url, "product_image", IMAGE=[blob], PRODUCT_TYPE=[b"mug"])
     assert answer["STATUS"].tolist() == [[status]]
     assert not answer["EMBEDDING"].any()
+    assert not answer["BOX"].any()
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,7 @@ def test_empty_prompt_takes_the_whole_image(ask: Ask, prompt: bytes) -> None:
     whole = ask("whole_image", IMAGE=[PHOTO])
     assert grounded["STATUS"].tolist() == [[1]]
     assert grounded["SCORE"].tolist() == [[0]]
+    assert grounded["BOX"].tolist() == [[0, 0, 90, 120]]
     assert cosines(grounded["EMBEDDING"], whole["EMBEDDING"])[0] >= 0.9999
 
 
