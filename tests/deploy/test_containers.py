@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from serving.__main__ import COMMANDS
 from serving.enrich.config import Config
 from serving.paths import ROOT
 from serving.server.limits import DRAIN_SECONDS
@@ -100,6 +101,14 @@ def test_the_image_starts_the_server_and_its_health_check_asks_it(
     assert arguments.verbose  # `docker logs` shows Triton's log
     health = instructions(stage, "HEALTHCHECK")[-1].partition("CMD ")[2]
     assert json.loads(health) == ["python3", "-m", "serving", "probe", "--ready"]
+
+
+def test_commands_of_the_gpu_image_do_not_need_onnxruntime() -> None:
+    """Triton's own backend runs the graphs there."""
+    code = (
+        f"import sys; sys.modules['onnxruntime'] = None; import {', '.join(module for module, _ in COMMANDS.values())}"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("stage", STAGES)
