@@ -64,7 +64,8 @@ def detect(detector: Path, files: list[bytes], types: list[str]) -> tuple[np.nda
 def round_outwards(boxes_xyxy: np.ndarray, sizes_wh: list[tuple[int, int]]) -> np.ndarray:
     """To whole pixels inside the image: what is cropped, and what ``BOX`` tells."""
     edges = np.array([[*wh, *wh] for wh in sizes_wh])
-    return np.clip(np.concatenate([np.floor(boxes_xyxy[:, :2]), np.ceil(boxes_xyxy[:, 2:])], axis=1), 0, edges)
+    corners = np.concatenate([np.floor(boxes_xyxy[:, :2]), np.ceil(boxes_xyxy[:, 2:])], axis=1)
+    return np.asarray(np.clip(corners, 0, edges))
 
 
 def memory_of(server: Server) -> dict[str, int]:

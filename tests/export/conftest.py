@@ -85,11 +85,12 @@ def write_detector(path: Path, seed: int = 0, scale: str = "n", side: int = 320,
     from export.quiet import quiet_ultralytics
 
     quiet_ultralytics()
-    from ultralytics.nn.tasks import WorldModel
+    from ultralytics.nn import tasks
 
     torch.manual_seed(seed)
-    model = WorldModel(f"yolov8{scale}-worldv2.yaml", nc=80, verbose=False)
-    head: Any = model.model[-1]  # type: ignore[index]
+    untyped: Any = tasks
+    model = untyped.WorldModel(f"yolov8{scale}-worldv2.yaml", nc=80, verbose=False)
+    head = model.model[-1]
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the plain mean of what passes

@@ -50,7 +50,8 @@ def make_model(encoder_layers: int = 2) -> Any:
         decoder_ffn_dim=64,
         num_queries=20,
     )
-    model = GroundingDinoForObjectDetection(config).eval()
+    model: Any = GroundingDinoForObjectDetection(config)
+    model.eval()
     randomize_grounding_dino(model)
     return model
 
@@ -101,7 +102,8 @@ class Upstream:
             "size": {"shortest_edge": side, "longest_edge": side},
             "pad_size": {"height": side, "width": side},
         }
-        self.processor = GroundingDinoProcessor(GroundingDinoImageProcessorPil(**square), tokenizer)
+        processor: Any = GroundingDinoProcessor
+        self.processor = processor(GroundingDinoImageProcessorPil(**square), tokenizer)
         self.model = model.eval()
 
     def __call__(self, image: Image, phrase: str, chosen: np.ndarray) -> Answer:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast as Untyped
 
 from training.catalogue.items import draw_item
 
 VOCABULARY = 2000
+PreTrainedTokenizerFast: Any = Untyped
 ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789éßσΣ½€北京日本 !#$%&'()*,-./:;<=>?@[]_{}~"  # noqa: RUF001
 
 

@@ -143,7 +143,7 @@ SELDOM = ("vit with attention pooling", "siglip", "resnet", "convnext", "coca")
     [pytest.param(*SMALL[name], id=name, marks=[pytest.mark.slow] * (name in SELDOM)) for name in SMALL],
 )
 def test_small_models_of_every_family(
-    tmp_path: Path, ahead: Compiler, model: dict[str, Any], preprocessing: dict[str, Any] | None, tokenizer: str | None
+    tmp_path: Path, ahead: Compiler, model: dict[str, Any], preprocessing: dict[str, Any], tokenizer: str | None
 ) -> None:
     encoder = load_encoder(resolve_encoder(str(write_model(tmp_path / "model", model, preprocessing, tokenizer))))
     assert encoder.preprocessing.resize_mode == preprocessing.get("resize_mode", "shortest")

@@ -28,8 +28,9 @@ from export.load_encoder import load_encoder
 from export.place import put_in_place, staging
 from export.reference import Reference, crop_outwards
 from export.sources import resolve_detector, resolve_encoder
-from serving.repository.manifest import ARTEFACTS, SERVED, Manifest, read_served, require_version
+from serving.repository.manifest import ARTEFACTS, SERVED, Manifest, require_version
 from serving.repository.specs import CANVASES, LEAVES
+from tests.export.test_place import served_version
 
 GRAPHS = ["encode_prompt", "detect", "crop", "fit", "encode_image", "encode_text"]
 
@@ -46,7 +47,8 @@ class Served:
             path = self.root / leaf / "1" / "model.onnx"
             self.sessions[leaf] = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         names = [tensor.name for tensor in LEAVES[leaf].inputs]
-        return self.sessions[leaf].run(None, dict(zip(names, inputs, strict=True)))
+        results: list[np.ndarray] = self.sessions[leaf].run(None, dict(zip(names, inputs, strict=True)))
+        return results
 
     def tokens(self, leaf: str, texts: list[str]) -> np.ndarray:
         tokenizer = Tokenizer.from_file(str(self.root / leaf / "1" / "tokenizer.json"))
@@ -78,7 +80,9 @@ def test_manifest(exported: Path, encoder_folder: Path) -> None:
     assert manifest.leaves["encode_image"].parity["cosine_min"] > 0.999999
     assert manifest.leaves["detect"].parity["score_difference_max"] < 1e-5
     assert manifest.symbols["encode_image"] == {"R": 64, "D": 512}
-    assert "open_clip_model.safetensors" in manifest.request.encoder["files"]
+    files = manifest.request.encoder["files"]
+    assert isinstance(files, dict)
+    assert "open_clip_model.safetensors" in files
 
 
 def test_the_chain_equals_the_reference(served: Served, encoder_folder: Path) -> None:
@@ -134,13 +138,13 @@ def test_what_is_there_but_not_served_is_served_again(exported: Path, request_ar
     build(make_request(**request_arguments), exported, say=lines.append)
     assert len(lines) == 1
     assert "now the one that is served" in lines[0]
-    assert read_served(exported).version == 1
+    assert served_version(exported) == 1
 
 
 def test_what_is_staged_is_served_once_it_is_exported_without(
     exported: Path, request_arguments: dict[str, Any], tmp_path: Path
 ) -> None:
-    out, lines = shutil.copytree(exported, tmp_path / "model_repository", symlinks=True), []
+    out, lines = shutil.copytree(exported, tmp_path / "model_repository", symlinks=True), list[str]()
     manifest = replace(require_version(out, 1), version=2)
     with staging(out) as staged:
         for leaf in manifest.leaves:
@@ -149,10 +153,10 @@ def test_what_is_staged_is_served_once_it_is_exported_without(
     request = make_request(**request_arguments)
     build(request, out, version=2, say=lines.append, stage=True)
     assert "nothing to do" in lines[-1]
-    assert read_served(out).version == 1
+    assert served_version(out) == 1
     build(request, out, version=2, say=lines.append)
     assert "now the one that is served" in lines[-1]
-    assert read_served(out).version == 2
+    assert served_version(out) == 2
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
@@ -251,9 +255,11 @@ def test_damaged_files_give_one_line_and_touch_nothing(
 
 
 def test_a_detector_that_is_no_yolo_world(tmp_path: Path) -> None:
-    from ultralytics.nn.tasks import DetectionModel
+    from ultralytics.nn import tasks
 
-    torch.save({"model": DetectionModel("yolov8n.yaml", verbose=False)}, tmp_path / "plain.pt")
+    untyped: Any = tasks
+
+    torch.save({"model": untyped.DetectionModel("yolov8n.yaml", verbose=False)}, tmp_path / "plain.pt")
     with pytest.raises(SourceError, match="a DetectionModel, not a YOLO-World"):
         load_detector(resolve_detector(str(tmp_path / "plain.pt")))
 

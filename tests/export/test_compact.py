@@ -24,7 +24,8 @@ def affine(weights: dict[str, np.ndarray]) -> onnx.ModelProto:
 def run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x})[0]
+    result: np.ndarray = session.run(None, {"x": x})[0]
+    return result
 
 
 HALF = np.random.default_rng(0).normal(size=128).astype(np.float16).astype(np.float32)
@@ -38,7 +39,7 @@ STORED = {
 
 
 @pytest.mark.parametrize(("a", "stored"), STORED.values(), ids=STORED)
-def test_only_exact_values_are_stored_as_fp16(a: float, stored: int) -> None:
+def test_only_exact_values_are_stored_as_fp16(a: np.ndarray, stored: int) -> None:
     model = affine({"a": a, "b": np.full(128, 0.1, np.float32)})
     x = np.random.default_rng(1).normal(size=(3, 128)).astype(np.float32)
     before = run(model, x)

@@ -88,7 +88,7 @@ class Upstream:
 
     def __init__(self, file: Path, side: int):
         quiet_ultralytics()
-        from ultralytics import YOLOWorld
+        from ultralytics.models import YOLOWorld
 
         yolo: Any = YOLOWorld(str(file))
         yolo.model.model[-1].nc = 1
@@ -146,11 +146,12 @@ def encode(texts: list[str]) -> Tensor:
     """Prompts of the mini encoder. → (N, 1, C)"""
     encoder = load_encoder(resolve_encoder("mini"))
     with torch.no_grad():
+        prompt: Tensor
         prompt, _ = EncodePrompt(encoder.model, encoder.empty_text)(encoder.tokenizer(texts))
     return prompt
 
 
-def test_drawn_pictures_equal_the_upstream_predictor(mini: Exported) -> None:
+def test_drawn_pictures_equal_the_upstream_predictor(mini: tuple[Exported, Upstream]) -> None:
     """Scenes in which the product is found, and odd shapes."""
     ours, theirs = mini
     rng = np.random.default_rng(0)
@@ -166,12 +167,12 @@ def test_drawn_pictures_equal_the_upstream_predictor(mini: Exported) -> None:
         grounded += iou(found.box_xyxy, photo.boxes_xyxy[0]) > 0.5
     assert grounded > len(photos) // 2
     for number, wh in enumerate([*SIZES_WH, (640, 480), (640, 37), (31, 500)]):
-        image = picture(number, *wh)
-        require_equal(ours.find(image, prompts[number]), theirs.find(image, prompts[number]))
+        drawn = picture(number, *wh)
+        require_equal(ours.find(drawn, prompts[number]), theirs.find(drawn, prompts[number]))
 
 
 @pytest.mark.skipif("VLCLIP_PHOTOS" not in os.environ, reason="VLCLIP_PHOTOS names no folder with a photos.csv")
-def test_real_photos_equal_the_upstream_predictor(mini: Exported) -> None:
+def test_real_photos_equal_the_upstream_predictor(mini: tuple[Exported, Upstream]) -> None:
     ours, theirs = mini
     folder = Path(os.environ["VLCLIP_PHOTOS"])
     with (folder / "photos.csv").open(newline="", encoding="utf-8") as table:

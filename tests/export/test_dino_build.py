@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +44,15 @@ def test_a_folder_gives_the_weights_and_the_tokenizer(folder: Path) -> None:
     saved = make_model(encoder_layers=1).state_dict()
     assert all(torch.equal(value, saved[name]) for name, value in loaded.model.state_dict().items())
     assert loaded.tokenizer("a mug.")["input_ids"] == character_tokenizer()("a mug.")["input_ids"]
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(source.describe()["files"])
+    files = source.describe()["files"]
+    assert isinstance(files, dict)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(files)
     with pytest.raises(UsageError, match="multiple of 32"):
         load_detector(source, 100)
 
 
 @pytest.mark.parametrize("damage", ["cut", "another model"])
-def test_a_damaged_folder(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_folder(tmp_path: Path, damage: str) -> None:
     model = make_model(encoder_layers=1)
     (model.model.text_backbone if damage == "another model" else model).save_pretrained(tmp_path)
     character_tokenizer().save_pretrained(tmp_path)
@@ -145,10 +146,10 @@ def test_without_probes_the_answer_is_judged(folder: Path, encoder_folder: Path)
     inputs = {name: value.numpy() for name, value in case.inputs.items()}
     came = {"CANVAS_BOX": box.numpy(), "SCORE": score.numpy()}
     wanted = leaf.expected(case)
-    assert set(leaf.check(inputs, came, wanted)) == {"score_difference_max", "box_pixels"}
+    assert set(leaf.check(inputs, came, wanted, gate.FP32)) == {"score_difference_max", "box_pixels"}
     for name, wrong in (("SCORE", came["SCORE"] + 0.01), ("CANVAS_BOX", came["CANVAS_BOX"] + 5.0)):
         with pytest.raises(ParityError, match=name):
-            leaf.check(inputs, came | {name: wrong}, wanted)
+            leaf.check(inputs, came | {name: wrong}, wanted, gate.FP32)
 
 
 @pytest.mark.slow

@@ -53,13 +53,13 @@ def pixels(grey: np.ndarray) -> dict[str, np.ndarray]:
 def test_pixels() -> None:
     check = gate.pixel_check("fit", (1.0, 1.0, 1.0))
     base = np.full((8, 8), 100.0)
-    assert check({}, pixels(base), pixels(base))["grey_max"] == 0.0
+    assert check({}, pixels(base), pixels(base), gate.FP32)["grey_max"] == 0.0
     with pytest.raises(ParityError, match="grey levels is 2"):
-        check({}, pixels(base + 2.0 * (np.arange(64).reshape(8, 8) == 0)), pixels(base))
+        check({}, pixels(base + 2.0 * (np.arange(64).reshape(8, 8) == 0)), pixels(base), gate.FP32)
     with pytest.raises(ParityError, match="share"):
-        check({}, pixels(base + 1.0), pixels(base))
+        check({}, pixels(base + 1.0), pixels(base), gate.FP32)
     with pytest.raises(ParityError, match="STATUS"):
-        check({}, {**pixels(base), "STATUS": np.zeros((1, 1), np.int32)}, pixels(base))
+        check({}, {**pixels(base), "STATUS": np.zeros((1, 1), np.int32)}, pixels(base), gate.FP32)
     with pytest.raises(ParityError, match="PIL"):
         gate.check_against_pil("fit", pixels(base)["PIXELS"], pixels(base + 1)["PIXELS"], (1.0, 1.0, 1.0))
 
@@ -111,18 +111,22 @@ def test_a_row_must_be_the_same_in_any_company() -> None:
 
 
 def test_every_row_runs_in_batches_of_each_size_and_each_batch_is_told() -> None:
-    tokens, seen, told = np.arange(5), [], []
+    tokens, steps = np.arange(5), list[str]()
+    seen: list[list[int]] = []
 
-    def run(inputs: gate.Arrays):
+    def run(inputs: gate.Arrays) -> gate.Arrays:
         seen.append(inputs["TOKENS"].tolist())
         return {"EMBEDDING": UNIT[: len(seen[-1])]}
 
     wanted = {"EMBEDDING": np.zeros((5, 4), np.float32)}
-    judge = lambda *_: {"rows_max": len(seen[-1])}  # noqa: E731
-    figures = gate.compare(run, {"TOKENS": tokens}, wanted, judge, (1, 3), told.append)
+
+    def judge(inputs: gate.Arrays, actual: gate.Arrays, expected: gate.Arrays) -> gate.Figures:
+        return {"rows_max": len(seen[-1])}
+
+    figures = gate.compare(run, {"TOKENS": tokens}, wanted, judge, (1, 3), steps.append)
     assert seen == [[0], [1], [2], [3], [4], [0, 1, 2], [3, 4]]
     assert figures == {"rows_max": 2}
-    assert told[-2:] == ["row 3 of 5, 3 at once", "row 5 of 5, 3 at once"]
+    assert steps[-2:] == ["row 3 of 5, 3 at once", "row 5 of 5, 3 at once"]
 
 
 def test_tokenizer_that_differs() -> None:
@@ -142,12 +146,12 @@ def test_tokenizer_that_differs() -> None:
 
 
 def test_phrases() -> None:
-    truth = {"PROMPT": np.float32([[[3, 4], [0, 0]]]), "PROMPT_MASK": np.int32([[1, 0]])}
+    truth = {"PROMPT": np.array([[[3, 4], [0, 0]]], np.float32), "PROMPT_MASK": np.array([[1, 0]], np.int32)}
     assert gate.check_encode_phrase({}, truth, truth) == {"relative_max": 0.0}
     for came, message in (
         ({**truth, "PROMPT": truth["PROMPT"] * 1.01}, "relative difference"),
         ({**truth, "PROMPT": truth["PROMPT"] + 1}, "not zero"),
-        ({**truth, "PROMPT_MASK": np.int32([[1, 1]])}, "PROMPT_MASK"),
+        ({**truth, "PROMPT_MASK": np.array([[1, 1]], np.int32)}, "PROMPT_MASK"),
     ):
         with pytest.raises(ParityError, match=message):
             gate.check_encode_phrase({}, came, truth)
@@ -155,9 +159,9 @@ def test_phrases() -> None:
 
 def test_proposals() -> None:
     truth = {
-        "FOREGROUND": np.float32([[0.5, 2.0]]),
-        "LOGITS": np.float32([[[1.0, -np.inf], [0.2, -np.inf]]]),
-        "BOXES": np.float32([[[0.5, 0.5, 0.1, 0.1]]]),
+        "FOREGROUND": np.array([[0.5, 2.0]], np.float32),
+        "LOGITS": np.array([[[1.0, -np.inf], [0.2, -np.inf]]], np.float32),
+        "BOXES": np.array([[[0.5, 0.5, 0.1, 0.1]]], np.float32),
     }
     assert set(gate.check_proposals(truth, truth).values()) == {0.0}
     for name, value in (

@@ -39,7 +39,8 @@ def ours(original: Any) -> GroundingDino:
 @pytest.fixture(scope="module")
 def prompts(ours: GroundingDino) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.no_grad():
-        return EncodeDinoPrompt(ours.model)(torch.tensor([tokens_of(words) for words in PROMPTS]))
+        prompt, mask = EncodeDinoPrompt(ours.model)(torch.tensor([tokens_of(words) for words in PROMPTS]))
+    return prompt, mask
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,8 @@ def test_masks_are_transformers_own(words: list[int]) -> None:
     tokens = torch.tensor([tokens_of(words)])
     attend, positions = phrase_masks((tokens != 0).int())
     special = torch.tensor(upstream.SPECIAL_TOKENS)
-    wanted = upstream.generate_masks_with_special_tokens_and_transfer_map(tokens, special)
+    untyped: Any = upstream
+    wanted = untyped.generate_masks_with_special_tokens_and_transfer_map(tokens, special)
     assert torch.equal(attend, wanted[0])
     assert torch.equal(positions, wanted[1])
 

@@ -19,14 +19,14 @@ from benchmarks.photos import draw_scenes
 from export import examples, gate
 from export.__main__ import main
 from export.build import build, make_request
-from export.errors import UnsupportedModel
+from export.errors import ParityError, UnsupportedModel
 from export.graph import check_contract
 from export.precision import Policy, is_half, rounded, with_policy
 from export.reference import Reference, open_image
 from export.tensorrt import Compiler, Limits, compile_graph
 from serving.paths import REPOSITORIES
 from serving.repository.manifest import Manifest
-from serving.repository.specs import LEAVES
+from serving.repository.specs import LEAVES, ModelSpec
 from serving.server.server import Server
 from tests.export.hf_folders import write_tokenizer
 from vlclip import Client
@@ -143,7 +143,7 @@ def test_texts_rounded_to_fp16(half: Path) -> None:
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Of boxes in pairs. (N, 4), (N, 4) → (N,)"""
     shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(axis=1)
-    return shared / ((a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - shared)
+    return np.asarray(shared / ((a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - shared))
 
 
 def test_rounding_shows_what_the_cpu_hides() -> None:
@@ -160,7 +160,8 @@ def test_rounding_shows_what_the_cpu_hides() -> None:
 
     def run(model: onnx.ModelProto, values: list[float]) -> list[float]:
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        return session.run(None, {"X": np.array(values, np.float32)})[0].tolist()
+        results: list[float] = session.run(None, {"X": np.array(values, np.float32)})[0].tolist()
+        return results
 
     assert is_half(graph)
     assert run(rounded(graph), [60000.0, 1.0, -60000.0, 16.0]) == [np.inf, 0.0, -60000.0, 32.0]
@@ -181,10 +182,10 @@ def test_the_gate_refuses_what_overflows() -> None:
         EMBEDDING = Cast<to=1>(F)
     }"""
     graph = parser.parse_model(text)
-    spec = gate.ModelSpec((), LEAVES["encode_text"].outputs)
+    spec = ModelSpec((), LEAVES["encode_text"].outputs)
     unit = np.full((3, 4), 0.5, np.float32)
     inputs, wanted = {"X": 4 * unit}, {"EMBEDDING": unit}
-    with np.errstate(invalid="ignore"), pytest.raises(gate.ParityError, match="cosine of EMBEDDING is nan"):
+    with np.errstate(invalid="ignore"), pytest.raises(ParityError, match="cosine of EMBEDDING is nan"):
         gate.compare(gate.run_graph(graph, spec), inputs, wanted, partial(gate.check_encode_text, tolerance=gate.FP16))
 
 
@@ -198,7 +199,8 @@ class Tower(torch.nn.Module):
             part.register_forward_hook(lambda _, args, came, name=name: self.seen.update({name: came.dtype}))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.body(x))
+        result: torch.Tensor = self.head(self.body(x))
+        return result
 
 
 def test_a_policy_names_the_module_that_computes_in_fp16() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from open_clip.transform import image_transform
 from PIL import Image
+from torch import Tensor
 
 from export.examples import canvases, picture
 from export.images import Crop, Fit, Preprocess, Preprocessing, letterbox, snap_outwards
@@ -62,7 +63,8 @@ def grey(preprocessing: Preprocessing, image: Image.Image, boxes: Sequence[tuple
     canvas[0, image.height :] = 255
     canvas[0, :, image.width :] = 255
     repeated = torch.from_numpy(canvas).expand(len(boxes), -1, -1, -1)
-    return (Preprocess(preprocessing)(repeated, torch.tensor(boxes, dtype=torch.float32)) * 255).numpy()
+    pixels: Tensor = Preprocess(preprocessing)(repeated, torch.tensor(boxes, dtype=torch.float32))
+    return (pixels * 255).numpy()
 
 
 def pil_grey(preprocessing: Preprocessing, image: Image.Image, box: tuple[int, ...]) -> np.ndarray:
@@ -74,7 +76,8 @@ def pil_grey(preprocessing: Preprocessing, image: Image.Image, box: tuple[int, .
         fill_color=(preprocessing.fill_color,) * 3,
         **PLAIN,
     )
-    return (transform(RowsFirst.of(crop_outwards(image, box))) * 255).numpy()
+    pixels: Tensor = transform(RowsFirst.of(crop_outwards(image, box)))
+    return (pixels * 255).numpy()
 
 
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
@@ -109,7 +112,7 @@ def test_real_photos() -> None:
     for file in sorted(Path(os.environ["VLCLIP_PHOTOS"]).rglob("*.jpg"))[::16]:
         image = Image.open(file).convert("RGB")
         image.thumbnail((SIDE, SIDE))
-        left, top = random.integers(0, image.width // 2), random.integers(0, image.height // 2)
+        left, top = int(random.integers(0, image.width // 2)), int(random.integers(0, image.height // 2))
         box = (left, top, image.width - left // 2, image.height - top // 2)
         difference = np.abs(grey(preprocessing, image, [box])[0] - pil_grey(preprocessing, image, box))
         assert difference.max() <= 2.01, file
@@ -198,7 +201,7 @@ def test_letterbox_is_ultralytics(wh: tuple[int, int]) -> None:
     canvas, size, _ = canvases([image], SIDE)
     boxed = letterbox(torch.from_numpy(canvas), torch.from_numpy(size), 160)
     expected = LetterBox((160, 160), auto=False)(image=np.ascontiguousarray(np.asarray(image)))
-    difference = np.abs((boxed.image[0] * 255).permute(1, 2, 0).numpy() - expected.astype(np.float32))
+    difference = np.abs((boxed.image[0] * 255).permute(1, 2, 0).numpy() - np.asarray(expected, np.float32))
     assert difference.max() <= 1.01
     assert (difference > 0.01).mean() < 1e-4
 
@@ -206,5 +209,5 @@ def test_letterbox_is_ultralytics(wh: tuple[int, int]) -> None:
 def test_a_size_that_is_not_the_canvas_s_reads_nothing_outside_of_it() -> None:
     canvas = torch.full((2, 64, 64, 3), 7, dtype=torch.uint8)
     size = torch.tensor([[64, 64, 64, 64], [9000, 300, 9000, 300]], dtype=torch.int32)
-    seen = (letterbox(canvas, size, 32).image * 255).round().unique()
+    seen = torch.unique((letterbox(canvas, size, 32).image * 255).round())
     assert set(seen.tolist()) <= {0.0, 7.0, 114.0}

@@ -102,7 +102,8 @@ def test_no_graph_has_a_grid_sample(exported: Path, leaf: str) -> None:
 
 def model(signature: str, body: str) -> bytes:
     text = f'<ir_version: 9, opset_import: ["" : 18, "ours" : 1]> g {signature} {{ {body} }}'
-    return parser.parse_model(text).SerializeToString()
+    content: bytes = parser.parse_model(text).SerializeToString()
+    return content
 
 
 TEXT = "(int64[batch,4] TOKENS) => (float[batch,4] EMBEDDING)"
@@ -210,7 +211,7 @@ def compile_leaves(leaves: Sequence[LeafExport], limits: Limits, compiler: Compi
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["squash", "longest", "shortest"])
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
-def test_crop_and_fit_of_every_preprocessing_are_built(ahead: Compiler, mode: str, kernel: str) -> None:
+def test_crop_and_fit_of_every_preprocessing_are_built(ahead: Compiler, mode: Any, kernel: Any) -> None:
     config = Preprocessing(64, (0.5,) * 3, (0.5,) * 3, kernel, mode, fill_color=9)
     photos = example_photos(64)
     boxed = {**photos.inputs, "CANVAS_BOX": photos.boxes, "SCORE": photos.scores}
@@ -271,7 +272,7 @@ def test_limits_of_other_configs(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_export_to_plans(tmp_path: Path, exported: Path, request_arguments: dict[str, Any], ahead: Compiler) -> None:
     """From weights to plans, staged beside graphs, which stay as they are; the second run does nothing."""
-    out, lines = shutil.copytree(exported, tmp_path / "model_repository", symlinks=True), []
+    out, lines = shutil.copytree(exported, tmp_path / "model_repository", symlinks=True), list[str]()
     request = make_request(**request_arguments, format="tensorrt")
     manifest = build(request, out, 2, say=lines.append, compiler=ahead, stage=True)
     assert lines[-1] == f"{out} now holds version 2"
@@ -279,10 +280,13 @@ def test_export_to_plans(tmp_path: Path, exported: Path, request_arguments: dict
     for leaf in TENSORS:
         assert [file.name for file in (out / leaf / "2").iterdir()] == ["model.plan"]
         entry = manifest.leaves[leaf]
+        assert entry.plan
         assert entry.plan.builder == f"tensorrt_rtx {trt.__version__} for SM89"
         assert entry.plan.parity == "not run"
         assert entry.parity
-    assert manifest.leaves["detect"].plan.tensors["CANVAS"]["shapes"][0] == [1, 256, 256, 3]
+    plan = manifest.leaves["detect"].plan
+    assert plan
+    assert plan.tensors["CANVAS"]["shapes"][0] == [1, 448, 448, 3]
     assert manifest.is_complete(out)
     build(request, out, 2, say=lines.append, stage=True)
     assert "nothing to do" in lines[-1]
