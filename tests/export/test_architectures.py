@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from serving.repository.manifest import Leaf, Manifest, Request, Settings
 from serving.repository.specs import LEAVES
 from tests.export.hf_folders import VOCABULARY, write_tokenizer
 
+Capture = pytest.CaptureFixture[str]
 SIDE = 64
 CONTEXT = 16
 WIDTH = 64
@@ -134,13 +135,13 @@ def compile_all(entries: Mapping[str, Any], out: Path, limits: Limits, compiler:
         assert "HALF" not in plan.layers
 
 
-SELDOM = ("vit with attention pooling", "siglip", "resnet", "convnext", "coca")
-"""Families that few have, for the slow suite."""
+RARE = ("vit with attention pooling", "siglip", "resnet", "convnext", "coca")
+"""Rare families, which only the slow tests cover."""
 
 
 @pytest.mark.parametrize(
     ("model", "preprocessing", "tokenizer"),
-    [pytest.param(*SMALL[name], id=name, marks=[pytest.mark.slow] * (name in SELDOM)) for name in SMALL],
+    [pytest.param(*SMALL[name], id=name, marks=[pytest.mark.slow] * (name in RARE)) for name in SMALL],
 )
 def test_small_models_of_every_family(
     tmp_path: Path, ahead: Compiler, model: dict[str, Any], preprocessing: dict[str, Any], tokenizer: str | None
@@ -220,8 +221,8 @@ def test_tokenizer_folders(tmp_path: Path, siglip: Path) -> None:
         load_encoder(resolve_encoder("ViT-S-32-alt", random=True, tokenizer=str(siglip)))
 
 
-def run_cli(capsys: pytest.CaptureFixture[str], detector: Path, out: Path, *arguments: str) -> str:
-    """The one line that the command ends with."""
+def run_cli(capsys: Capture, detector: Path, out: Path, *arguments: str) -> str:
+    """The error message of a command that must fail."""
     prompt = ["--prompt-encoder", "mini"]
     assert main(["--detector", str(detector), *prompt, "--out", str(out), *arguments]) == 1
     error = capsys.readouterr().err
@@ -231,65 +232,46 @@ def run_cli(capsys: pytest.CaptureFixture[str], detector: Path, out: Path, *argu
     return error
 
 
-def damage(folder: Path, name: str, content: bytes | None) -> Path:
-    """Half of the file, or other bytes in its place."""
-    file = folder / name
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if content is None else content)
-    return folder
+def halve(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-BROKEN = {
-    "half the weights": ("open_clip_model.safetensors", None, "the encoder model cannot be loaded from"),
-    "weights of noise": ("open_clip_model.safetensors", b"\xff" * 4096, "the encoder model cannot be loaded from"),
-    "half the tokenizer": ("tokenizer.json", None, "the tokenizer of model cannot be loaded"),
+def add_layer(config: Path) -> None:
+    content = json.loads(config.read_text())
+    content["model_cfg"]["text_cfg"]["layers"] = 3
+    config.write_text(json.dumps(content))
+
+
+WEIGHTS = "open_clip_model.safetensors"
+BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "half the weights": (WEIGHTS, halve, "the encoder model cannot be loaded from"),
+    "weights of noise": (WEIGHTS, lambda file: file.write_bytes(b"\xff" * 4096), "the encoder model cannot be loaded"),
+    "half the tokenizer": ("tokenizer.json", halve, "the tokenizer of model cannot be loaded"),
+    "no tokenizer": ("tokenizer.json", Path.unlink, "no such file: "),
+    "another configuration": ("open_clip_config.json", add_layer, "another architecture than model: Missing key(s)"),
 }
 
 
-@pytest.mark.parametrize(("name", "content", "message"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(("name", "damage", "message"), BROKEN.values(), ids=BROKEN)
 def test_damaged_folders_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], detector_file: Path, name: str, content: bytes, message: str
-) -> None:
-    folder = damage(write_model(tmp_path / "model", *SMALL["siglip"]), name, content)
-    error = run_cli(capsys, detector_file, tmp_path / "out", "--encoder", str(folder))
-    assert message in error
-
-
-def test_a_missing_tokenizer_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], detector_file: Path
+    tmp_path: Path, capsys: Capture, detector_file: Path, name: str, damage: Callable[[Path], object], message: str
 ) -> None:
     folder = write_model(tmp_path / "model", *SMALL["siglip"])
-    (folder / "tokenizer.json").unlink()
-    error = run_cli(capsys, detector_file, tmp_path / "out", "--encoder", str(folder))
-    assert f"no such file: {folder / 'tokenizer.json'}" in error
+    damage(folder / name)
+    assert message in run_cli(capsys, detector_file, tmp_path / "out", "--encoder", str(folder))
 
 
-def test_a_damaged_checkpoint_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], detector_file: Path
+def test_damaged_and_foreign_checkpoints_in_one_line(
+    tmp_path: Path, capsys: Capture, detector_file: Path, siglip: Path
 ) -> None:
-    checkpoint = tmp_path / "tuned.pt"
-    checkpoint.write_bytes(b"\x00" * 4096)
-    arguments = ["--encoder", "ViT-S-32-alt", "--checkpoint", str(checkpoint)]
-    assert str(checkpoint) in run_cli(capsys, detector_file, tmp_path / "out", *arguments)
+    def export(checkpoint: Path) -> str:
+        arguments = ["--encoder", "ViT-S-32-alt", "--checkpoint", str(checkpoint)]
+        return run_cli(capsys, detector_file, tmp_path / "out", *arguments)
 
-
-def test_a_checkpoint_of_another_architecture_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], detector_file: Path, siglip: Path
-) -> None:
-    arguments = ["--encoder", "ViT-S-32-alt", "--checkpoint", str(siglip / "open_clip_model.safetensors")]
-    error = run_cli(capsys, detector_file, tmp_path / "out", *arguments)
-    assert "holds weights of another architecture than ViT-S-32-alt" in error
-
-
-def test_a_folder_with_another_configuration_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], detector_file: Path
-) -> None:
-    folder = write_model(tmp_path / "model", *SMALL["siglip"])
-    file = folder / "open_clip_config.json"
-    config = json.loads(file.read_text())
-    config["model_cfg"]["text_cfg"]["layers"] = 3
-    file.write_text(json.dumps(config))
-    error = run_cli(capsys, detector_file, tmp_path / "out", "--encoder", str(folder))
-    assert f"{folder} holds weights of another architecture than model: Missing key(s)" in error
+    damaged = tmp_path / "tuned.pt"
+    damaged.write_bytes(b"\x00" * 4096)
+    assert str(damaged) in export(damaged)
+    assert "holds weights of another architecture than ViT-S-32-alt" in export(siglip / WEIGHTS)
 
 
 OFFLINE = {

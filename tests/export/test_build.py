@@ -13,24 +13,23 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from PIL import Image
 from tokenizers import Tokenizer
 
 from export import gate
 from export.__main__ import main
 from export.build import build, load_prompt_encoder, make_request
-from export.errors import ExportError, ParityError, SourceError, UnsupportedModel, UsageError
+from export.errors import ExportError, ParityError, SourceError, UsageError
 from export.examples import SIZES_WH, TEXTS, canvases, pictures
 from export.graph import check_contract
 from export.leaves import detect_leaf, example_photos, leaves_of
 from export.load_detector import load_detector
 from export.load_encoder import load_encoder
 from export.place import put_in_place, staging
-from export.reference import Reference, crop_outwards
-from export.sources import resolve_detector, resolve_encoder
+from export.reference import Reference
+from export.sources import resolve_detector
 from serving.repository.manifest import ARTEFACTS, SERVED, Manifest, require_version
 from serving.repository.specs import CANVASES, LEAVES
-from tests.export.test_place import served_version
+from tests.export.test_place import served_version, snapshot
 
 GRAPHS = ["encode_prompt", "detect", "crop", "fit", "encode_image", "encode_text"]
 
@@ -159,10 +158,6 @@ def test_what_is_staged_is_served_once_it_is_exported_without(
     assert served_version(out) == 2
 
 
-def snapshot(root: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
-
-
 def test_a_failed_gate_leaves_the_repository_as_it_was(tmp_path: Path, request_arguments: dict[str, Any]) -> None:
     out = tmp_path / "model_repository"
     (out / "tokenize" / "1").mkdir(parents=True)
@@ -224,66 +219,9 @@ def test_impossible_requests_are_refused_before_loading(
     assert "\n" not in str(caught.value)
 
 
-DAMAGED = {
-    "detector of noise": ("detector.pt", b"\x00" * 5000),
-    "empty detector": ("detector.pt", b""),
-    "half an encoder": ("encoder/open_clip_model.safetensors", None),
-    "configuration": ("encoder/open_clip_config.json", b"{"),
-}
-
-
-@pytest.mark.parametrize(("name", "content"), DAMAGED.values(), ids=DAMAGED)
-def test_damaged_files_give_one_line_and_touch_nothing(
-    tmp_path: Path,
-    encoder_folder: Path,
-    detector_file: Path,
-    capsys: pytest.CaptureFixture[str],
-    name: str,
-    content: bytes,
-) -> None:
-    shutil.copytree(encoder_folder, tmp_path / "encoder")
-    shutil.copy(detector_file, tmp_path / "detector.pt")
-    file = tmp_path / name
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if content is None else content)
-    encoder = str(tmp_path / "encoder")
-    arguments = ["--detector", str(tmp_path / "detector.pt"), "--encoder", encoder, "--prompt-encoder", encoder]
-    assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("export: ")
-    assert error.count("\n") == 1
-    assert not snapshot(tmp_path / "out")
-
-
-def test_a_detector_that_is_no_yolo_world(tmp_path: Path) -> None:
-    from ultralytics.nn import tasks
-
-    untyped: Any = tasks
-
-    torch.save({"model": untyped.DetectionModel("yolov8n.yaml", verbose=False)}, tmp_path / "plain.pt")
-    with pytest.raises(SourceError, match="a DetectionModel, not a YOLO-World"):
-        load_detector(resolve_detector(str(tmp_path / "plain.pt")))
-
-
-def test_a_tokenizer_that_cannot_be_loaded(tmp_path: Path, encoder_folder: Path) -> None:
-    shutil.copytree(encoder_folder, tmp_path / "encoder")
-    (tmp_path / "encoder" / "bpe.txt.gz").unlink()
-    with pytest.raises(SourceError, match=r"no such file: .*bpe\.txt\.gz"):
-        load_encoder(resolve_encoder(str(tmp_path / "encoder")))
-
-
 def test_show(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "--out", str(exported)]) == 0
     shown = capsys.readouterr().out
     assert "320 px" in shown
     assert all(leaf in shown for leaf in ARTEFACTS)
     assert main(["show", "--out", str(exported / "nothing")]) == 0
-
-
-def test_crop_outwards_of_the_original() -> None:
-    image = Image.new("RGB", (10, 10))
-    assert crop_outwards(image, (2.5, 2.5, 4.5, 4.5)).size == (3, 3)
-
-
-def test_errors_are_one_tree() -> None:
-    for kind in (UsageError, SourceError, UnsupportedModel, ParityError):
-        assert issubclass(kind, ExportError)

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.judge import box_iou
 from export.encoders import EncodePrompt
 from export.examples import canvases, picture
 from export.graph import export_graph
@@ -108,12 +109,6 @@ class Upstream:
         return Found(best.xyxy[0].numpy(), best.conf[0].item(), boxes, raw[4])
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
-    shared = np.prod(np.clip(high - low, 0, None))
-    return float(shared / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared))
-
-
 def require_equal(ours: Found, theirs: Found) -> None:
     assert ours.score == pytest.approx(theirs.score, abs=5e-4)
     assert np.abs(ours.box_xyxy - theirs.box_xyxy).max() < 0.3
@@ -163,8 +158,8 @@ def test_drawn_pictures_equal_the_upstream_predictor(mini: tuple[Exported, Upstr
     for photo, image, prompt in zip(photos, images, prompts, strict=True):
         found, wanted = ours.find(image, prompt), theirs.find(image, prompt)
         require_equal(found, wanted)
-        assert iou(found.box_xyxy, wanted.box_xyxy) > 0.999
-        grounded += iou(found.box_xyxy, photo.boxes_xyxy[0]) > 0.5
+        assert box_iou(found.box_xyxy[None], wanted.box_xyxy[None])[0] > 0.999
+        grounded += box_iou(found.box_xyxy[None], photo.boxes_xyxy[0][None])[0] > 0.5
     assert grounded > len(photos) // 2
     for number, wh in enumerate([*SIZES_WH, (640, 480), (640, 37), (31, 500)]):
         drawn = picture(number, *wh)
@@ -182,7 +177,7 @@ def test_real_photos_equal_the_upstream_predictor(mini: tuple[Exported, Upstream
         (placed,) = canvases([image], ours.canvas)[2]
         found, wanted = ours.find(placed, prompt), theirs.find(placed, prompt)
         require_equal(found, wanted)
-        assert iou(found.box_xyxy, wanted.box_xyxy) > 0.999
+        assert box_iou(found.box_xyxy[None], wanted.box_xyxy[None])[0] > 0.999
 
 
 @pytest.mark.slow

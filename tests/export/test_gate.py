@@ -89,7 +89,7 @@ def test_detect(box: tuple[int, ...], score: float, mask: int, message: str | No
             gate.check_detect(inputs, came, CANDIDATES)
 
 
-def test_a_row_must_be_the_same_in_any_company() -> None:
+def test_a_row_must_not_depend_on_its_batch() -> None:
     """A graph that mixes its rows is right for a batch of one only."""
     spec = ModelSpec((TOKENS,), (EMBEDDING,))
     mixing: onnx.ModelProto = parser.parse_model(
@@ -110,7 +110,7 @@ def test_a_row_must_be_the_same_in_any_company() -> None:
         gate.compare(run, {"TOKENS": tokens}, alone, gate.check_encode_text)
 
 
-def test_every_row_runs_in_batches_of_each_size_and_each_batch_is_told() -> None:
+def test_every_row_runs_in_batches_of_each_size_and_each_batch_is_reported() -> None:
     tokens, steps = np.arange(5), list[str]()
     seen: list[list[int]] = []
 

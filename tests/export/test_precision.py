@@ -15,6 +15,7 @@ import tensorrt_rtx as trt
 import torch
 from onnx import TensorProto, parser
 
+from benchmarks.judge import box_iou
 from benchmarks.photos import draw_scenes
 from export import examples, gate
 from export.__main__ import main
@@ -122,7 +123,7 @@ def test_pictures_rounded_to_fp16(half: Path, source: str) -> None:
     canvas, size, _ = examples.canvases(images, 640)
     came, wanted = both(half, "detect", {"CANVAS": canvas, "SIZE": size, **prompt})
     assert np.abs(came["SCORE"] - wanted["SCORE"]).max() <= gate.FP16.score
-    assert iou(came["CANVAS_BOX"], wanted["CANVAS_BOX"]).min() >= 0.99
+    assert box_iou(came["CANVAS_BOX"], wanted["CANVAS_BOX"]).min() >= 0.99
 
     pixels = torch.stack([reference.encoder.transform(image) for image in images]).numpy()
     came, wanted = both(half, "encode_image", {"PIXELS": pixels, "STATUS": np.zeros((len(images), 1), np.int32)})
@@ -138,12 +139,6 @@ def test_texts_rounded_to_fp16(half: Path) -> None:
     cosines = gate.cosines(came["EMBEDDING"], wanted["EMBEDDING"])
     assert cosines.mean() >= 0.9999
     assert cosines.min() >= 0.9995
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of boxes in pairs. (N, 4), (N, 4) → (N,)"""
-    shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(axis=1)
-    return np.asarray(shared / ((a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - shared))
 
 
 def test_rounding_shows_what_the_cpu_hides() -> None:

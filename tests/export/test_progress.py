@@ -1,4 +1,4 @@
-"""What is told on a terminal, and what in a file."""
+"""Progress lines on a terminal and in a file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_on_a_terminal_only_finished_lines_stay(monkeypatch: pytest.MonkeyPatch)
     assert printed.endswith("\x1b[2Kdetect is done\n")
 
 
-def test_a_step_is_told_before_it_is_done() -> None:
+def test_a_step_is_printed_before_it_runs() -> None:
     stream = io.StringIO()
     with Progress(stream) as say:
         say("detect: tracing …")
