@@ -53,7 +53,7 @@ class RowsFirst(Image.Image):
         vars(same).update(vars(image))
         return same
 
-    def resize(self, size, resample=None, box=None, reducing_gap=None):
+    def resize(self, size: Any, resample: Any = None, box: Any = None, reducing_gap: Any = None) -> Image.Image:
         return super().resize((size[0], self.height), resample).resize(size, resample)
 
 
