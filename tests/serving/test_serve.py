@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from serving.server.server import Ports, Server
 from serving.server.stubs import SHARED_MEMORY, find_stubs, is_alive
 from tests.asking import ask_grpc, ask_http, until
 from tests.pictures import encode, picture
-from tests.toys import Gate
+from tests.toys import GRAPHS, Gate, to_onnx
 
 PHOTO = encode(picture(), "JPEG")
 
@@ -251,47 +251,25 @@ def test_a_missing_model_is_named_with_the_command_that_makes_it(tmp_path: Path,
         Server.start([untokenized])
 
 
-def swap_text_for_prompt(models: Path) -> None:
-    """The embeddings of texts do not have length 1 then, or no output of that name."""
-    shutil.copy(models / "encode_prompt/1/model.onnx", models / "encode_text/1/model.onnx")
+CONFIG = "crop/config.pbtxt"
+PROMPTS = to_onnx("encode_prompt", GRAPHS["encode_prompt"]).SerializeToString()
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "message"),
+    ("file", "content", "error", "message"),
     [
-        (
-            lambda models: (models / "fit/1/model.onnx").write_bytes(b"broken"),
-            ServerError,
-            "did not start:.*failed to load 'fit'.*Protobuf",
-        ),
-        (
-            lambda models: (models / "decode/1/model.py").write_text("import nowhere"),
-            ServerError,
-            "did not start:.*failed to load 'decode'.*nowhere",
-        ),
-        (
-            lambda models: (models / "crop/config.pbtxt").write_text("max_batch_size: 1"),
-            ServerError,
-            "did not start:.*crop",
-        ),
-        (
-            lambda models: (models / "crop/config.pbtxt").write_text("max_batch_size: x"),
-            SetupError,
-            r"crop/config\.pbtxt is no model config.*integer",
-        ),
-        (swap_text_for_prompt, ServerError, "is ready, but enriched_text does not answer"),
+        pytest.param("fit/1/model.onnx", b"x", ServerError, "did not start:.*load 'fit'.*Protobuf", id="no ONNX"),
+        pytest.param("decode/1/model.py", b"import x", ServerError, "start:.*load 'decode'.*'x'", id="failing import"),
+        pytest.param(CONFIG, b"max_batch_size: 1", ServerError, "did not start:.*crop", id="config without tensors"),
+        pytest.param(CONFIG, b"max_batch_size: x", SetupError, "crop.*is no model config.*integer", id="wrong type"),
+        pytest.param("encode_text/1/model.onnx", PROMPTS, ServerError, "ready, but enriched_text", id="wrong answers"),
     ],
-    ids=["no ONNX", "failing import", "config without tensors", "config with a wrong type", "incorrect answers"],
 )
 def test_a_failed_start_shows_the_lines_that_matter(
-    toy_repositories: list[Path],
-    tmp_path: Path,
-    change: Callable[[Path], object],
-    error: type[Exception],
-    message: str,
+    toy_repositories: list[Path], tmp_path: Path, file: str, content: bytes, error: type[Exception], message: str
 ) -> None:
     models = Path(shutil.copytree(toy_repositories[0], tmp_path / "models"))
-    change(models)
+    (models / file).write_bytes(content)
     with pytest.raises(error, match="(?s)" + message) as caught:
         Server.start([models, toy_repositories[1]])
     assert len(str(caught.value).splitlines()) < 35

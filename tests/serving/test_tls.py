@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import http.client
 import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +15,6 @@ import trustme
 
 import vlclip
 from serving.errors import SetupError
-from serving.paths import ROOT
 from serving.server.options import Tls
 from serving.server.server import Server
 from tests.asking import SECONDS, until
@@ -109,19 +105,15 @@ def test_a_killed_triton_is_restarted_with_tls(server: Server, pems: Path) -> No
         assert client.embed_images([PHOTO], ["mug"]).status.tolist() == [0]
 
 
-def test_the_command_serves_with_tls(toy_repositories: list[Path], pems: Path) -> None:
-    """Without --tls-client-ca, every client that trusts the server is accepted."""
-    command = [sys.executable, "-m", "serving", "start", f"--model-repository={toy_repositories[0]}"]
-    command += [f"--{name}-port=0" for name in ("grpc", "http", "metrics")]
-    command += ["--tls-cert", str(pems / "server.pem"), "--tls-key", str(pems / "server.key")]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        printed = "".join(iter(process.stdout.readline, "Ctrl-C stops.\n"))
-        (port,) = re.findall(r"gRPC .*:(\d+) \(TLS\)", printed)
-        with vlclip.Client(f"localhost:{port}", tls=client_tls(pems, None)) as client:
-            assert client.embed_texts("mug").embedding.shape[0] == 1
-        process.terminate()
-        assert process.wait(timeout=SECONDS) == 0
+def test_without_a_client_ca_every_client_that_trusts_the_server_is_accepted(
+    toy_repositories: list[Path], pems: Path
+) -> None:
+    tls = Tls(pems / "server.pem", pems / "server.key")
+    with (
+        Server.start(toy_repositories, tls=tls) as server,
+        vlclip.Client(f"localhost:{server.ports.grpc}", tls=client_tls(pems, None)) as client,
+    ):
+        assert client.embed_texts("mug").embedding.shape[0] == 1
 
 
 def test_files_that_do_not_belong_together_are_named(pems: Path, strangers: Path) -> None:
