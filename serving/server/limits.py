@@ -4,8 +4,8 @@ What limits how long a request waits, in the order in which it meets the limits:
 
 1. The client's time-out: ``timeout=`` of ``vlclip.Client``, which also reaches Triton as gRPC's deadline.
 2. Admission. On the embedded server, the first step of a pipeline refuses a request at once if the work ahead of it
-   would take longer than ``max_wait_seconds`` of model_repository/{decode,tokenize}/config.pbtxt: see
-   serving/admission.py. In NVIDIA's container, Triton does this by ``max_queue_size`` of serving/profiles/ngc-*.
+   would take longer than ``max_wait_seconds`` of serving/profiles/embedded/{decode,tokenize}.pbtxt: see
+   serving/admission.py. In NVIDIA's container, Triton does this by ``max_queue_size`` of serving/profiles/ngc.
 3. A model process that died, or was found to hang within HANG_SECONDS, is replaced, and its requests end with an
    error: see watch.py.
 4. When the server stops, DRAIN_SECONDS: see drain.py.
