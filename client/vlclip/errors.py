@@ -158,8 +158,8 @@ def _kind(code: grpc.StatusCode, details: str) -> type[RequestError]:
     """The error for a status code, except where gRPC's or Triton's code is not the one that a client would expect."""
     if code is grpc.StatusCode.NOT_FOUND and "no available versions" in details:
         return UnavailableError  # Triton loads the model, or its process died
-    if code is grpc.StatusCode.UNAVAILABLE and "overloaded: " in details:
-        return OverloadedError  # the first model of a pipeline, which cannot set RESOURCE_EXHAUSTED
+    if code is grpc.StatusCode.UNAVAILABLE and ("overloaded: " in details or "Exceeds maximum queue size" in details):
+        return OverloadedError  # the first model of a pipeline, or its full queue; neither can set RESOURCE_EXHAUSTED
     if "protocol is restricted" in details:
         return AccessError  # Triton 2.51 returns UNAVAILABLE
     if code is grpc.StatusCode.UNKNOWN and "Stream removed" in details:

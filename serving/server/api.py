@@ -29,6 +29,8 @@ FAILURES = (OSError, http.client.HTTPException, ValueError)
 RETRY_SECONDS = 0.1
 PENDING = "nv_inference_pending_request_count"
 FINISHED = ("nv_inference_request_success", "nv_inference_request_failure")
+REFUSALS = ("overloaded: ", "Exceeds maximum queue size")
+"""The words of admission on the embedded server, and of Triton's full queues in NVIDIA's container."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def request(
 
 def is_refusal(error: Exception) -> bool:
     """Whether a model refused a request because too much work is waiting for it."""
-    return " 503: " in str(error) and "overloaded: " in str(error)
+    return " 503: " in str(error) and any(words in str(error) for words in REFUSALS)
 
 
 @functools.cache

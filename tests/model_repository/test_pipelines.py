@@ -1,4 +1,4 @@
-"""The public contract, asked of a running server as other people's services ask."""
+"""The public contract, tested on a running server over gRPC and HTTP."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ask(request: pytest.FixtureRequest, server: Server) -> Ask:
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of every row with its counterpart; embeddings are of unit length."""
+    """The cosine of every row of ``a`` with the same row of ``b``; embeddings have unit length."""
     return np.asarray((a * b).sum(axis=1))
 
 
@@ -52,7 +52,7 @@ def test_answers_have_the_names_dtypes_and_shapes_of_the_contract(ask: Ask, name
         np.testing.assert_allclose(np.linalg.norm(answer["EMBEDDING"], axis=1), 1, atol=1e-4)
 
 
-def test_bad_images_cost_their_own_rows_only(ask: Ask) -> None:
+def test_bad_images_affect_only_their_own_rows(ask: Ask) -> None:
     bad = {kind: bad_files()[kind] for kind in ("JPEG truncated", "text", "empty", "100 megapixels")}
     places = dict(zip((0, 9, 20, 31), bad.values(), strict=True))
     files = [places[i][0] if i in places else encode(picture(seed=i), "JPEG") for i in range(32)]

@@ -9,6 +9,7 @@ import pytest
 from serving.admission import Admission, Model
 from serving.repository.profiles import read_config
 from serving.repository.specs import PIPELINES
+from serving.server.api import is_refusal
 from tests.model_repository.test_configs import FOLDERS
 
 
@@ -116,6 +117,13 @@ def test_old_metrics_are_ignored() -> None:
     assert admission.wait() > 100
     clock.seconds += 1.1
     assert admission.wait() == 0
+
+
+@pytest.mark.parametrize(
+    "details", ["overloaded: 9 s of work are waiting", "[request id: 1] Exceeds maximum queue size"]
+)
+def test_refusals_of_both_servers_are_known(details: str) -> None:
+    assert is_refusal(ValueError(f"/v2/models/ground/infer answers 503: in ensemble 'ground', {details}"))
 
 
 @pytest.mark.parametrize("profile", ["embedded-cpu", "embedded-gpu"])

@@ -31,7 +31,7 @@ def copies(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("profile", [None, *profile_names()])
-def test_our_own_fit(profile: str | None) -> None:
+def test_our_profiles_fit(profile: str | None) -> None:
     assert find_problems(REPOSITORIES, profile) == []
 
 
@@ -73,15 +73,15 @@ def test_fault_in_a_config_is_found(copies: list[Path], file: str, old: str, new
     (config,) = (repository / file / "config.pbtxt" for repository in copies if (repository / file).exists())
     assert old in config.read_text()
     config.write_text(config.read_text().replace(old, new))
-    assert is_told(find_problems(copies), problem)
+    assert is_reported(find_problems(copies), problem)
 
 
-def is_told(problems: list[str], pattern: str) -> bool:
-    """In a line of its own."""
+def is_reported(problems: list[str], pattern: str) -> bool:
+    """Whether one line matches."""
     return any(re.search(pattern, problem) and "\n" not in problem for problem in problems)
 
 
-def test_broken_config_is_told_once(copies: list[Path]) -> None:
+def test_broken_config_is_reported_once(copies: list[Path]) -> None:
     (copies[0] / "crop" / "config.pbtxt").write_text("nonsense")
     (problem,) = find_problems(copies)
     assert problem.startswith("crop: ")
@@ -118,7 +118,7 @@ def test_model_without_a_contract_and_contract_without_a_model_are_found(copies:
 def test_fault_in_a_profile_is_found(tmp_path: Path, name: str, model: str, fragment: str, problem: str) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / f"{model}.pbtxt").write_text(fragment)
-    assert is_told(find_problems(REPOSITORIES, tmp_path / name), problem)
+    assert is_reported(find_problems(REPOSITORIES, tmp_path / name), problem)
 
 
 GRAPH = toys.GRAPHS["encode_image"]
@@ -142,12 +142,12 @@ GRAPH = toys.GRAPHS["encode_image"]
 def test_graph_unlike_its_config_is_found(tmp_path: Path, graph: str, problem: str) -> None:
     onnx.save(toys.to_onnx("encode_image", graph), tmp_path / "model.onnx")
     found = list(find_unlike_tensors(tmp_path / "model.onnx", read_config(MODELS / "encode_image")))
-    assert is_told(found, problem)
+    assert is_reported(found, problem)
 
 
 def test_graphs_that_are_served_are_opened(tmp_path: Path) -> None:
     models = toys.build(MODELS, tmp_path / "models")
-    assert is_told(find_unlike_graphs([models, ENSEMBLES]), "holds no export: run `make models`")
+    assert is_reported(find_unlike_graphs([models, ENSEMBLES]), "holds no export: run `make models`")
     toys.place_version(models, 2)
     assert find_unlike_graphs([models, ENSEMBLES]) == []
     (models / "crop" / "2" / "model.onnx").write_bytes(b"broken")
@@ -171,7 +171,7 @@ def test_graphs_that_are_served_are_opened(tmp_path: Path) -> None:
     ],
     ids=["whole", "a smaller batch", "no config", "a type that no graph has"],
 )
-def test_command_says_so_with_its_exit_code(tmp_path: Path, old: str, new: str, told: list[str]) -> None:
+def test_exit_code_says_whether_there_are_problems(tmp_path: Path, old: str, new: str, told: list[str]) -> None:
     models = toys.build(MODELS, tmp_path / "models")
     toys.place_version(models, 1)
     config = models / "crop" / "config.pbtxt"

@@ -13,7 +13,7 @@ from serving.paths import REPOSITORIES
 from serving.repository.profiles import read_config
 from serving.repository.specs import CANVASES
 from serving.server import gpu
-from serving.server.gpu import POOL_BYTES, count_gpus, gpu_options, is_installed
+from serving.server.gpu import POOL_BYTES, count_gpus, gpu_options
 from serving.server.server import Server
 
 CONFIGS = [
@@ -65,11 +65,6 @@ def test_the_ladder_goes_up_to_a_full_batch_and_knows_the_canvases(model: str) -
     wanted = ", ".join(f"S={side}" for side in CANVASES)
     assert texts.get("ladder_sizes", wanted) == wanted
     assert ("ladder_sizes" in texts) == (model in ("detect", "crop", "fit"))
-
-
-def test_a_module_is_there_or_not() -> None:
-    assert is_installed("onnxruntime")
-    assert not is_installed("nowhere.at_all")
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, gpus: int, with_cuda: bool, installed: set[str]) -> None:

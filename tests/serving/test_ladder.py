@@ -1,4 +1,4 @@
-"""Graphs on a ladder of batch sizes: the stand-in backend's `ladder`, on the CPU, with all but CUDA graphs."""
+"""Graphs on a ladder of batch sizes, on the CPU: all of it but CUDA graphs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MIXED = """(uint8[B,S,S,3] CANVAS, float[B,4] WEIGHT) => (float[B,4] SUM, int64[
 
 
 class Graph:
-    """A toy graph, plain and on a ladder that counts the sessions it opens."""
+    """A toy graph, plain and on a ladder, with a list of the sessions that the ladder opened."""
 
     def __init__(self, plan: str, sizes: str = ""):
         self.bytes = toys.to_onnx("mixed", MIXED).SerializeToString()
@@ -74,11 +74,11 @@ class Graph:
         (0, []),
     ],
 )
-def test_the_smallest_rung_that_holds_them(rows: int, expected: list[tuple[int, int, int]]) -> None:
+def test_rows_run_on_the_smallest_rung_that_holds_them(rows: int, expected: list[tuple[int, int, int]]) -> None:
     assert list(ladder.runs_of(rows, (1, 8, 32))) == expected
 
 
-def test_reads_what_a_config_says() -> None:
+def test_plan_is_read_from_a_config() -> None:
     plan = ladder.Plan.parse("1 8 32", "S=448, L=4  S=768 ")
     assert plan == ladder.Plan((1, 8, 32), ((("S", 448),), (("L", 4), ("S", 768))))
     assert ladder.Plan.parse("4") == ladder.Plan((4,))
@@ -87,7 +87,7 @@ def test_reads_what_a_config_says() -> None:
 @pytest.mark.parametrize(
     ("rungs", "sizes"), [("", ""), ("8 1", ""), ("1 1", ""), ("0 8", ""), ("1", "448"), ("1", "S=")]
 )
-def test_refuses_a_ladder_that_is_none(rungs: str, sizes: str) -> None:
+def test_plan_that_is_not_valid_is_refused(rungs: str, sizes: str) -> None:
     with pytest.raises(ValueError, match=r"(batch_ladder|ladder_sizes) must be .*not '"):
         ladder.Plan.parse(rungs, sizes)
 
@@ -104,13 +104,13 @@ def test_refuses_a_ladder_that_is_none(rungs: str, sizes: str) -> None:
         pytest.param({"X": ["B", None]}, {"X": [8, 4]}, None, id="a nameless dimension"),
     ],
 )
-def test_names_the_sizes_of_free_dimensions(signature: Any, shapes: Any, expected: Any) -> None:
+def test_sizes_of_free_dimensions_have_their_names(signature: Any, shapes: Any, expected: Any) -> None:
     assert ladder.sizes_of(signature, shapes) == expected
 
 
 @pytest.mark.parametrize("requests", [[1], [3], [8], [5, 1, 7], [1] * 9, [20, 3], [8, 8]])
 def test_rows_are_those_of_the_plain_graph(requests: list[int]) -> None:
-    """However they are padded, split and shared out over requests."""
+    """However they are padded, split and grouped into requests."""
     graph = Graph("1 4 8")
     inputs = [graph.inputs(rows, seed=i) for i, rows in enumerate(requests)]
     merged = {name: np.concatenate([arrays[name] for arrays in inputs]) for name in inputs[0]}
@@ -119,19 +119,19 @@ def test_rows_are_those_of_the_plain_graph(requests: list[int]) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_rows_that_an_earlier_batch_left_are_not_seen() -> None:
+def test_rows_of_other_batches_have_no_influence() -> None:
     graph = Graph("8")
     graph.climb([{"CANVAS": np.full((8, 5, 5, 3), 255, np.uint8), "WEIGHT": np.full((8, 4), np.nan, np.float32)}])
     inputs = graph.inputs(3)
     first = graph.climb([inputs])
     np.testing.assert_allclose(first[1], graph.plain.run(["SUM"], inputs)[0], rtol=1e-6)
-    # Nor are these changed by the next, which runs in the same buffers.
+    # The next batch runs in the same buffers, and does not change these outputs.
     kept = first[1].copy()
     graph.climb([graph.inputs(8, seed=7)])
     np.testing.assert_array_equal(first[1], kept)
 
 
-def test_opens_what_it_is_told_to_at_once_and_few_others_later() -> None:
+def test_sizes_of_the_plan_are_opened_at_once_and_few_others_later() -> None:
     graph = Graph("1 4", "S=5, S=6")
     assert graph.opened == [{"B": 1, "S": 5}, {"B": 4, "S": 5}, {"B": 1, "S": 6}, {"B": 4, "S": 6}]
     for side in (7, 8):
@@ -151,8 +151,8 @@ def profile_with(folder: Path, rungs: str, *models: str) -> Path:
     return folder
 
 
-def test_is_served(toy_repositories: list[Path], tmp_path: Path) -> None:
-    """Whole batches and single photos, which run on other rungs, have the same rows."""
+def test_ladder_is_served(toy_repositories: list[Path], tmp_path: Path) -> None:
+    """A batch and single photos, which run on different rungs, have the same rows."""
     photos = [encode(picture(height=60 + 9 * i, seed=i), "JPEG") for i in range(6)] + [b""]
     prompts = [b"mug"] * 6 + [b""]
     with Server.start(
@@ -163,7 +163,7 @@ def test_is_served(toy_repositories: list[Path], tmp_path: Path) -> None:
             single = ask_grpc(server.grpc_url, "product_image", IMAGE=[photo], PRODUCT_TYPE=[prompt])
             for name, rows in batch.items():
                 np.testing.assert_allclose(single[name][0], rows[i], atol=1e-6, err_msg=name)
-        # It is the ladder that brings in PyTorch.
+        # Only models with a ladder load PyTorch.
         maps = {stub.model: Path(f"/proc/{stub.pid}/maps").read_text() for stub in find_stubs(server.shm_prefix)}
         assert {model for model, text in maps.items() if "libtorch" in text} == {"encode_prompt", "encode_image"}
     assert batch["STATUS"].ravel().tolist() == [0] * 6 + [2]
