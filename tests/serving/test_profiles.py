@@ -13,14 +13,16 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from serving.backends.onnxruntime.model import providers_of, threads_of
 from serving.errors import SetupError
 from serving.paths import REPOSITORIES
-from serving.repository.profiles import EMBEDDED_CPU, read_config
+from serving.repository.profiles import CONTAINER, EMBEDDED_CPU, PROFILES, read_config
 from serving.repository.specs import LEAVES, PIPELINES
 from serving.repository.view import View
 from serving.repository.write import write_repository
+from serving.server.api import request
 from serving.server.server import Server
 from serving.server.stubs import find_stubs
+from serving.triton_metrics import parse_metrics
 from tests import toys
-from tests.asking import ask_grpc
+from tests.asking import ask_grpc, until
 from tests.pictures import encode, picture
 
 MODELS, ENSEMBLES = REPOSITORIES
@@ -203,6 +205,25 @@ def test_profile_is_served(toy_repositories: list[Path], tmp_path: Path, monkeyp
         tasks = {stub.model: len(list(Path(f"/proc/{stub.pid}/task").iterdir())) for stub in stubs}
         assert tasks["detect"] - tasks["fit"] == 5
         assert "observe" not in tasks
+
+
+def test_observe_counts_beside_encode_image(toy_repositories: list[Path], tmp_path: Path) -> None:
+    """The steps of NVIDIA's container, on the embedded server: crop counts nothing, and each image is counted once."""
+    steps = {name: (PROFILES / CONTAINER / f"{name}.pbtxt").read_text() for name in ("product_image", "ground")}
+    profile = profile_of(tmp_path / "observing", crop=parameter("count_grounding", "no"), **steps)
+    images, types = [PHOTO, b"", PHOTO], [b"mug", b"mug", b""]
+    with Server.start(toy_repositories, profile=profile) as server:
+        for pipeline in ("product_image", "ground"):
+            found = ask_grpc(server.grpc_url, pipeline, IMAGE=images, PRODUCT_TYPE=types)
+            assert found["STATUS"].tolist() == [[0], [2], [1]]
+        # The server's own questions at the start count as grounded.
+        until(lambda: [count_images(server)[status] for status in ("not_an_image", "whole_image")] == [2, 2])
+
+
+def count_images(server: Server) -> dict[str, float]:
+    metrics = request((server.host, server.ports.metrics), "GET", "/metrics").decode()
+    samples = parse_metrics(metrics, "vlclip_grounding_images_total")
+    return {sample.labels["status"]: sample.value for sample in samples}
 
 
 def test_graphs_for_a_gpu_run_on_cuda_or_the_message_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
