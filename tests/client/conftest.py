@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 PIPELINES = {
@@ -28,28 +28,11 @@ def unpacked(raw: bytes) -> list[bytes]:
     return list(deserialize_bytes_tensor(raw))
 
 
-def add_rpcs(servicer: object, server: Any) -> None:
-    """Adds the RPCs of KServe v2 for which ``servicer`` has a method of the same name."""
-    requests = {
-        name.removesuffix("Request"): getattr(service_pb2, name)
-        for name in vars(service_pb2)
-        if name.endswith("Request")
-    }
-    handlers = {
-        name: grpc.unary_unary_rpc_method_handler(
-            getattr(servicer, name), request.FromString, lambda response: response.SerializeToString()
-        )
-        for name, request in requests.items()
-        if hasattr(servicer, name)
-    }
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers)])
-
-
 def never() -> bool:
     return False
 
 
-class FakeTriton:
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Embeds an item as [its number, length of its product type, 0, …], so that each result shows its item.
 
     Items are decimal numbers. Anything else is not an image: zeros and STATUS 2. Tests set the attributes below.
@@ -76,13 +59,13 @@ class FakeTriton:
         self._changed = threading.Condition()
         self._pool = ThreadPoolExecutor(16)
         self._server = grpc.server(self._pool, options=[("grpc.max_receive_message_length", -1)])
-        add_rpcs(self, self._server)
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self.encrypted_ports = [self._server.add_secure_port("localhost:0", each) for each in encrypted]
         self._server.start()
 
-    def stop(self) -> None:
-        self._server.stop(grace=None).wait()
+    def stop(self, grace: float | None = None) -> None:
+        self._server.stop(grace).wait()
         self._pool.shutdown()
 
     def wait_for(self, condition: Callable[[], bool]) -> None:

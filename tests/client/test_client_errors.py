@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import socket
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -47,16 +46,6 @@ def test_every_error_is_in_the_tree_and_exported() -> None:
     for kind in tree(vlclip.VlclipError):
         assert kind.__name__ in (vlclip.errors.__doc__ or "")
         assert getattr(vlclip, kind.__name__) is kind
-
-
-def test_no_server() -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{unused.getsockname()[1]}"
-        with vlclip.Client(address, timeout=vlclip.Timeout(connect=0.5)) as client:
-            with pytest.raises(vlclip.UnavailableError, match=rf"product_text from {address}.*`make serve`"):
-                client.embed_texts(["red mug"])
-            assert client.health() == vlclip.Health(live=False, ready=False)
 
 
 def test_a_server_without_the_pipeline(triton: FakeTriton, client: vlclip.Client) -> None:
@@ -164,12 +153,6 @@ def test_use_after_close(triton: FakeTriton) -> None:
     client.embed_texts("1")
     client.close()
     client.close()
-    uses: list[Callable[[], Any]] = [
-        lambda: client.embed_texts("1"),
-        lambda: client.embed_texts([]),
-        client.health,
-        client.__enter__,
-    ]
-    for use in uses:
+    for use in (lambda: client.embed_texts("1"), lambda: client.embed_texts([]), client.health, client.__enter__):
         with pytest.raises(vlclip.ClosedError, match="create a new one"):
             use()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import vlclip
+from tests.client.conftest import FakeTriton
 
 PROGRAM = """
 import sys
@@ -15,10 +16,15 @@ import numpy, tritonclient.grpc
 before = {name.split(".")[0] for name in sys.modules}
 import vlclip
 print(*{name.split(".")[0] for name in sys.modules} - before - set(sys.stdlib_module_names))
+
+sys.modules["opentelemetry"] = None  # as if it were not installed
+with vlclip.Client(sys.argv[1]) as client:
+    print(client.embed_texts("7").embedding[0, 0])
 """
 
 
-def test_import_is_light() -> None:
+def test_import_is_light_and_tracing_is_optional(triton: FakeTriton) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(vlclip.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, check=True, capture_output=True, text=True)
-    assert done.stdout.split() == ["vlclip"]
+    command = [sys.executable, "-c", PROGRAM, triton.address]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["vlclip", "7.0"]
