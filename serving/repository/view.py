@@ -51,13 +51,13 @@ class View:
         self.models = list(self.configs)
         self.pipelines = {model: [tensor.name for tensor in config.input] for model, config in pipelines.items()}
 
-    def write(self, model: str, manifest: Manifest | None, beside: Sequence[int] = ()) -> None:
-        """Put a model into the folder. Exported leaves get the version of ``manifest`` and the versions ``beside``."""
+    def write(self, model: str, manifest: Manifest | None, others: Sequence[int] = ()) -> None:
+        """Put a model into the folder. Exported leaves get the version of ``manifest`` and the ``others``."""
         source, target = self._sources[model].resolve(), self.folder / model
         target.mkdir(parents=True, exist_ok=True)
         versions = {path.name for path in source.iterdir() if path.name.isdigit()}
         if manifest and model in manifest.leaves:
-            versions = {str(version) for version in (*beside, manifest.version)}
+            versions = {str(version) for version in (*others, manifest.version)}
         for link in target.iterdir():
             if link.name.isdigit() and link.name not in versions:
                 link.unlink()
@@ -65,17 +65,17 @@ class View:
             if not os.path.lexists(target / version):
                 (target / version).symlink_to(source / version)
         new = self.folder / f".{model}"
-        new.write_text(text_format.MessageToString(at_version(self.configs[model], manifest, beside)))
+        new.write_text(text_format.MessageToString(at_version(self.configs[model], manifest, others)))
         new.replace(target / "config.pbtxt")
 
 
-def at_version(config: ModelConfig, manifest: Manifest | None, beside: Sequence[int] = ()) -> ModelConfig:
-    """The config for the version of ``manifest``. A leaf also keeps the versions ``beside`` loaded."""
+def at_version(config: ModelConfig, manifest: Manifest | None, others: Sequence[int] = ()) -> ModelConfig:
+    """The config for the version of ``manifest``. A leaf also keeps the ``others`` loaded."""
     result = ModelConfig()
     result.CopyFrom(config)
     leaves = manifest.leaves if manifest else {}
     if manifest and config.name in leaves:
-        result.version_policy.specific.versions[:] = [*beside, manifest.version]
+        result.version_policy.specific.versions[:] = [*others, manifest.version]
     for step in result.ensemble_scheduling.step if config.platform == "ensemble" else ():
         if manifest and step.model_name in leaves:
             step.model_version = manifest.version

@@ -207,7 +207,7 @@ def test_profile_is_served(toy_repositories: list[Path], tmp_path: Path, monkeyp
         assert "observe" not in tasks
 
 
-def test_observe_counts_beside_encode_image(toy_repositories: list[Path], tmp_path: Path) -> None:
+def test_observe_counts_in_parallel_with_encode_image(toy_repositories: list[Path], tmp_path: Path) -> None:
     """The steps of NVIDIA's container, on the embedded server: crop counts nothing, and each image is counted once."""
     steps = {name: (PROFILES / CONTAINER / f"{name}.pbtxt").read_text() for name in ("product_image", "ground")}
     profile = profile_of(tmp_path / "observing", crop=parameter("count_grounding", "no"), **steps)

@@ -217,7 +217,7 @@ def test_the_configs_of_exported_models_name_the_version(tmp_path: Path) -> None
     config = read_config(MODELS / "detect", profile=tmp_path)
     assert config.default_model_filename == "other"
     assert at_version(config, None) == config
-    leaf = at_version(config, manifest, beside=[3])
+    leaf = at_version(config, manifest, others=[3])
     assert list(leaf.version_policy.specific.versions) == [3, 7]
     assert not leaf.backend
     steps = at_version(read_config(ENSEMBLES / "ground"), manifest).ensemble_scheduling.step
@@ -234,9 +234,9 @@ def test_the_view_holds_the_versions_to_load(repository: Path, tmp_path: Path) -
     toys.place_version(repository, 2)
     one, two = read_manifests(repository)
     view = View(tmp_path / "view", [repository, ENSEMBLES])
-    for manifest, beside, seen in ((one, (), ["1"]), (two, (1,), ["1", "2"]), (two, (), ["2"])):
+    for manifest, others, seen in ((one, (), ["1"]), (two, (1,), ["1", "2"]), (two, (), ["2"])):
         for model in view.models:
-            view.write(model, manifest, beside)
+            view.write(model, manifest, others)
         assert sorted(path.name for path in (view.folder / "detect").iterdir()) == [*seen, "config.pbtxt"]
         assert (view.folder / "detect" / seen[-1] / "model.onnx").is_file()
         assert (view.folder / "decode" / "1" / "model.py").is_file()
