@@ -10,7 +10,7 @@ from PIL import Image
 
 from training.catalogue.art import COLOURS, PATTERNS, Art, render
 from training.catalogue.items import HELD_OUT_TYPES, TRAINED_TYPES, draw_item, is_held_out
-from training.catalogue.products import REGISTRY
+from training.catalogue.products import MODULES, REGISTRY
 from training.catalogue.scenes import Photo, packshot, scene
 
 
@@ -31,6 +31,16 @@ def test_the_catalogue_has_the_promised_variety() -> None:
     assert len({kind.department for kind in REGISTRY.values()}) >= 5
     assert set(HELD_OUT_TYPES) | set(TRAINED_TYPES) == set(REGISTRY)
     assert not set(HELD_OUT_TYPES) & set(TRAINED_TYPES)
+
+
+def test_every_drawing_function_is_in_the_table() -> None:
+    functions = [
+        value
+        for module in MODULES
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", "") == module.__name__ and not name.startswith("_")
+    ]
+    assert {kind.draw for kind in REGISTRY.values()} == set(functions)
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))

@@ -5,17 +5,11 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
-from pkgutil import iter_modules
 
 import numpy as np
 
-from training.catalogue import products
 from training.catalogue.art import COLOURS, PATTERNS, Art
 from training.catalogue.products import REGISTRY
-
-for _module in iter_modules(products.__path__):
-    import_module(f"{products.__name__}.{_module.name}")  # registers the product types of the module
 
 HELD_OUT_TYPES = ("table lamp", "rain boot", "alarm clock", "cooking pot", "toy boat")
 """Types that no model is trained on. Each shares a word with a trained type, so that a small model has a clue."""

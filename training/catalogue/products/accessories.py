@@ -5,10 +5,8 @@ from __future__ import annotations
 from math import cos, pi, sin
 
 from training.catalogue.art import Art, ellipse, poly, rect, smooth, symmetric
-from training.catalogue.products import product
 
 
-@product("baseball cap", "clothing", synonyms=("cap", "peaked cap"), materials=("cotton twill", "canvas", "polyester"))
 def baseball_cap(a: Art) -> None:
     high, back, brim = a.vary(-72, -56), a.vary(-64, -54), a.vary(86, 95)
     peak, badge = a.pick("dark", "plain", "light"), a.pick("disc", "patch", "none")
@@ -39,9 +37,6 @@ def baseball_cap(a: Art) -> None:
             a.body(poly((29, -24), (40, -27), (45, -4), (33, -2)), "flat", "leather")
 
 
-@product(
-    "winter scarf", "clothing", synonyms=("knitted scarf", "muffler"), materials=("wool", "cashmere", "acrylic knit")
-)
 def winter_scarf(a: Art) -> None:
     w, short, long, lean = a.vary(21, 26), a.vary(40, 62), a.vary(74, 84), a.vary(4, 12)
     loop, trim = a.vary(56, 66), a.pick("light", "dark", "accent")
@@ -64,7 +59,6 @@ def winter_scarf(a: Art) -> None:
         a.gloss(f"M{8 - loop} -66Q-20 -44 10 -50Q-20 -52 {12 - loop} -74z", 0.25)
 
 
-@product("necktie", "clothing", synonyms=("tie", "neck tie"), materials=("silk", "silk twill", "polyester"))
 def necktie(a: Art) -> None:
     w, tip, knot = a.vary(23, 32), a.vary(62, 76), a.vary(14, 18)
     a.tube("M-6 -70Q-40 -82 -30 -90Q0 -99 30 -90Q40 -82 6 -70", 10, "plain")
@@ -78,7 +72,6 @@ def necktie(a: Art) -> None:
     a.line(f"M{knot - 4} -82Q2 -70 -2 -55", 1.4, "black", 0.3)
 
 
-@product("notebook", "office", synonyms=("journal", "notepad"), materials=("paper", "leatherette", "linen"))
 def notebook(a: Art) -> None:
     w, h, r = a.vary(62, 70), a.vary(86, 92), a.vary(3, 12)
     spiral, metal = a.coin(), a.pick("steel", "black", "gold")
@@ -107,7 +100,6 @@ def notebook(a: Art) -> None:
         a.gloss(poly((-w + 26, -h + 2), (-w + 60, -h + 2), (-w + 26, -h + 70)), 0.13)
 
 
-@product("backpack", "bags", synonyms=("rucksack", "school bag"), materials=("nylon", "canvas", "polyester"))
 def backpack(a: Art) -> None:
     w, top, bottom = a.vary(56, 64), a.vary(-80, -74), a.vary(92, 97)
     strap, metal = a.pick("rubber", "leather", "dark"), a.pick("steel", "gold", "black")
@@ -139,7 +131,6 @@ def backpack(a: Art) -> None:
     a.line(rect(-pw + 5, py + 21, 2 * pw - 10, bottom - py - 36, 10), 1.4, "light", 0.8, "4 3")
 
 
-@product("handbag", "bags", synonyms=("tote", "purse"), materials=("leather", "suede", "vegan leather"))
 def handbag(a: Art) -> None:
     w, tw, top, bottom = a.vary(82, 92), a.vary(62, 74), a.vary(-22, -10), a.vary(78, 88)
     metal, trim = a.pick("gold", "gold", "steel"), a.pick("dark", "leather", "plain")
@@ -175,8 +166,6 @@ def handbag(a: Art) -> None:
         a.body(ellipse(s * (w - 20), bottom + 2, 6, 4), "ball", metal)
 
 
-@product("suitcase", "bags", synonyms=("trolley case", "luggage"),
-         materials=("polycarbonate", "aluminium", "ballistic nylon"))  # fmt: skip
 def suitcase(a: Art) -> None:
     w, top, bottom, r = a.vary(50, 60), a.vary(-56, -46), 84, a.vary(10, 20)
     metal, hx = a.pick("steel", "grey", "gold"), a.vary(20, 28)
@@ -213,7 +202,6 @@ def suitcase(a: Art) -> None:
     a.fill(ellipse(0, top + 14.5, 2.6), "black", 0.7)
 
 
-@product("umbrella", "bags", synonyms=("rain umbrella", "parasol"), materials=("polyester", "nylon", "pongee"))
 def umbrella(a: Art) -> None:
     w, top, rim = a.vary(90, 97), a.vary(-84, -76), a.vary(-4, 8)
     rod, handle, s = a.pick("steel", "wood", "black"), a.pick("wood", "dark wood", "rubber", "leather"), a.pick(-1, 1)

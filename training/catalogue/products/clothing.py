@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from training.catalogue.art import Art, ellipse, poly, rect, smooth, symmetric
-from training.catalogue.products import product
 
 
 def _sides(a: Art) -> Iterator[int]:
@@ -15,7 +14,6 @@ def _sides(a: Art) -> Iterator[int]:
             yield side
 
 
-@product("t-shirt", "clothing", synonyms=("tee", "tee shirt"), materials=("cotton", "jersey", "organic cotton"))
 def t_shirt(a: Art) -> None:
     w, hem, neck, dip = a.vary(46, 54), a.vary(80, 94), a.vary(20, 25), a.vary(20, 30)
     reach, drop = a.vary(88, 98), a.vary(-22, -6)
@@ -42,7 +40,6 @@ def t_shirt(a: Art) -> None:
         a.line("M15 -31h20", 1.2, "black", 0.4, "3 2")
 
 
-@product("dress", "clothing", synonyms=("summer dress", "frock"), materials=("viscose", "linen", "cotton"))
 def dress(a: Art) -> None:
     bust, waist, flare = a.vary(31, 36), a.vary(22, 27), a.vary(58, 78)
     line, hem, sleeves = a.vary(-26, -14), a.vary(80, 92), a.pick("straps", "cap", "none")
@@ -77,7 +74,6 @@ def dress(a: Art) -> None:
         a.line(rect(-5, line - 6, 10, 12, 2), 2, "gold" if belt != "gold" else "white")
 
 
-@product("skirt", "clothing", synonyms=("midi skirt", "pleated skirt"), materials=("wool", "cotton", "viscose"))
 def skirt(a: Art) -> None:
     waist, flare, hem, pleats = a.vary(36, 44), a.vary(80, 96), a.vary(62, 84), a.pick(5, 6, 7)
     top, wave = a.vary(-74, -60), a.vary(5, 9)
@@ -103,9 +99,6 @@ def skirt(a: Art) -> None:
             a.body(ellipse(x, top - 3, 4), "ball", a.pick("gold", "white"))
 
 
-@product(
-    "jeans", "clothing", synonyms=("denim trousers", "denim pants"), materials=("denim", "stretch denim", "cotton")
-)
 def jeans(a: Art) -> None:
     waist, hip, split = a.vary(33, 39), a.vary(41, 47), a.vary(-28, -16)
     knee, cuff, spread = a.vary(19, 23), a.vary(15, 26), a.vary(28, 36)
@@ -132,7 +125,6 @@ def jeans(a: Art) -> None:
     a.body(ellipse(0, -86, 4.6), "ball", a.pick("gold", "steel"))
 
 
-@product("hoodie", "clothing", synonyms=("hooded sweatshirt", "hoody"), materials=("fleece", "cotton", "french terry"))
 def hoodie(a: Art) -> None:
     w, hem, out = a.vary(44, 50), a.vary(76, 86), a.vary(76, 88)
     rib, zipped, hood = a.pick("dark", "plain", "light"), a.coin(0.35), a.vary(34, 40)
@@ -163,12 +155,6 @@ def hoodie(a: Art) -> None:
         a.line(f"M10 {drop - 6}v5", 4, "steel")
 
 
-@product(
-    "rain jacket",
-    "clothing",
-    synonyms=("raincoat", "waterproof jacket"),
-    materials=("nylon", "coated polyester", "rubberised cotton"),
-)
 def rain_jacket(a: Art) -> None:
     w, flare, hem = a.vary(36, 40), a.vary(54, 64), a.vary(80, 94)
     reach, wrist = a.vary(88, 96), a.vary(16, 32)

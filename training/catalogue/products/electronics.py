@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import cos, pi, sin
 
 from training.catalogue.art import Art, ellipse, poly, rect, smooth, symmetric
-from training.catalogue.products import product
 
 
 def _spokes(inner: float, outer: float, count: int, turn: float = 0) -> str:
@@ -17,8 +16,6 @@ def _spokes(inner: float, outer: float, count: int, turn: float = 0) -> str:
     return d
 
 
-@product("headphones", "electronics", synonyms=("headset", "over-ear headphones"),
-         materials=("leatherette", "aluminium", "matte plastic"))  # fmt: skip
 def headphones(a: Art) -> None:
     w, top, thick = a.vary(64, 70), a.vary(-98, -90), a.vary(19, 27)
     ch, cw, tilt = a.vary(42, 52), a.vary(38, 46), a.vary(4, 9)
@@ -45,8 +42,6 @@ def headphones(a: Art) -> None:
             a.gloss(ellipse(11, -ch * 0.48, 3.5, ch * 0.26), 0.35)
 
 
-@product("digital camera", "electronics", synonyms=("camera", "photo camera"),
-         materials=("magnesium alloy", "leatherette", "aluminium"))  # fmt: skip
 def digital_camera(a: Art) -> None:
     w, h = a.vary(88, 97), a.vary(54, 63)
     r = (h - 14) * a.vary(0.86, 1)
@@ -79,8 +74,6 @@ def digital_camera(a: Art) -> None:
     a.gloss(ellipse(lx + r * 0.24, cy + r * 0.27, r * 0.08), 0.5)
 
 
-@product("game controller", "electronics", synonyms=("gamepad", "joypad"),
-         materials=("matte plastic", "rubber grip", "polycarbonate"))  # fmt: skip
 def game_controller(a: Art) -> None:
     w, top, drop = a.vary(82, 92), a.vary(-54, -46), a.vary(62, 74)
     for s in (-1, 1):
@@ -113,8 +106,6 @@ def game_controller(a: Art) -> None:
         a.body(ellipse(px + 2 + x, py + y, 7.5), "ball", tone)
 
 
-@product("bluetooth speaker", "electronics", synonyms=("wireless speaker", "portable speaker"),
-         materials=("woven fabric", "rubber", "aluminium"))  # fmt: skip
 def bluetooth_speaker(a: Art) -> None:
     w, h, r = a.vary(56, 72), a.vary(80, 91), a.vary(10, 36)
     ring, cone = a.pick("steel", "gold", "grey", "black"), a.pick("rubber", "black", "screen")
@@ -144,8 +135,6 @@ def bluetooth_speaker(a: Art) -> None:
         a.fill(ellipse(-x, y + dy, 3.6), a.pick("white", "rubber"), 0.9)
 
 
-@product("wrist watch", "electronics", synonyms=("wristwatch", "watch"),
-         materials=("stainless steel", "leather", "silicone"))  # fmt: skip
 def wrist_watch(a: Art) -> None:
     w, end, r = a.vary(33, 39), a.vary(24, 30), a.vary(51, 58)
     metal, dial, square = a.pick("steel", "gold", "steel", "grey"), a.pick("white", "cream", "screen"), a.coin(0.3)
@@ -180,8 +169,6 @@ def wrist_watch(a: Art) -> None:
     a.gloss(poly((-r * 0.5, -r * 0.45), (-r * 0.1, -r * 0.68), (-r * 0.35, r * 0.5), (-r * 0.55, r * 0.4)), 0.22)
 
 
-@product("radio", "electronics", synonyms=("retro radio", "transistor radio"),
-         materials=("bakelite", "walnut", "plastic"))  # fmt: skip
 def radio(a: Art) -> None:
     w, h, top = a.vary(88, 96), a.vary(108, 122), -36
     metal, cloth = a.pick("steel", "gold"), a.pick("cream", "wood", "rubber", "white")
@@ -221,7 +208,6 @@ def radio(a: Art) -> None:
         a.line(f"M{x} {y}L{x + a.vary(-5, 5):.1f} {y - k + 5}", 2, "black")
 
 
-@product("desk fan", "electronics", synonyms=("table fan", "fan"), materials=("metal", "plastic", "chrome"))
 def desk_fan(a: Art) -> None:
     r, cy, blades = a.vary(60, 67), a.vary(-31, -28), a.pick(3, 4, 5)
     wire, base = a.pick("steel", "gold", "grey"), a.vary(38, 52)
@@ -247,8 +233,6 @@ def desk_fan(a: Art) -> None:
         a.body(ellipse(0, 0, 7), "ball", wire)
 
 
-@product("computer mouse", "electronics", synonyms=("mouse", "wireless mouse"),
-         materials=("plastic", "aluminium", "soft-touch rubber"))  # fmt: skip
 def computer_mouse(a: Art) -> None:
     w, h, shoulder = a.vary(48, 58), a.vary(72, 80), a.vary(0.8, 0.96)
     with a.group(at=(0, 16), rotate=a.vary(-14, 14)):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from training.catalogue.art import Art, ellipse, rect, smooth
-from training.catalogue.products import product
 
 
-@product("sock", "clothing", synonyms=("crew sock", "ankle sock"), materials=("cotton", "merino wool", "bamboo"))
 def sock(a: Art) -> None:
     w, top, toe, slope = a.vary(27, 32), a.vary(-96, -78), a.vary(64, 78), a.vary(0, 10)
     trim, rings = a.pick("light", "dark", "accent"), a.coin(0.5)
@@ -32,7 +30,6 @@ def sock(a: Art) -> None:
         a.line(outline, 1.4, "black", 0.3)
 
 
-@product("sneaker", "clothing", synonyms=("trainer", "running shoe"), materials=("canvas", "mesh", "suede"))
 def sneaker(a: Art) -> None:
     tongue, collar, sole = a.vary(-58, -46), a.vary(-36, -26), a.vary(18, 25)
     cap, tab, flash = a.coin(0.5), a.pick("dark", "light", "accent"), a.pick("bands", "disc", "none")
@@ -62,7 +59,6 @@ def sneaker(a: Art) -> None:
         a.body(rect(-86, 28 + sole, 172, 7, 3), "flat", a.pick("rubber", "cork"))
 
 
-@product("ankle boot", "clothing", synonyms=("chelsea boot", "bootie"), materials=("leather", "suede", "nubuck"))
 def ankle_boot(a: Art) -> None:
     top, heel, w = a.vary(-82, -70), a.vary(14, 30), a.vary(30, 35)
     style, tone = a.pick("gore", "gore", "zip", "buckle"), a.pick("rubber", "dark wood")
@@ -97,9 +93,6 @@ def ankle_boot(a: Art) -> None:
         a.body(rect(-6, 60, 100, 6 + heel * 0.25, 3), "flat", tone)
 
 
-@product(
-    "rain boot", "clothing", synonyms=("wellington boot", "rubber boot"), materials=("rubber", "natural rubber", "PVC")
-)
 def rain_boot(a: Art) -> None:
     top, w, ankle = a.vary(-93, -84), a.vary(31, 36), a.vary(24, 27)
     left, band, strap = -58, a.pick("light", "dark", "white"), a.coin(0.5)

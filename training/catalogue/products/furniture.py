@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from training.catalogue.art import Art, drum, ellipse, joined, poly, rect, smooth, turned
-from training.catalogue.products import product
 
 
 def _foot(a: Art, y: float, rx: float, thick: float, tone: str) -> None:
@@ -26,9 +25,6 @@ def _shade(a: Art, top: float, bottom: float, rt: float, rb: float) -> None:
     a.line(ellipse(0, top, rt, bow), 2.2, trim)
 
 
-@product(
-    "floor lamp", "home", synonyms=("standing lamp", "floor light"), materials=("linen", "brushed steel", "oak")
-)  # fmt: skip
 def floor_lamp(a: Art) -> None:
     rb, bottom = a.vary(46, 58), a.vary(-28, -14)
     rt = rb * a.vary(0.55, 0.95)
@@ -50,7 +46,6 @@ def floor_lamp(a: Art) -> None:
     _shade(a, -91, bottom, rt, rb)
 
 
-@product("table lamp", "home", synonyms=("bedside lamp",), materials=("ceramic", "linen", "brass"))
 def table_lamp(a: Art) -> None:
     rb, bottom = a.vary(64, 78), a.vary(-8, 6)
     rt = rb * a.vary(0.48, 0.85)
@@ -71,7 +66,6 @@ def table_lamp(a: Art) -> None:
     _shade(a, -90, bottom, rt, rb)
 
 
-@product("desk lamp", "home", synonyms=("reading lamp", "work lamp"), materials=("metal", "aluminium", "steel"))
 def desk_lamp(a: Art) -> None:
     side, metal = a.pick(-1, 1), a.pick("steel", "black", "gold")
     root, elbow = (-22 * side, 76), (side * a.vary(-74, -58), a.vary(0, 16))
@@ -139,17 +133,14 @@ def _seating(a: Art, half: float, cushions: int, top: float, foot: float) -> Non
         a.line(rect(x + 4, y + 4, arm - 8, h - 8, roll - 3), 1.5, "dark", 0.6)
 
 
-@product("armchair", "home", synonyms=("easy chair", "lounge chair"), materials=("velvet", "leather", "boucle"))
 def armchair(a: Art) -> None:
     _seating(a, a.vary(76, 88), 1, a.vary(-91, -78), 97)
 
 
-@product("sofa", "home", synonyms=("couch", "settee"), materials=("velvet", "linen", "leather"))
 def sofa(a: Art) -> None:
     _seating(a, 99, a.pick(2, 3), a.vary(-62, -50), a.vary(56, 64))
 
 
-@product("throw cushion", "home", synonyms=("throw pillow", "scatter cushion"), materials=("cotton", "velvet", "linen"))
 def throw_cushion(a: Art) -> None:
     w, h, pinch = a.vary(70, 78), a.vary(58, 76), a.vary(7, 12)
     trim = a.pick("tassels", "pompoms", "piping")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import cos, pi, sin
 
 from training.catalogue.art import Art, drum, ellipse, poly, rect, smooth, turned
-from training.catalogue.products import product
 
 
 def _wavy(cx: float, cy: float, r: float, waves: int, depth: float, turn: float = 0) -> str:
@@ -28,7 +27,6 @@ def _blossom(a: Art, x: float, y: float, r: float, tone: str) -> None:
     a.body(ellipse(x, y, r * 0.33), "ball", "gold")
 
 
-@product("flower vase", "home", synonyms=("vase",), materials=("porcelain", "glass", "stoneware"))
 def flower_vase(a: Art) -> None:
     top, w = a.vary(-32, -18), a.vary(44, 56)
     h = 98 - top
@@ -66,7 +64,6 @@ def _dial(a: Art, cx: float, cy: float, r: float) -> None:
     a.body(ellipse(cx, cy, r * 0.09), "ball", "gold")
 
 
-@product("wall clock", "home", synonyms=("kitchen clock",), materials=("wood", "plastic", "metal"))
 def wall_clock(a: Art) -> None:
     r, face = a.vary(93, 98), a.vary(52, 60)
     shape = a.pick("round", "round", "square", "octagon", "scalloped")
@@ -85,7 +82,6 @@ def wall_clock(a: Art) -> None:
     _dial(a, 0, 0, face)
 
 
-@product("alarm clock", "home", synonyms=("bedside clock", "twin bell clock"), materials=("metal", "brass", "steel"))
 def alarm_clock(a: Art) -> None:
     r, cy, metal = a.vary(68, 74), 20, a.pick("gold", "steel", "black")
     for side in (-1, 1):
@@ -131,9 +127,6 @@ def _foliage(a: Art, y: float) -> None:
             _leaf(a, (angle * 0.7, y + 4), angle * 0.8, a.vary(70, 92), 9)
 
 
-@product(
-    "plant pot", "home", synonyms=("flower pot", "planter", "potted plant"), materials=("terracotta", "ceramic", "clay")
-)
 def plant_pot(a: Art) -> None:
     top, w = a.vary(-10, 2), a.vary(56, 66)
     foot = w * a.vary(0.62, 0.8)
@@ -157,7 +150,6 @@ def plant_pot(a: Art) -> None:
     _foliage(a, top)
 
 
-@product("candle", "home", synonyms=("pillar candle", "scented candle"), materials=("beeswax", "soy wax", "paraffin"))
 def candle(a: Art) -> None:
     w, top = a.vary(42, 56), a.vary(-34, -16)
     base, metal = 82, a.pick("gold", "steel", "wood", "glass")
@@ -184,7 +176,6 @@ def candle(a: Art) -> None:
         a.fill(turned((0, -33), (6, -12), (0, 0)), "cream", 0.95)
 
 
-@product("bar stool", "home", synonyms=("counter stool", "high stool"), materials=("oak", "steel", "faux leather"))
 def bar_stool(a: Art) -> None:
     seat, w, spread = a.vary(-44, -32), a.vary(54, 62), a.vary(50, 62)
     leg, backed = a.pick("wood", "dark wood", "steel", "black", "gold"), a.coin(0.5)
@@ -216,7 +207,6 @@ def bar_stool(a: Art) -> None:
     a.body(ellipse(0, seat, w, ry), "ball")
 
 
-@product("bucket", "home", synonyms=("pail", "cleaning bucket"), materials=("plastic", "galvanised steel", "zinc"))
 def bucket(a: Art) -> None:
     w, foot, top = a.vary(70, 80), a.vary(46, 56), a.vary(-34, -22)
     ry, base = w * 0.2, 86

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from training.catalogue.art import Art, ellipse, poly, rect, smooth, symmetric
-from training.catalogue.products import product
 
 
 def _dome(*right: tuple[float, float]) -> str:
@@ -17,7 +16,6 @@ def _polar(radius: float, angle: float) -> tuple[float, float]:
     return radius * math.cos(angle), radius * math.sin(angle)
 
 
-@product("mug", "kitchen", synonyms=("coffee mug", "coffee cup"), materials=("ceramic", "stoneware", "porcelain"))
 def mug(a: Art) -> None:
     w, h, taper = a.vary(44, 54), a.vary(100, 128), a.vary(0, 7)
     top, rim = -h / 2, a.vary(7, 10)
@@ -38,7 +36,6 @@ def mug(a: Art) -> None:
         a.fill(ellipse(0, top + 3.5, w - 9, rim - 4.5), "soil")
 
 
-@product("teapot", "kitchen", synonyms=("tea pot",), materials=("porcelain", "cast iron", "stoneware"))
 def teapot(a: Art) -> None:
     w, h = a.vary(52, 62), a.vary(42, 52)
     a.tube(smooth((w - 10, -18), (w + 32, -26), (w + 34, 18), (w - 8, 24), closed=False), 10, "plain")
@@ -53,7 +50,6 @@ def teapot(a: Art) -> None:
     a.gloss(ellipse(-w * 0.42, -h * 0.3, 9, 14), 0.35)
 
 
-@product("cutting board", "kitchen", synonyms=("chopping board",), materials=("bamboo", "acacia", "plastic"))
 def cutting_board(a: Art) -> None:
     w, h, r = a.vary(42, 56), a.vary(58, 72), a.vary(6, 20)
     a.body(rect(-12, -h - 34, 24, 44, 10), "soft")
@@ -62,9 +58,6 @@ def cutting_board(a: Art) -> None:
     a.line(rect(-w + 8, -h + 8, 2 * w - 16, 2 * h - 16, max(r - 6, 2)), 2.4, "dark", 0.6)
 
 
-@product(
-    "frying pan", "kitchen", synonyms=("skillet", "frypan"), materials=("cast iron", "aluminium", "enamelled steel")
-)
 def frying_pan(a: Art) -> None:
     r, wall, grip = a.vary(56, 62), a.vary(6, 9), a.vary(8.5, 11)
     tip, turn = a.vary(146, 161), a.vary(40, 49)
@@ -89,12 +82,6 @@ def frying_pan(a: Art) -> None:
         a.gloss(smooth((-0.62, -0.08), (-0.44, -0.44), (0.02, -0.63), (-0.3, -0.26)), 0.28)
 
 
-@product(
-    "cooking pot",
-    "kitchen",
-    synonyms=("stockpot", "casserole", "stew pot"),
-    materials=("enamelled cast iron", "stainless steel", "aluminium"),
-)
 def cooking_pot(a: Art) -> None:
     w, h, dome = a.vary(60, 70), a.vary(76, 108), a.vary(20, 32)
     top, metal = (dome + 20 - h) / 2, a.pick("steel", "gold", "black")
@@ -113,9 +100,6 @@ def cooking_pot(a: Art) -> None:
     a.gloss(rect(-w * 0.66, top + 16, 7, h * 0.55, 3.5), 0.3)
 
 
-@product(
-    "kettle", "kitchen", synonyms=("tea kettle", "stovetop kettle"), materials=("enamel", "stainless steel", "copper")
-)
 def kettle(a: Art) -> None:
     w, top, waist = a.vary(58, 66), a.vary(-30, -20), a.vary(0.74, 0.86)
     grip, knob = a.pick("black", "wood", "dark wood"), a.pick("black", "gold", "wood")
@@ -132,9 +116,6 @@ def kettle(a: Art) -> None:
     a.gloss(smooth((-w * 0.5, 0), (-w * 0.36, 4), (-w * 0.5, 56), (-w * 0.68, 54)), 0.32)
 
 
-@product(
-    "mixing bowl", "kitchen", synonyms=("salad bowl", "batter bowl"), materials=("ceramic", "melamine", "stoneware")
-)
 def mixing_bowl(a: Art) -> None:
     w, ry, deep, foot = a.vary(86, 95), a.vary(17, 25), a.vary(84, 104), a.vary(0.36, 0.5)
     tools = a.coin(0.6)
@@ -156,12 +137,6 @@ def mixing_bowl(a: Art) -> None:
     a.gloss(smooth((-w * 0.72, top + 26), (-w * 0.6, top + 29), (-w * 0.38, base - 20), (-w * 0.5, base - 26)), 0.32)
 
 
-@product(
-    "water bottle",
-    "kitchen",
-    synonyms=("drinking bottle", "flask", "sports bottle"),
-    materials=("stainless steel", "tritan", "aluminium"),
-)
 def water_bottle(a: Art) -> None:
     w, neck, shoulder = a.vary(31, 39), a.vary(17, 23), a.vary(16, 36)
     top, cap = a.vary(-54, -46), a.pick("black", "steel", "plain", "wood")
@@ -185,9 +160,6 @@ def water_bottle(a: Art) -> None:
     a.gloss(rect(-w * 0.62, top + shoulder + 8, 6, 70, 3), 0.35)
 
 
-@product(
-    "pepper mill", "kitchen", synonyms=("pepper grinder", "salt mill"), materials=("beech wood", "walnut", "acrylic")
-)
 def pepper_mill(a: Art) -> None:
     w, waist, head = a.vary(33, 40), a.vary(17, 22), a.vary(27, 33)
     joint, metal = a.vary(-29, -20), a.pick("steel", "gold")
@@ -206,7 +178,6 @@ def pepper_mill(a: Art) -> None:
     a.gloss(ellipse(-bulge * 0.5, joint + 24, 4.5, 10), 0.35)
 
 
-@product("plate", "kitchen", synonyms=("dinner plate", "dish"), materials=("porcelain", "stoneware", "bone china"))
 def plate(a: Art) -> None:
     r, k = a.vary(90, 97), a.vary(0.6, 0.7)
     kind, edge = a.pick("round", "round", "scalloped", "octagon"), a.pick("light", "gold", "white", "dark", "accent")
@@ -231,7 +202,6 @@ def plate(a: Art) -> None:
     a.line(smooth(*(_polar(r * (k + 1) / 2, math.radians(t)) for t in (200, 220, 240)), closed=False), 5, "white", 0.4)
 
 
-@product("apron", "kitchen", synonyms=("kitchen apron", "bib apron"), materials=("cotton", "linen", "denim"))
 def apron(a: Art) -> None:
     bib, w, flare = a.vary(28, 36), a.vary(60, 68), a.vary(0, 8)
     waist, strap, hem = a.vary(-20, -8), a.pick("plain", "dark", "leather"), a.vary(86, 94)
@@ -256,7 +226,6 @@ def apron(a: Art) -> None:
         a.line(poly((0, py + 8), (0, py + ph - 2), closed=False), 1.6, "dark", 0.8, "4 3")
 
 
-@product("oven mitt", "kitchen", synonyms=("oven glove", "pot mitt"), materials=("quilted cotton", "silicone", "linen"))
 def oven_mitt(a: Art) -> None:
     s, w, top = a.pick(-1, 1), a.vary(40, 46), a.vary(-97, -90)
     thumb, cuff = a.vary(-30, -14), a.pick("white", "light", "dark", "cream")
@@ -283,9 +252,6 @@ def oven_mitt(a: Art) -> None:
         a.line(poly((-w + 2, 87), (w - 2, 87), closed=False), 1.4, "black", 0.4, "4 3")
 
 
-@product(
-    "toaster", "kitchen", synonyms=("bread toaster", "two-slice toaster"), materials=("steel", "plastic", "chrome")
-)
 def toaster(a: Art) -> None:
     w, top, base, r = a.vary(82, 96), a.vary(-34, -24), a.vary(68, 76), a.vary(16, 40)
     trim, pop = a.pick("steel", "black", "steel"), a.vary(32, 46)
@@ -315,9 +281,6 @@ def toaster(a: Art) -> None:
     a.gloss(rect(-w + 9, top + r * 0.7 + 4, 7, 44, 3.5), 0.4)
 
 
-@product(
-    "wine glass", "kitchen", synonyms=("goblet", "wine goblet"), materials=("coloured glass", "crystal", "blown glass")
-)
 def wine_glass(a: Art) -> None:
     rim, w, stem = a.vary(40, 50), a.vary(50, 62), a.vary(48, 62)
     top, foot, base = -90, a.vary(38, 46), 84 - stem

@@ -5,11 +5,9 @@ from __future__ import annotations
 from math import cos, pi, sin
 
 from training.catalogue.art import Art, ellipse, poly, rect, smooth, symmetric
-from training.catalogue.products import product
 from training.catalogue.products.toys import SIGNS
 
 
-@product("skateboard", "toys", synonyms=("skate board", "skate deck"), materials=("maple", "bamboo", "plastic"))
 def skateboard(a: Art) -> None:
     w, wheel, tone = a.vary(25, 30), a.vary(9, 12), a.pick("white", "cream", "accent", "gold")
     cruiser = a.coin(0.35)
@@ -34,7 +32,6 @@ def skateboard(a: Art) -> None:
                 a.body(rect(s * (w - 4) - wheel / 2, y - 11, wheel, 22, 4), "bar", tone)
 
 
-@product("drum", "toys", synonyms=("toy drum", "snare drum"), materials=("wood", "tinplate", "calfskin"))
 def drum(a: Art) -> None:
     w, top, low, ry = a.vary(66, 80), a.vary(-36, -26), a.vary(52, 66), a.vary(20, 25)
     rim, rope, n = a.pick("gold", "steel", "dark", "wood"), a.pick("cream", "white", "black"), a.pick(3, 4)
@@ -59,7 +56,6 @@ def drum(a: Art) -> None:
         a.body(ellipse(*tip, 8, 7), "ball", "wood")
 
 
-@product("ukulele", "toys", synonyms=("uke", "soprano ukulele"), materials=("mahogany", "koa wood", "spruce"))
 def ukulele(a: Art) -> None:
     w, waist, up, neck = a.vary(40, 46), a.vary(0.62, 0.74), a.vary(0.74, 0.84), a.pick("wood", "dark wood")
     with a.group(rotate=a.vary(-38, 38), scale=0.97):
@@ -82,7 +78,6 @@ def ukulele(a: Art) -> None:
         a.line("M-13 70h26", 1.8, "cream")
 
 
-@product("balloon", "toys", synonyms=("party balloon", "helium balloon"), materials=("latex", "foil", "rubber"))
 def balloon(a: Art) -> None:
     heart, w, low, swing = a.coin(0.3), a.vary(54, 64), a.vary(36, 44), a.vary(8, 16) * a.pick(-1, 1)
     a.line(

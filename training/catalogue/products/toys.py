@@ -6,7 +6,6 @@ from collections.abc import Callable
 from math import cos, pi, sin
 
 from training.catalogue.art import Art, Point, ellipse, poly, rect, smooth
-from training.catalogue.products import product
 
 
 def _round(cx: float, cy: float, r: float, degrees: float) -> Point:
@@ -36,8 +35,6 @@ def _wheel(a: Art, x: float, y: float, r: float, tyre: str, hub: str, spokes: in
 SIGNS: dict[str, Callable[[float, float, float], str]] = {"star": _star, "heart": _heart, "ring": ellipse}
 
 
-@product("teddy bear", "toys", synonyms=("teddy", "plush bear", "stuffed bear"),
-         materials=("plush", "mohair", "cotton"))  # fmt: skip
 def teddy_bear(a: Art) -> None:
     head, belly, ear, spread = a.vary(40, 46), a.vary(36, 44), a.vary(14, 19), a.vary(0, 14)
     snout = a.pick("cream", "light")
@@ -66,7 +63,6 @@ def teddy_bear(a: Art) -> None:
         a.body(rect(-6, -9, 12, 14, 4), "ball", bow)
 
 
-@product("toy car", "toys", synonyms=("model car", "play car"), materials=("wood", "die-cast metal", "plastic"))
 def toy_car(a: Art) -> None:
     kind, r, hub = a.pick("beetle", "pickup", "wagon"), a.vary(23, 28), a.pick("light", "white", "gold", "wood")
     top, sill = a.vary(-58, -48), 42
@@ -99,7 +95,6 @@ def toy_car(a: Art) -> None:
         _wheel(a, x, sill + 6, r, "rubber", hub)
 
 
-@product("rubber duck", "toys", synonyms=("bath duck", "rubber duckie"), materials=("rubber", "vinyl", "latex"))
 def rubber_duck(a: Art) -> None:
     head, tail, hx = a.vary(36, 43), a.vary(-30, -8), a.vary(20, 32)
     a.body(
@@ -127,7 +122,6 @@ def rubber_duck(a: Art) -> None:
         a.line(f"M{hx - 6} {-47 - head}q-4 -6 -12 -5M{hx + 1} {-47 - head}q0 -6 -6 -8", 4, "plain")
 
 
-@product("kite", "toys", synonyms=("diamond kite", "flying kite"), materials=("ripstop nylon", "polyester", "paper"))
 def kite(a: Art) -> None:
     w, top, cross, low = a.vary(62, 74), -98, a.vary(-50, -36), a.vary(46, 56)
     tail = ((0, low - 2), (-22, low + 14), (16, low + 28), (40, 92))
@@ -149,9 +143,6 @@ def kite(a: Art) -> None:
         a.body(ellipse(0, cross - 3, 4), "ball", "steel")
 
 
-@product(
-    "beach ball", "toys", synonyms=("inflatable ball", "pool ball"), materials=("vinyl", "PVC", "inflatable plastic")
-)
 def beach_ball(a: Art) -> None:
     r, gores = 96.0, a.pick(6, 8)
     px, py, start, bend = a.vary(-34, -14), a.vary(-40, -22), a.vary(0, 60), a.vary(14, 24)
@@ -194,7 +185,6 @@ def _cube(a: Art, x: float, y: float, s: float, front: str, sign: str) -> None:
     a.body(shape, "flat", "plain" if front != "main" else "cream")
 
 
-@product("building blocks", "toys", synonyms=("toy blocks", "wooden blocks"), materials=("beech wood", "maple", "foam"))
 def building_blocks(a: Art) -> None:
     s, gap = a.vary(60, 66), a.vary(6, 14)
     left, base = -s - gap - 2, 96 - s
@@ -222,12 +212,6 @@ def building_blocks(a: Art) -> None:
             a.body(ellipse(x + s * 0.55, y - 44, s * 0.31, 7), "flat", "cream")
 
 
-@product(
-    "rocking horse",
-    "toys",
-    synonyms=("rocker horse", "wooden rocking horse"),
-    materials=("wood", "birch plywood", "pine"),
-)
 def rocking_horse(a: Art) -> None:
     nod, hair, wood = a.vary(0, 6), a.pick("cream", "leather", "dark wood"), a.pick("wood", "dark wood", "dark")
     saddle, sag = a.pick("leather", "gold", "dark"), a.vary(84, 91)
@@ -256,7 +240,6 @@ def rocking_horse(a: Art) -> None:
     a.tube(smooth((-93, 62), (-54, sag - 8), (0, sag), (54, sag - 8), (93, 62), closed=False), 11, wood)
 
 
-@product("toy train", "toys", synonyms=("toy locomotive", "steam engine"), materials=("wood", "tinplate", "plastic"))
 def toy_train(a: Art) -> None:
     roof, cab, boiler = a.vary(-70, -58), a.vary(-32, -22), a.vary(-20, -12)
     trim, hub, stack = a.pick("gold", "steel", "cream"), a.pick("plain", "light", "wood"), a.vary(-72, -60)
@@ -285,7 +268,6 @@ def toy_train(a: Art) -> None:
     a.tube("M-62 66H30", 5, "steel")
 
 
-@product("toy boat", "toys", synonyms=("toy sailboat", "model boat"), materials=("wood", "plastic", "tinplate"))
 def toy_boat(a: Art) -> None:
     deck, keel = a.vary(38, 46), a.vary(86, 94)
     if a.coin(0.65):
