@@ -3,111 +3,25 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-# Each line is a family: a word, its synonyms after "/", and narrower words after ":". A text about a product may call
-# any of the narrower words by the first word or a synonym. Plurals are listed, since many mean another thing: a glass
-# is a material, glasses are not.
-COLOURS = """
-black / jet ebony onyx noir
-white / snow ivory cream eggshell alabaster pearl
-grey / gray greyish grayish : charcoal anthracite slate silver ash graphite gunmetal
-red / reddish : crimson scarlet burgundy maroon ruby cherry wine bordeaux vermilion brick rust
-orange / orangish : tangerine apricot peach coral amber rust terracotta
-yellow / yellowish : mustard lemon gold golden canary amber saffron ochre
-green / greenish : olive khaki mint lime emerald sage teal forest moss jade turquoise pistachio
-blue / bluish : navy azure cobalt teal turquoise sky indigo denim cyan aqua sapphire petrol
-purple / violet : lilac lavender mauve plum aubergine magenta burgundy
-pink / pinkish : rose fuchsia magenta salmon blush coral
-brown / brownish : chocolate chestnut tan camel cognac mocha beige taupe bronze copper terracotta walnut
-beige : sand taupe ecru cream camel khaki nude oatmeal
-gold / golden gilded gilt : brass
-silver / silvery : chrome steel
-multicoloured / multicolored multicolour multicolor colourful colorful rainbow
-transparent / clear see-through translucent
-"""
-PATTERNS = """
-striped / stripe stripes stripy pinstripe pinstriped
-checked / check checks checkered chequered checker plaid gingham tartan
-dotted / dot dots polka dotty spotted spots
-floral / flower flowers flowered flowery botanical
-plain / solid one-colour one-color unicolour unicolor self-coloured
-paisley
-camouflage / camo
-leopard / animal : zebra tiger
-geometric / geometrical
-herringbone
-houndstooth
-marbled / marble
-embroidered / embroidery
-"""
-MATERIALS = """
-wood / wooden timber : oak pine beech walnut bamboo teak acacia birch ash mahogany plywood
-metal / metallic : steel stainless iron aluminium aluminum brass copper chrome titanium tin zinc
-steel : stainless
-aluminium / aluminum
-leather / leathery : suede nubuck
-cotton : denim corduroy canvas flannel jersey
-wool / woolen woollen woolly : cashmere merino tweed felt
-silk / silky
-satin
-linen
-velvet / velour
-polyester
-nylon
-plastic : acrylic polypropylene polyethylene vinyl pvc melamine polycarbonate
-glass : crystal
-ceramic / ceramics : porcelain stoneware earthenware terracotta china
-stone : marble granite slate
-rubber : silicone latex
-paper / cardboard
-rattan / wicker
-fleece
-fur / furry
-faux : vegan imitation
-"""
-WEARERS = """
-women / woman womens women's ladies lady's lady female her
-men / man mens men's gents gentlemen male him
-girls / girl girl's
-boys / boy boy's
-kids / kid kid's children childrens children's child junior youth
-teens / teen teenagers teenager
-babies / baby baby's babys infant infants newborn toddler toddlers
-anyone / everyone everybody adults adult unisex all
-"""
-SHADES = "light dark deep pale bright pastel neon"
-FILLER = """
-new, new in, new arrival, new season, best seller, bestseller, best-seller, best selling, hot deal, hot item, top
-rated, top seller, trendy, trending, must have, must-have, popular,
-sale, on sale, deal, discount, discounted, clearance, offer, cheap, bargain, free shipping, free delivery, fast
-shipping, fast delivery, express shipping, limited edition, limited time, special edition, special offer, exclusive,
-ideal gift, as seen online, as seen on tv, ideal, collection, edition, buy now, order now, order today, shop now, shop
-online, in stock, while stocks last,
-gift, gift idea, great gift, perfect gift, gift for her, gift for him,
-top quality, premium quality, high quality, best quality, super quality, quality, premium, luxury, amazing, awesome,
-stylish, original, authentic, genuine, official, perfect, guaranteed, imported,
-print, printed, pattern, patterned, design, colour, color,
-size, one size, pack, pack of, piece, set of, xxs, xs, xl, xxl, xxxl, cm, mm, ml, kg, oz, lb, inch, inches, co, inc,
-ltd, llc, gmbh
-"""
-DEPARTMENTS = """
-accessories apparel appliances automotive bags beauty books clothing clothes electronics fashion food footwear
-furniture garden grocery health home household jewellery jewelry kitchen kitchenware office outdoor outdoors pets
-shoes sports toys
-"""
-ENGLISH = "the and with for of in is this a from to your it on made by"
-OTHER_LANGUAGES = """
-der die das und mit für aus ein eine von im ist le la les et avec pour une des du est el los las con para por il lo gli
-di per della een het van voor met och för med av på na z do w og til и в для из на
-"""
+VOCABULARY = Path(__file__).with_name("vocabulary")
+
+
+def read(name: str) -> str:
+    """A table of words, from the folder ``vocabulary``."""
+    return (VOCABULARY / f"{name}.txt").read_text(encoding="utf-8")
+
+
+COLOURS, PATTERNS, MATERIALS, WEARERS = map(read, ("colours", "patterns", "materials", "wearers"))
+"""Each line is a family: a word, its synonyms after "/", and narrower words after ":". A text about a product may call
+any of the narrower words by the first word or a synonym. Plurals are listed, since many mean another thing: a glass is
+a material, glasses are not."""
+SHADES, LITTLE, DEPARTMENTS, FILLER = map(read, ("shades", "little", "departments", "filler"))
+ENGLISH, OTHER_LANGUAGES = map(read, ("english", "other_languages"))
 """Function words, which tell the language of a text."""
-LITTLE = "a an the and or of in on at to by for from with without your our my its this that these those is are it as"
-OTHERS = """
-also other others another available choose choice option options variant variants assorted differ vary match
-matches matching pair goes not never no instead unlike than
-"""
+OTHERS = read("others")
 """Words that show that a sentence may be about other products."""
-
 
 SINGULAR_IN_S = re.compile(r"(?:ss|us|lens|canvas)$")
 ENDINGS = ((re.compile("ie$"), "y"), (re.compile("[fv]e$"), "f"), (re.compile("([osxz]|[cs]h)e$"), r"\1"))
