@@ -1,4 +1,4 @@
-"""The output of the command line: rows as a table or as JSON, and embeddings in a file, written as they arrive."""
+"""The output of the command line: rows as a table or as JSON, as they arrive, and embeddings in a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -105,12 +104,12 @@ class Output:
         self._console = _console()
         self._table: _Table | None = None
         self._bar: Progress | None = None
-        self._saved: _Saved | None = None
+        self._rows: list[Row] | None = None
         self._states: Counter[str] = Counter()
 
     def __enter__(self) -> Output:
         if self._out:
-            self._saved = self._open.enter_context(_saving(self._out))
+            self._rows = self._open.enter_context(_saving(self._out))
         if sys.stderr.isatty():
             self._bar = self._open.enter_context(_bar())
             self._bar.add_task("", total=self._count() if self._count else None)
@@ -123,13 +122,13 @@ class Output:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.__exit__(kind, error, trace)
-        if kind and self._saved and self._saved.rows:
-            print(f"vlclip: {self._out} has the results before the failure: {self._saved}", file=sys.stderr)
+        if kind and self._rows and _first_embedded(self._rows):
+            print(f"vlclip: {self._out} has the results before the failure: {_summary(self._rows)}", file=sys.stderr)
 
     def write(self, rows: Sequence[Row]) -> None:
-        # Save first, so that a row that was printed is in the file, even after Ctrl-C.
-        if self._saved:
-            self._saved.add(rows)
+        # Keep the rows first, so that a row that was printed is in the file, even after Ctrl-C.
+        if self._rows is not None:
+            self._rows += rows
         if self._json:
             for row in rows:
                 self._console.out(json.dumps(row.to_json()), highlight=False)
@@ -146,7 +145,7 @@ class Output:
         counts = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in self._states.items() if state)
         if failed or not self._json:
             summary = f"{self._states.total()} {things}" + (f": {counts}" if counts else "")
-            saved = f"{self._out}: {self._saved}" if self._saved else ""
+            saved = "" if self._rows is None else f"{self._out}: {_summary(self._rows)}"
             print("; ".join(filter(None, (summary, saved, also))), file=sys.stderr)
         return failed
 
@@ -229,101 +228,51 @@ def checked_out(out: Path | None) -> Path | None:
     return out
 
 
-class _Column:
-    """An array in a .npy file, to which rows are added. numpy pads the header for a larger number of rows."""
-
-    def __init__(self, path: Path, like: np.ndarray) -> None:
-        self.rows, self._like = 0, np.zeros_like(like)
-        self._file = path.open("wb")
-        self._write_header()
-
-    def add(self, values: Sequence[Any]) -> None:
-        """Adds a row for each value; ``None`` becomes zeros."""
-        rows = np.array([self._like if value is None else value for value in values], self._like.dtype)
-        self._file.write(rows.tobytes())
-        self.rows += len(rows)
-
-    def close(self, rows: int) -> None:
-        """Truncates the array to ``rows`` rows and closes the file."""
-        self.rows = rows
-        self._file.seek(0)
-        self._write_header()
-        self._file.truncate(self._file.tell() + rows * self._like.nbytes)
-        self._file.close()
-
-    def __str__(self) -> str:
-        return str([self.rows, *self._like.shape])
-
-    def _write_header(self) -> None:
-        header = {"descr": self._like.dtype.str, "fortran_order": False, "shape": (self.rows, *self._like.shape)}
-        np.lib.format.write_array_header_1_0(self._file, header)
-
-
-class _Saved:
-    """Rows that are saved to .npy files in a temporary folder, one file for each column."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._columns: dict[str, _Column] = {}
-        self._names = (folder / "names").open("w+")
-        self._names_of, self._longest = "text", 1
-
-    @property
-    def rows(self) -> int:
-        return self._columns["embedding"].rows if self._columns else 0
-
-    def __str__(self) -> str:
-        return f"embeddings {self._columns['embedding']}" if self._columns else "no embeddings"
-
-    def add(self, rows: Sequence[Row]) -> None:
-        if not self._columns:
-            self._start(rows)
-        for row in rows:
-            self._names.write(json.dumps(row.name) + "\n")
-            self._longest = max(self._longest, len(row.name))
-        for name, column in self._columns.items():
-            column.add([getattr(row, name) for row in rows])
-
-    def _start(self, rows: Sequence[Row]) -> None:
-        """Creates a column for each field of the first row with an embedding."""
-        whole = next((row for row in rows if row.embedding is not None), Row())
-        self._names_of = "text" if whole.file is None else "file"
-        for name in ("embedding", "status", "score", "box_xyxy"):
-            value = getattr(whole, name)
-            if value is not None:
-                self._columns[name] = self._column(name, np.asarray(value))
-
-    def _column(self, name: str, like: np.ndarray) -> _Column:
-        return _Column(self._folder / f"{name}.npy", like)
-
-    def close(self, out: Path) -> None:
-        """Moves the rows to ``out``. After Ctrl-C the columns may differ in length, so the shortest one decides."""
-        rows = min((column.rows for column in self._columns.values()), default=0)
-        for column in self._columns.values():
-            column.close(rows)
-        if rows:
-            os.replace(self._folder / "embedding.npy" if out.suffix == ".npy" else self._zip(), out)
-        self._names.close()
-
-    def _zip(self) -> Path:
-        names = self._column(self._names_of, np.array("", f"<U{self._longest}"))
-        self._names.seek(0)
-        for line in islice(self._names, self.rows):
-            names.add([json.loads(line)])
-        names.close(self.rows)
-        path = self._folder / "all.npz"
-        with zipfile.ZipFile(path, "w") as file:
-            for name in (*self._columns, self._names_of):
-                file.write(self._folder / f"{name}.npy", f"{name}.npy")
-        return path
-
-
 @contextmanager
-def _saving(out: Path) -> Iterator[_Saved]:
-    """Saves the rows to ``out``, also after an error. Without rows, ``out`` is not changed."""
+def _saving(out: Path) -> Iterator[list[Row]]:
+    """Yields a list. Saves its rows to ``out`` at the end, also after an error, if any of them has an embedding."""
+    rows: list[Row] = []
+    # The folder shows at once whether the file can be written. The rename leaves no incomplete file.
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        saved = _Saved(Path(folder))
         try:
-            yield saved
+            yield rows
         finally:
-            saved.close(out)
+            if columns := _columns(rows):
+                complete = Path(folder, out.name)
+                if out.suffix == ".npy":
+                    np.save(complete, columns["embedding"])
+                else:
+                    _save_npz(complete, columns)
+                os.replace(complete, out)
+
+
+def _save_npz(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """Like ``np.savez``, which cannot save an array with the name ``file``."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, column in columns.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, column)
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    """An array for each field of the first row with an embedding, with zeros for rows without a value."""
+    whole = _first_embedded(rows)
+    if whole is None:
+        return {}
+    columns = {"text" if whole.file is None else "file": np.array([row.name for row in rows])}
+    for name in ("embedding", "status", "score", "box_xyxy"):
+        if (like := getattr(whole, name)) is not None:
+            zeros = np.zeros_like(like)
+            values = [getattr(row, name) for row in rows]
+            columns[name] = np.array([zeros if value is None else value for value in values], zeros.dtype)
+    return columns
+
+
+def _first_embedded(rows: Sequence[Row]) -> Row | None:
+    return next((row for row in rows if row.embedding is not None), None)
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    whole = _first_embedded(rows)
+    shape = None if whole is None or whole.embedding is None else [len(rows), *whole.embedding.shape]
+    return f"embeddings {shape}" if shape else "no embeddings"
