@@ -139,8 +139,7 @@ def parser() -> argparse.ArgumentParser:
     _add_out(embed_image)
 
     embed_text = command("embed-text", _embed_text, "embed texts in the space of the photos")
-    embed_text.add_argument("texts", nargs="*", metavar="TEXT", help="a text, or - for the lines of standard input")
-    embed_text.add_argument("--lines", metavar="FILE", help="embed each line of this file")
+    embed_text.add_argument("texts", nargs="+", metavar="TEXT", help="a text, or - for the lines of standard input")
     _add_out(embed_text)
 
     ground = command("ground", _ground, "find products in photos")
@@ -221,13 +220,11 @@ def _embed_image(arguments: argparse.Namespace) -> int:
 
 
 def _embed_text(arguments: argparse.Namespace) -> int:
-    if not arguments.texts and arguments.lines is None:
-        raise UsageError("embed-text: expected a TEXT, - for standard input, or --lines FILE, got none of them")
     out = checked_out(arguments.out)
     waiting: deque[str] = deque()
 
     def texts() -> Iterator[str]:
-        for text in _texts(arguments.texts, arguments.lines):
+        for text in _texts(arguments.texts):
             waiting.append(text)
             yield text
 
@@ -238,21 +235,15 @@ def _embed_text(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _texts(texts: Sequence[str], lines: str | None) -> Iterator[str]:
+def _texts(texts: Sequence[str]) -> Iterator[str]:
     for text in texts:
-        if text == "-":
-            yield from _lines(sys.stdin.fileno())
-        else:
+        if text != "-":
             yield text
-    if lines is not None:
-        yield from _lines(lines)
-
-
-def _lines(file: str | int) -> Iterator[str]:
-    # Bytes that are not UTF-8 are passed on to the client, whose error names the text.
-    with open(file, encoding="utf-8", errors="surrogateescape", closefd=isinstance(file, str)) as opened:
-        for line in opened:
-            yield line.rstrip("\r\n")
+            continue
+        # Bytes that are not UTF-8 are passed on to the client, whose error names the text.
+        with open(sys.stdin.fileno(), encoding="utf-8", errors="surrogateescape", closefd=False) as lines:
+            for line in lines:
+                yield line.rstrip("\r\n")
 
 
 def _ground(arguments: argparse.Namespace) -> int:
