@@ -1,4 +1,4 @@
-"""The ablation's figures, from ranks made by hand."""
+"""The verdict of the ablation, from ranks made by hand."""
 
 from __future__ import annotations
 
@@ -6,14 +6,6 @@ import numpy as np
 import pytest
 
 from benchmarks import ablation
-
-
-def test_measure() -> None:
-    found = ablation.measure(np.array([1, 2, 6, 10] * 25))
-    assert found["hits5"] == 0.5
-    assert found["mrr"] == pytest.approx((1 + 1 / 2 + 1 / 6 + 1 / 10) / 4)
-    assert 0.35 < found["hits5_low"] < 0.45
-    assert 0.55 < found["hits5_high"] < 0.65
 
 
 @pytest.mark.parametrize(

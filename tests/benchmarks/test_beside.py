@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.beside.__main__ import DisagreementError, measures, run, services_of, show, take_turn
+from benchmarks.beside.__main__ import DisagreementError, measures, run, services_of, show
 from benchmarks.beside.services import Array, Connection, Service
 from benchmarks.photos import Sample
 from tests.pictures import encode, picture
@@ -64,9 +64,3 @@ def test_a_wrong_embedding_is_an_error() -> None:
     plan = {"offline": replace(PLAN["offline"], services=("served",), ratios=())}
     with pytest.raises(DisagreementError, match=r"at least 0\.9999 .*: served -1"):
         run({"served": Echo(-1.0), "in process": Echo()}, SAMPLES, plan, turns=1)
-
-
-def test_embeddings_have_the_order_of_the_samples() -> None:
-    turn = take_turn("echo", Echo(), SAMPLES * 10, clients=8, batch=1)
-    assert np.array_equal(turn.embeddings, Echo().message(SAMPLES * 10))
-    assert len(turn.requests) == 40

@@ -6,7 +6,6 @@ import hashlib
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,8 @@ from serving.paths import REPOSITORIES, ROOT
 from serving.repository.manifest import ARTEFACTS, read_served, require_version
 from serving.server.server import Server
 from serving.server.stubs import find_stubs
+from tests.asking import until
 from tests.pictures import encode, picture
-
-SECONDS = 60
-"""More than a busy machine needs for any step of these tests."""
 
 
 def swap_red_and_blue(graph: onnx.ModelProto) -> None:
@@ -88,11 +85,8 @@ def test_the_message_says_why_nothing_is_compared(
 def test_a_broken_version_is_stopped_and_a_good_one_is_promoted_and_rolled_back(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def wait_for(version: int) -> None:
-        deadline = time.monotonic() + SECONDS
-        while {stub.version for stub in find_stubs(server.shm_prefix) if stub.model in ARTEFACTS} != {version}:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    def served() -> set[int]:
+        return {stub.version for stub in find_stubs(server.shm_prefix) if stub.model in ARTEFACTS}
 
     with Server.start([repository, REPOSITORIES[1]]) as server:
         options = [f"--model-repository={repository}", f"--url={server.grpc_url}", "--count=12", "--max-latency=100"]
@@ -108,9 +102,9 @@ def test_a_broken_version_is_stopped_and_a_good_one_is_promoted_and_rolled_back(
         assert "FAIL" not in output
         assert "min 1.0000" in output
         assert "now serves version 2" in output
-        wait_for(2)
+        until(lambda: served() == {2})
         assert export(["use", "--version=1", f"--out={repository}"]) == 0
-        wait_for(1)
+        until(lambda: served() == {1})
 
 
 def test_photos_come_from_a_folder(tmp_path: Path) -> None:

@@ -108,19 +108,6 @@ def test_intervals_of_a_timeline(seconds: float, count: int, expected: Sequence[
     assert found["requests"].sum() == count
 
 
-def test_groups_of_requests() -> None:
-    requests = [request(0, 10), request(1, 20), request(2, 5, REFUSED), request(3, None, MISSED)]
-    ok, refused, missed = sorted(
-        figures.group(frame(requests), "outcome").iter_rows(named=True),
-        key=lambda one: [OK, REFUSED, MISSED].index(one["outcome"]),
-    )
-    assert (ok["requests"], ok["share"], refused["requests"], missed["requests"]) == (2, 0.5, 1, 1)
-    assert ok["longest"] == pytest.approx(20)
-    assert refused["p50"] == pytest.approx(5)
-    assert missed["p50"] is None
-    assert figures.group(frame([]), "outcome").is_empty()
-
-
 def test_the_spectrum_ends_at_the_slowest() -> None:
     inverse, ms = figures.spectrum(frame(request(0, n) for n in range(1000, 0, -1)))
     assert (inverse[0], ms[0]) == pytest.approx((1, 1))

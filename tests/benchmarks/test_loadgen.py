@@ -68,17 +68,13 @@ def test_the_report_has_loadgens_figures_and_verdicts(
     assert any("Server is INVALID: more than 1 % of the answers took longer" in fault for fault in report["faults"])
 
 
-@pytest.mark.parametrize(("bound_ms", "verdict"), [(ALWAYS_MS, "VALID"), (NEVER_MS, "INVALID")])
-def test_the_verdict_depends_on_the_bound(
-    server: Server, photos: list[Sample], tmp_path: Path, bound_ms: float, verdict: str
-) -> None:
+def test_a_server_that_keeps_the_bound_is_valid(server: Server, photos: list[Sample], tmp_path: Path) -> None:
     settings = settings_of("Server", 0, 50, 0)
-    set_target(settings, 100, bound_ms)
+    set_target(settings, 100, ALWAYS_MS)
     settings.server_target_latency_percentile = 0.8  # early stopping needs fewer queries than at 0.99
     with Client(server.grpc_url, retry=None) as client:
         row = row_of("Server", System(client, 16).run(photos, settings, tmp_path), [], "")
-    assert row["LoadGen says"] == verdict
-    assert bool(row["reasons"]) == (verdict == "INVALID")
+    assert (row["LoadGen says"], row["reasons"]) == ("VALID", "")
 
 
 def test_failed_requests_make_a_scenario_invalid(photos: list[Sample], tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-"""The report of runs that were made by hand, and of a real server with a slow stage."""
+"""The report of runs that were made by hand."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,13 +11,8 @@ import pytest
 
 from benchmarks import report, truth
 from benchmarks.runs import MISSED, OK, Request, Run, frame, write_run
-from serving.paths import REPOSITORIES
-from serving.server.server import Server
-from tests.asking import ask_grpc
-from tests.pictures import encode, picture
+from tests.benchmarks.test_truth import counters, shot
 
-MODELS, ENSEMBLES = REPOSITORIES
-DELAY_MS = 200
 COLUMNS = ("from s", "outcome", "stage")
 """The first columns of the tables that are looked at."""
 
@@ -128,36 +122,13 @@ def test_other_benchmarks_have_a_section(tmp_path: Path) -> None:
         assert words in page.words
 
 
-def slow_down(source: Path, repository: Path, leaf: str) -> Path:
-    """Copy a model repository and let a leaf sleep before it works."""
-    shutil.copytree(source, repository, ignore=shutil.ignore_patterns("__pycache__", ".export-*"))
-    with (repository / leaf / "1" / "model.py").open("a") as file:
-        file.write(f"""
-
-class Slow(TritonPythonModel):
-    def execute(self, requests):
-        import time
-
-        time.sleep({DELAY_MS / 1000})
-        return super().execute(requests)
-
-
-TritonPythonModel = Slow
-""")
-    return repository
-
-
-def test_a_slow_stage_is_visible(tmp_path: Path, toy_repositories: list[Path]) -> None:
-    repository = slow_down(toy_repositories[0], tmp_path / "models", "tokenize_prompt")
-    photo = encode(picture(), "JPEG")
-    with Server.start([repository, ENSEMBLES]) as server:
-        before = truth.snapshot(server.grpc_url, server.metrics_url)
-        for _ in range(3):
-            ask_grpc(server.grpc_url, "product_image", IMAGE=[photo], PRODUCT_TYPE=[b"mug"])
-        truth.write(tmp_path / "bench/slow", before, truth.snapshot(server.grpc_url, server.metrics_url))
-    keep_run(tmp_path / "bench/slow", some_requests())
-    page = Page(report.write(tmp_path / "bench"))
+def test_a_slow_stage_is_visible(tmp_path: Path) -> None:
+    before = shot(counters("decode/1", 0), counters("product_image/1", 0))
+    leaves = counters("decode/1", 3, compute=3) + counters("detect/1", 3, compute=600, batches={1: 3})
+    after = shot(leaves, counters("product_image/1", 3))
+    keep_run(tmp_path / "slow", some_requests())
+    truth.write(tmp_path / "slow", before, after)
+    page = Page(report.write(tmp_path))
     assert "Time of a request in each stage" in page.words
     assert "Batch sizes of each stage" in page.words
-    assert float(page.row("tokenize_prompt")["compute"]) >= DELAY_MS
-    assert page.row("tokenize_prompt")["requests"] == "3"
+    assert (page.row("detect")["requests"], page.row("detect")["compute"]) == ("3", "200")

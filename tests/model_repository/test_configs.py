@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelEnsembling, ModelInstanceGroup
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelEnsembling
 
 from serving.paths import REPOSITORIES
 from serving.repository.profiles import profile_names, read_config, server_of
@@ -20,16 +19,6 @@ def read(name: str, profile: str | None = None) -> ModelConfig:
 
 def steps_of(pipeline: str, profile: str | None = None) -> dict[str, ModelEnsembling.Step]:
     return {step.model_name: step for step in read(pipeline, profile).ensemble_scheduling.step}
-
-
-@pytest.mark.parametrize("name", FOLDERS)
-def test_config_leaves_out_what_the_files_decide(name: str) -> None:
-    text = (FOLDERS[name] / name / "config.pbtxt").read_text()
-    config = text_format.Parse(text, ModelConfig())
-    assert not config.name
-    assert not config.backend
-    for group in config.instance_group:
-        assert (group.count, group.kind, list(group.gpus)) == (1, ModelInstanceGroup.KIND_AUTO, [])
 
 
 @pytest.mark.parametrize("name", LEAVES)
@@ -67,12 +56,3 @@ def test_each_server_has_one_way_to_limit_what_waits(profile: str) -> None:
         assert ("max_wait_seconds" in config.parameters) == (server_of(profile) == "embedded" and first != "enrich")
     for pipeline in PIPELINES:
         assert bool(read(pipeline, profile).ensemble_scheduling.max_inflight_requests) == (server_of(profile) == "ngc")
-
-
-def test_ground_leaves_the_pixels_out() -> None:
-    assert set(steps_of("ground")["crop"].output_map) == {"BOX", "STATUS"}
-
-
-@pytest.mark.parametrize("name", PIPELINES)
-def test_version_folder_is_in_git(name: str) -> None:
-    assert (ENSEMBLES / name / "1" / ".gitkeep").exists()
