@@ -29,9 +29,9 @@ from serving.server.probe import TIMEOUT, check_ready
 from serving.server.server import Server
 from serving.server.stubs import find_stubs
 from tests.agent_server import STALLED, AgentServer, Reply, sensible
-from tests.asking import to_array
+from tests.asking import to_array, until
 from tests.pictures import encode, picture
-from tests.serving.enrich.scripts import bad_day, until
+from tests.serving.enrich.scripts import bad_day
 from vlclip import Client, OverloadedError
 
 COLOURS = ("red", "blue", "green", "black", "white")

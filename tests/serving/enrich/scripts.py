@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from random import Random
@@ -82,14 +81,6 @@ def drafts(*texts: str, verdict: str = "<STOP>") -> Callable[[Call], Reply]:
         return says(text=left.pop(0) if len(left) > 1 else left[0])
 
     return script
-
-
-def until(happened: Callable[[], bool], seconds: float = 120) -> None:
-    """Wait for a condition. The time-out is long, because it only matters to a test that fails."""
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, f"it did not happen within {seconds:g} s"
-        time.sleep(0.02)
 
 
 def shop(number: int) -> list[Product]:

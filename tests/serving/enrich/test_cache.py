@@ -25,7 +25,8 @@ from serving.enrich.tokens import Tokens
 from serving.paths import ROOT
 from tests.agent_server import PROMPTS as TEXTS
 from tests.agent_server import AgentServer, Reply, sensible
-from tests.serving.enrich.scripts import JPEG, MUG, SECRET, WRITTEN_MUG, MakeAgent, enrich, numbers, until
+from tests.asking import until
+from tests.serving.enrich.scripts import JPEG, MUG, SECRET, WRITTEN_MUG, MakeAgent, enrich, numbers
 
 
 @pytest.fixture

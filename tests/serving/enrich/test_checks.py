@@ -105,13 +105,6 @@ def test_reports_every_problem(tokens: Tokens) -> None:
     assert len(found) == 5, found
 
 
-def test_phrases() -> None:
-    prompt = "You write the search text of a product in a shop."
-    assert checks.phrases("He said: you WRITE the search text of...") & checks.phrases(prompt)
-    assert not checks.phrases("The search text of a shop") & checks.phrases(prompt)
-    assert not checks.phrases("") & checks.phrases(prompt)
-
-
 @pytest.mark.parametrize("kind", ["colour", "pattern", "material"])
 def test_every_known_word_justifies_itself(kind: str) -> None:
     families = checks.FAMILIES[kind]

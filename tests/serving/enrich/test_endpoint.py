@@ -12,9 +12,11 @@ from email.utils import formatdate
 import pytest
 
 from serving.enrich.endpoint import retry_after
+from serving.enrich.meter import METRICS
 from serving.enrich.product import Outcome, Product
 from serving.enrich.tokens import Tokens
 from tests.agent_server import STALLED, AgentServer, Call, Reply, sensible
+from tests.asking import until
 from tests.serving.enrich.scripts import (
     SECRET,
     WRITTEN_MUG,
@@ -23,7 +25,6 @@ from tests.serving.enrich.scripts import (
     enrich,
     numbers,
     shop,
-    until,
 )
 
 
@@ -146,3 +147,17 @@ def test_equal_calls_in_flight_are_sent_once(make_agent: MakeAgent, server: Agen
         proceed.set()
         assert {one.result() for one in pending} == {WRITTEN_MUG}
     assert server.count() == 2
+
+
+def test_metrics(make_agent: MakeAgent, server: AgentServer) -> None:
+    server.script = lambda call: Reply(status=500) if call.attempt == 1 else sensible(call)
+    agent = make_agent(failures=100)
+    enrich(agent)
+    count = numbers(agent).of
+    assert count("calls") == 4
+    assert count("calls", role="summarizer") == count("calls", result="500") == 2
+    assert (count("tokens", kind="prompt"), count("tokens", kind="completion")) == (200, 20)
+    assert (count("items", status="written"), count("rounds"), count("cache", result="miss")) == (1, 1, 2)
+    assert len(numbers(agent).observed["call_seconds"]) == 4
+    assert count("calls_in_flight") == 0
+    assert numbers(agent).names() == METRICS.keys()
