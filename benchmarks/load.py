@@ -6,6 +6,7 @@
     python -m benchmarks.load --target host:8001 --rate 200 --shape steps          up to 200 a second, to find the knee
     python -m benchmarks.load --target host:8001 --rate 40 --users 8               and a run with 8 users
     python -m benchmarks.load --shape overload                       up to twice the capacity, which is measured first
+    python -m benchmarks.load --shape overload --mix product_image=1 --batches 1=1         the same with single photos
 
 Without --rate and --users there are five runs. concurrency: a closed loop of 1 to 8 users, which finds the throughput.
 steps: an open loop of rising rates, which finds the knee. steady: an open loop at 60 % of the knee. closed: a closed
@@ -43,7 +44,7 @@ from benchmarks.machine import memory_bytes
 from benchmarks.runs import read_requests, read_run
 from benchmarks.schedule import SECONDS
 from benchmarks.target import checked, parser_of
-from benchmarks.traffic import MIX, drawn_photos, parse_mix, require_folder
+from benchmarks.traffic import BATCHES, MIX, drawn_photos, parse_batches, parse_mix, require_folder
 from serving.server.server import Server
 
 ROOT = Path(__file__).parent.parent
@@ -67,6 +68,7 @@ class Target:
     metrics_url: str
     photos: Path
     mix: str
+    batches: str
     out: Path
     pid: int | None = None
     """The server's process, if this program started it."""
@@ -78,13 +80,13 @@ class Target:
 @contextmanager
 def target_of(args: argparse.Namespace) -> Iterator[Target]:
     """The server of the options. If they name none, one is started."""
-    photos = Path(args.photos) if args.photos else drawn_photos()
+    common = (Path(args.photos) if args.photos else drawn_photos(), args.mix, args.batches, args.out)
     if args.target:
         metrics_url = args.metrics or f"http://{args.target.rpartition(':')[0]}:8002/metrics"
-        yield Target(args.target, metrics_url, photos, args.mix, args.out)
+        yield Target(args.target, metrics_url, *common)
         return
     with Server.start() as server:
-        yield Target(server.grpc_url, server.metrics_url, photos, args.mix, args.out, server.pid)
+        yield Target(server.grpc_url, server.metrics_url, *common, server.pid)
 
 
 def run(target: Target, name: str, *options: str, slos: Sequence[str] = ()) -> dict[str, Any]:
@@ -94,7 +96,7 @@ def run(target: Target, name: str, *options: str, slos: Sequence[str] = ()) -> d
     command = [
         *(sys.executable, "-m", "locust", "-f", str(ROOT / "benchmarks/locustfile.py"), "--headless", "--only-summary"),
         *("--host", target.grpc_url, "--out", str(folder.resolve()), "--photos", str(target.photos.resolve())),
-        *("--mix", target.mix, "--warm-up", str(WARM_UP), *options),
+        *("--mix", target.mix, "--batches", target.batches, "--warm-up", str(WARM_UP), *options),
         *(part for one in slos for part in ("--slo", one)),
     ]
     before = target.snapshot()
@@ -169,18 +171,25 @@ def say(sentence: str) -> None:
     console.print(sentence, highlight=False)
 
 
-def show(out: Path) -> bool:
-    """Print the figures of the runs and the verdicts. Returns whether every SLO held."""
-    found = report.Bench.read(out)
-    table = Table(title="Requests, and latencies of good answers in ms", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    overview = found.overview()
-    shown = ("run", "offered", "answered", *figures.LATENCIES, *figures.SHARES)
-    rows = overview.select(name for name in shown if name in overview.columns)
-    for column in rows.columns:
+def show_table(title: str, rows: pl.DataFrame, *columns: str) -> None:
+    """Print these columns, as far as the rows have them."""
+    shown = rows.select(column for column in columns if column in rows.columns)
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for column in shown.columns:
         table.add_column(report.heading(column), justify="left" if column == "run" else "right")
-    for row in rows.iter_rows(named=True):
+    for row in shown.iter_rows(named=True):
         table.add_row(*(report.text(value, column) for column, value in row.items()))
     console.print(table)
+
+
+def show(out: Path) -> bool:
+    """Print the figures of the runs and the verdicts. Returns whether every SLO held."""
+    found = report.Bench([one for one in report.Bench.read(out).runs if one.run.name in NAMES], {})
+    columns = ("offered", "answered", *figures.LATENCIES, *figures.SHARES)
+    show_table("Requests, and latencies of good answers in ms", found.overview(), "run", *columns)
+    for one in found.runs:
+        if one.run.shape == "overload":
+            show_table("The steps of the overload", report.filled(one.steps), "planned", *columns, "refused p99")
     cores = max(one.run.generator_cores for one in found.runs)
     say(f"The first {WARM_UP:g} s of each run were warm-up. The load generator used up to {cores:.2f} cores.")
     for note in dict.fromkeys(note for one in found.runs if one.truth for note in one.truth.notes):
@@ -205,6 +214,7 @@ def parser() -> argparse.ArgumentParser:
     add("--slo", action="append", default=[], type=checked(objectives.parse_all), help=objectives.HELP)
     add("--photos", type=checked(require_folder), help="FOLDER/TYPE/*.jpg (default: drawn photos)")
     add("--mix", default=MIX, type=checked(parse_mix), help="pipelines (%(default)s)")
+    add("--batches", default=BATCHES, type=checked(parse_batches), help="items in a request (%(default)s)")
     add("--out", type=Path, default=ROOT / "build/bench", help="folder to write (build/bench)")
     return parser
 

@@ -28,6 +28,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import gevent
 from grpc.experimental.gevent import init_gevent
 from locust import LoadTestShape, User, constant, events, task
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
@@ -51,6 +52,7 @@ from benchmarks.traffic import (
     require_folder,
 )
 
+SPARE_THREADS = 10
 DRAIN_SECONDS = 10.0
 """Seconds after the last deadline in which the processes must report that they are done."""
 
@@ -122,6 +124,9 @@ class Share:
         traffic = Traffic(photos, plan.seed, plan.mix, plan.batches, plan.clients)
         callers = Callers(plan.url, plan.deadline)
         sender = Engine(traffic.ask, self.record)
+        spans = user_spans(plan.steps, plan.seconds) if plan.loop == "closed" else []
+        # gRPC waits for each answer in a thread of gevent's pool. Its default of 10 would delay the further answers.
+        gevent.get_hub().threadpool.maxsize = SPARE_THREADS + max(plan.max_in_flight, len(spans))
         self.begun, self.cpu_before = now(), cpu_seconds(os.getpid())
         try:
             if plan.loop == "open":
@@ -129,8 +134,8 @@ class Share:
                 due = [(number, self.started + second) for number, second in arrivals]
                 sender.send_by_schedule(due[index::processes], callers.send, -(-plan.max_in_flight // processes))
             else:
-                spans = user_spans(plan.steps, plan.seconds)[index::processes]
-                users = [engine.User(callers.send, self.started + at, self.started + end) for at, end in spans]
+                begins_ends = [(self.started + at, self.started + end) for at, end in spans[index::processes]]
+                users = [engine.User(callers.send, begins, ends) for begins, ends in begins_ends]
                 sender.send_as_users(users, count(index, processes))
         finally:
             callers.close()
@@ -166,10 +171,10 @@ class Process(User):
 
     @task
     def run_share(self) -> None:
-        runner = self.environment.runner
-        if runner in shares:
-            shares[runner].run()
-            finish(runner)
+        node: Node = self.environment.node
+        if node.share:
+            node.share.run()
+            node.finish()
 
 
 class Shape(LoadTestShape):
@@ -178,10 +183,11 @@ class Shape(LoadTestShape):
     use_common_options = True
 
     def tick(self) -> tuple[int, float, list[type[User]]] | None:
-        conductor = conductors.get(self.runner)
+        runner: Any = self.runner
+        conductor = runner.environment.node.conductor
         if conductor and conductor.is_done():
             return None
-        processes = conductor.plan.processes if conductor else make_plan(self.runner).processes
+        processes = conductor.plan.processes if conductor else make_plan(runner).processes
         return len(processes), 100, [Process]
 
 
@@ -240,12 +246,6 @@ class Conductor:
             self._environment.process_exit_code = 1 if broken else 0
 
 
-conductors: dict[Any, Conductor] = {}
-"""The conductor of a runner that is the master or the only process, during a run."""
-shares: dict[Any, Share] = {}
-"""The share of a runner that sends requests, during a run."""
-
-
 def make_plan(runner: Any) -> Plan:
     """The plan that the options describe. Locust's page may have changed them."""
     options = runner.environment.parsed_options
@@ -265,42 +265,50 @@ def make_plan(runner: Any) -> Plan:
     )
 
 
+class Node:
+    """This process's part in a run: a conductor on the master, a share where requests are sent, or both."""
+
+    conductor: Conductor | None = None
+    share: Share | None = None
+
+    def __init__(self, runner: Any) -> None:
+        self.runner, on = runner, runner.environment.events
+        if not isinstance(runner, MasterRunner):
+            runner.register_message("plan", self.begin)
+            on.test_stop.add_listener(self.finish)
+        if not isinstance(runner, WorkerRunner):
+            runner.register_message("finished", self.receive)
+            on.test_start.add_listener(self.conduct)
+            on.test_stop.add_listener(self.conclude)
+
+    def conduct(self, **_: Any) -> None:
+        self.conductor = Conductor(self.runner, make_plan(self.runner))
+        self.runner.send_message("plan", asdict(self.conductor.plan))
+
+    def begin(self, msg: Any, **_: Any) -> None:
+        plan = Plan(**msg.data)
+        self.share = Share(plan, self.runner) if self.runner.client_id in plan.processes else None
+
+    def finish(self, **_: Any) -> None:
+        """Send the share's requests to the master. A second call does nothing."""
+        share, self.share = self.share, None
+        if share:
+            self.runner.send_message("finished", share.report())
+
+    def receive(self, msg: Any, **_: Any) -> None:
+        if self.conductor:
+            self.conductor.receive(msg.data)
+
+    def conclude(self, **_: Any) -> None:
+        conductor, self.conductor = self.conductor, None
+        if conductor:
+            conductor.close()
+
+
 def prepare(environment: Any, runner: Any, **_: Any) -> None:
-    """Connect the parts, after Locust has forked its processes and before any gRPC channel exists."""
+    """Called after Locust has forked its processes and before any gRPC channel exists."""
     init_gevent()
-    if not isinstance(runner, MasterRunner):
-        runner.register_message("plan", lambda environment, msg: begin(runner, Plan(**msg.data)))
-        environment.events.test_stop.add_listener(lambda **_: finish(runner))
-    if not isinstance(runner, WorkerRunner):
-        runner.register_message("finished", lambda environment, msg: receive(runner, msg.data))
-        environment.events.test_start.add_listener(lambda **_: conduct(runner))
-        environment.events.test_stop.add_listener(lambda **_: conclude(runner))
-
-
-def conduct(runner: Any) -> None:
-    conductors[runner] = Conductor(runner, make_plan(runner))
-    runner.send_message("plan", asdict(conductors[runner].plan))
-
-
-def begin(runner: Any, plan: Plan) -> None:
-    if runner.client_id in plan.processes:
-        shares[runner] = Share(plan, runner)
-
-
-def finish(runner: Any) -> None:
-    """Send the share's requests to the master. A second call does nothing."""
-    if share := shares.pop(runner, None):
-        runner.send_message("finished", share.report())
-
-
-def receive(runner: Any, report: dict[str, Any]) -> None:
-    if runner in conductors:
-        conductors[runner].receive(report)
-
-
-def conclude(runner: Any) -> None:
-    if conductor := conductors.pop(runner, None):
-        conductor.close()
+    environment.node = Node(runner)
 
 
 if __name__ == "__main__":  # Locust's own --help does not know these options

@@ -128,10 +128,8 @@ def services_of(repository: Path, fastapi_threads: int = 0, litserve_workers: in
         profile = without_admission(Path(stack.enter_context(TemporaryDirectory())) / "profile")
         server = stack.enter_context(Server.start([repository, *REPOSITORIES[1:]], profile=profile))
         channel = stack.enter_context(grpc.insecure_channel(server.grpc_url, [("grpc.max_receive_message_length", -1)]))
-        fastapi_options = ("--threads", str(fastapi_threads))
-        fastapi = stack.enter_context(running(f"{MODULE}.fastapi_service", repository, *fastapi_options))
-        litserve_options = ("--workers", str(litserve_workers))
-        litserve = stack.enter_context(running(f"{MODULE}.litserve_service", repository, *litserve_options))
+        fastapi = stack.enter_context(running(f"{MODULE}.fastapi_service", repository, fastapi_threads))
+        litserve = stack.enter_context(running(f"{MODULE}.litserve_service", repository, litserve_workers))
         model = InProcess(repository)
         yield {
             "served": Served(channel, server.pid),

@@ -7,7 +7,7 @@ default options, or the given number of threads.
 
 from __future__ import annotations
 
-import argparse
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,15 +34,10 @@ def make_app(repository: Path, threads: int) -> FastAPI:
     return app
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--repository", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--threads", type=int, default=0)
-    args = parser.parse_args()
-    app = make_app(args.repository, args.threads)
-    uvicorn.run(app, host="127.0.0.1", port=args.port, log_level="warning", access_log=False)
+def main(repository: str, port: str, threads: str) -> None:
+    app = make_app(Path(repository), int(threads))
+    uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning", access_log=False)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

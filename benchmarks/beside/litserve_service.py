@@ -6,8 +6,8 @@ run through the graphs together. By default one worker has all cores; several wo
 
 from __future__ import annotations
 
-import argparse
 import base64
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,11 @@ class Embed(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
         return output
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--repository", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--workers", type=int, default=1)
-    args = parser.parse_args()
-    api = Embed(args.repository, max(CORES // args.workers, 1))
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=args.workers, timeout=False, fast_queue=True)
-    server.run(host="127.0.0.1", port=args.port, num_api_servers=1, log_level="warning", generate_client_file=False)
+def main(repository: str, port: str, workers: str) -> None:
+    api = Embed(Path(repository), max(CORES // int(workers), 1))
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=int(workers), timeout=False, fast_queue=True)
+    server.run(host="127.0.0.1", port=int(port), num_api_servers=1, log_level="warning", generate_client_file=False)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -159,11 +159,14 @@ class LitServe(Http):
 
 
 @contextmanager
-def running(module: str, repository: Path, *options: str) -> Iterator[tuple[int, int]]:
-    """Run a service's module in its own process group: its port and process id. Raises RuntimeError if it fails."""
+def running(module: str, repository: Path, number: int) -> Iterator[tuple[int, int]]:
+    """Run a service's module in its own process group: its port and process id. Raises RuntimeError if it fails.
+
+    ``number`` is its number of threads or workers.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", module, "--repository", str(repository), "--port", str(port), *options]
+    command = [sys.executable, "-m", module, str(repository), str(port), str(number)]
     process = subprocess.Popen(command, start_new_session=True)
     try:
         end = time.monotonic() + START_SECONDS
