@@ -12,7 +12,7 @@ Without --rate and --users there are five runs. concurrency: a closed loop of 1 
 steps: an open loop of rising rates, which finds the knee. steady: an open loop at 60 % of the knee. closed: a closed
 loop with as many users as had requests in flight in steady. spike: an open loop that rises to twice the knee.
 
-The overload shape first measures the capacity with 16 users, unless --rate gives it. It then sends 0.8, 1, 2 and 0.8
+The overload shape first measures the capacity with 8 users, unless --rate gives it. It then sends 0.8, 1, 2 and 0.8
 times as many requests a second. The report has the goodput of each step, the refusals and how fast they came, late
 answers, and the server's memory before and after.
 
@@ -53,8 +53,8 @@ STEADY, SPIKE = 0.6, 2.0
 """Rates of these runs, as multiples of the knee."""
 TOP = 1.4
 """The highest rate of the steps, as a multiple of the closed loop's throughput."""
-USERS, CAPACITY_USERS = 8, 16
-"""Users of the first closed loop, and of the run that measures the capacity for an overload."""
+USERS = 8
+"""Users of the first closed loop, and of the run that measures the capacity. More of them would be refused."""
 WARM_UP, DEADLINE = 3.0, 5.0
 NAMES = ("concurrency", "steps", "steady", "closed", "spike", "soak", "capacity", "overload")
 console = Console()
@@ -138,8 +138,8 @@ def take_overload(target: Target, capacity: float | None, seconds: float, slos: 
     """Send multiples of the capacity, which is measured if it is not given."""
     options = ("--deadline", str(DEADLINE))
     if capacity is None:
-        say(f"capacity: {CAPACITY_USERS} users, {seconds / 4:.0f} s")
-        capacity = run(target, "capacity", *_closed("steady", CAPACITY_USERS, seconds / 4), *options)["answered"]
+        say(f"capacity: {USERS} users, {seconds / 4:.0f} s")
+        capacity = run(target, "capacity", *_closed("steady", USERS, seconds / 4), *options)["answered"]
     say(f"overload: up to {2 * capacity:.3g} requests a second, twice the capacity, {seconds:.0f} s")
     run(target, "overload", *_open("overload", capacity, seconds), *options, slos=slos)
 
