@@ -16,27 +16,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
 
 from benchmarks.runs import MISSED, OK, Request
+from benchmarks.traffic import Ask
 
 _CLOCK = time.time() - time.perf_counter()
-
-
-class Message(Protocol):
-    """A request before it is sent, such as :class:`benchmarks.traffic.Ask`."""
-
-    @property
-    def client(self) -> str: ...
-
-    @property
-    def pipeline(self) -> str: ...
-
-    @property
-    def items(self) -> int: ...
-
-
-M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True)
@@ -53,31 +37,31 @@ class MissedError(Exception):
     """The load generator could not send a request in time."""
 
 
-Send = Callable[[M], Answer]
+Send = Callable[[Ask], Answer]
 """Sends a request and waits for its answer. An error of the server is an answer too."""
 
 
 @dataclass(frozen=True)
-class User(Generic[M]):
+class User:
     """A user of a closed loop, active from ``begins`` to ``ends`` on the clock of :func:`now`."""
 
-    send: Send[M]
+    send: Send
     begins: float = 0.0
     ends: float = float("inf")
 
 
 @dataclass(frozen=True)
-class Engine(Generic[M]):
+class Engine:
     """``ask`` makes a request from its number; ``record`` receives each request when it is over."""
 
-    ask: Callable[[int], M]
+    ask: Callable[[int], Ask]
     record: Callable[[Request, Answer], None]
 
-    def send_by_schedule(self, arrivals: Iterable[tuple[int, float]], send: Send[M], max_in_flight: int) -> None:
+    def send_by_schedule(self, arrivals: Iterable[tuple[int, float]], send: Send, max_in_flight: int) -> None:
         """Send requests, as (number, time on the clock of :func:`now`), and wait for the last answer."""
         free = threading.Semaphore(max_in_flight)
 
-        def send_one(ask: M, due: float) -> None:
+        def send_one(ask: Ask, due: float) -> None:
             try:
                 self._send(ask, send, due)
             finally:
@@ -93,12 +77,12 @@ class Engine(Generic[M]):
                     missed = Request(due, None, None, ask.client, ask.pipeline, ask.items, MISSED)
                     self.record(missed, Answer(MISSED, error=MissedError("too many requests are in flight")))
 
-    def send_as_users(self, users: Sequence[User[M]], numbers: Iterable[int]) -> None:
+    def send_as_users(self, users: Sequence[User], numbers: Iterable[int]) -> None:
         """Send requests until the numbers end or no user is active any more. Raises what a user's ``send`` raises."""
         left = iter(numbers)
         stopped = threading.Event()
 
-        def act(user: User[M]) -> None:
+        def act(user: User) -> None:
             stopped.wait(max(user.begins - now(), 0))
             while not stopped.is_set() and now() < user.ends and (number := next(left, None)) is not None:
                 self._send(self.ask(number), user.send)
@@ -110,7 +94,7 @@ class Engine(Generic[M]):
             finally:
                 stopped.set()
 
-    def _send(self, ask: M, send: Send[M], due: float | None = None) -> None:
+    def _send(self, ask: Ask, send: Send, due: float | None = None) -> None:
         sent = now()
         answer = send(ask)
         done, scheduled = now(), sent if due is None else due

@@ -28,7 +28,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from shutil import copytree
 from tempfile import TemporaryDirectory
@@ -49,6 +48,7 @@ from benchmarks.photos import Sample
 from benchmarks.runs import Request, frame
 from benchmarks.slo import percentile
 from benchmarks.target import keep, parser_of
+from benchmarks.traffic import Ask
 from serving.paths import REPOSITORIES
 from serving.repository.profiles import EMBEDDED_CPU, PROFILES
 from serving.server.server import Server
@@ -76,14 +76,11 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Message:
-    """A prepared message, as the load engine sends it."""
+class Message(Ask):
+    """A request with its content as the service takes it."""
 
-    client: str
     number: int
-    items: int
     content: Any
-    pipeline: str = "product_image"
 
 
 @dataclass(frozen=True)
@@ -150,14 +147,17 @@ def without_admission(folder: Path) -> Path:
 
 def take_turn(name: str, service: Service, samples: Sequence[Sample], clients: int, batch: int) -> Turn:
     """Send the samples in messages of ``batch``, from ``clients`` connections at once."""
-    edges = [*range(0, len(samples), batch), len(samples)]
-    contents = [service.message(samples[start:end]) for start, end in pairwise(edges)]
-    messages = [Message(name, number, batch, content) for number, content in enumerate(contents)]
+    parts = [samples[start : start + batch] for start in range(0, len(samples), batch)]
+    messages = []
+    for number, part in enumerate(parts):
+        photos, types = zip(*part, strict=True)
+        messages.append(Message(name, "product_image", types, photos, number, service.message(part)))
     answers: list[Any] = [None] * len(messages)
     requests: list[Request] = []
 
-    def user_of(connection: Connection) -> User[Message]:
-        def send(message: Message) -> Answer:
+    def user_of(connection: Connection) -> User:
+        def send(message: Ask) -> Answer:
+            assert isinstance(message, Message)
             answers[message.number] = connection(message.content)
             return Answer()
 
