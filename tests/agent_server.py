@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from aiohttp import web
 
 from serving.enrich import config
 
@@ -27,7 +27,7 @@ class Call:
 
     role: str
     body: dict[str, Any]
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     attempt: int
 
     @property
@@ -107,7 +107,6 @@ class AgentServer:
         self._at_once = 0
         self._seen: Counter[str] = Counter()
         self._port = 0
-        self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -136,40 +135,27 @@ class AgentServer:
         self._thread.join()
         self._loop.close()
 
-    def _run(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     async def _start(self) -> None:
-        self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self._port, family=socket.AF_INET, backlog=1000
-        )
-        self._port = self._server.sockets[0].getsockname()[1]
+        application = web.Application(client_max_size=1 << 30)
+        application.router.add_post("/v1/chat/completions", self._answer)
+        # A time-out of 0 would be none.
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.01)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port, backlog=1000).start()
+        self._port = self._runner.addresses[0][1]
 
     async def _stop(self) -> None:
-        self._server.close()
-        for writer in list(self._open):
-            writer.transport.abort()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
+        await self._runner.cleanup()
+        handlers = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in handlers:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*handlers, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
-        try:
-            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                while await self._answer(reader, writer):
-                    pass
-        finally:
-            self._open.discard(writer)
-            writer.close()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        request, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        raw = await reader.readexactly(int(headers.get("content-length", 0)))
-        assert request.startswith("POST /v1/chat/completions "), request
-        reply = self.script(self._note(raw, headers))
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        reply = self.script(self._note(await request.json(), request.headers))
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
@@ -178,21 +164,21 @@ class AgentServer:
         finally:
             self._at_once -= 1
         body = reply.encoded()
-        head = {"Content-Type": "application/json", "Content-Length": str(len(body)), **reply.headers}
-        lines = [f"HTTP/1.1 {reply.status} Scripted", *(f"{name}: {value}" for name, value in head.items())]
-        writer.write("\r\n".join([*lines, "", ""]).encode())
+        response = web.StreamResponse(status=reply.status, headers=reply.headers)
+        response.content_type = "application/json"
+        response.content_length = len(body)
+        await response.prepare(request)
         if reply.cut:
-            writer.write(body[: len(body) // 2])
-            await writer.drain()
-            return False
+            await response.write(body[: len(body) // 2])
+            assert request.transport
+            request.transport.close()
+            return response
         for piece in [body] if not reply.drip else [body[i : i + 1] for i in range(len(body))]:
             await asyncio.sleep(reply.drip)
-            writer.write(piece)
-            await writer.drain()
-        return True
+            await response.write(piece)
+        return response
 
-    def _note(self, raw: bytes, headers: dict[str, str]) -> Call:
-        body = json.loads(raw)
+    def _note(self, body: dict[str, Any], headers: Mapping[str, str]) -> Call:
         first = body["messages"][0]
         roles = (role for role, prompt in PROMPTS.items() if first["content"].startswith(prompt))
         role = next(roles, "unknown") if first["role"] == "system" else "probe"

@@ -14,6 +14,8 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
+import vlclip
+
 PIPELINES = {
     "product_image": ("EMBEDDING", "BOX", "SCORE", "STATUS"),
     "whole_image": ("EMBEDDING", "STATUS"),
@@ -38,7 +40,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     Items are decimal numbers. Anything else is not an image: zeros and STATUS 2. Tests set the attributes below.
     """
 
-    def __init__(self, *encrypted: grpc.ServerCredentials) -> None:
+    def __init__(self, encrypted: grpc.ServerCredentials | None = None) -> None:
         self.max_batch_size = 4
         self.dim = 3
         self.is_ready = True
@@ -61,7 +63,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self._server = grpc.server(self._pool, options=[("grpc.max_receive_message_length", -1)])
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-        self.encrypted_ports = [self._server.add_secure_port("localhost:0", each) for each in encrypted]
+        self.encrypted_port = self._server.add_secure_port("localhost:0", encrypted) if encrypted else None
         self._server.start()
 
     def stop(self, grace: float | None = None) -> None:
@@ -188,3 +190,9 @@ def triton() -> Iterator[FakeTriton]:
     server = FakeTriton()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def client(triton: FakeTriton) -> Iterator[vlclip.Client]:
+    with vlclip.Client(triton.address) as client:
+        yield client

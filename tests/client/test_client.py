@@ -18,12 +18,6 @@ from vlclip import Status
 from vlclip._wire import Batches
 
 
-@pytest.fixture
-def client(triton: FakeTriton) -> Iterator[vlclip.Client]:
-    with vlclip.Client(triton.address) as client:
-        yield client
-
-
 def images(n: int) -> list[bytes]:
     return [number.encode() for number in numbers(n)]
 
@@ -81,12 +75,6 @@ def test_no_items_give_an_empty_result_of_the_right_shape(
     for _ in range(2):
         assert {name: array.shape for name, array in vars(call(client, none())).items()} == expected
         assert len(triton.infer_requests) == ("embedding" in expected)  # one request in all, to learn D
-
-
-def test_no_request_for_no_items_if_d_is_known(triton: FakeTriton, client: vlclip.Client) -> None:
-    client.embed_texts("1")
-    assert client.embed_images([], "mug").embedding.shape == (0, 3)
-    assert len(triton.infer_requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -213,10 +201,3 @@ def test_health(triton: FakeTriton, client: vlclip.Client) -> None:
 
 def test_the_statuses_are_those_of_the_server() -> None:
     assert {status.name: status.value for status in Status} == {one.name: one.value for one in specs.Status}
-
-
-def test_models(client: vlclip.Client) -> None:
-    names = ("product_image", "whole_image", "ground", "product_text", "enriched_text")
-    assert client.models() == tuple(
-        vlclip.Model(name, False) if name == "ground" else vlclip.Model(name, True, ("1", "2"), 4) for name in names
-    )

@@ -19,12 +19,6 @@ CODES: list[grpc.StatusCode] = list(grpc.StatusCode)
 FAILURES = {code.name: code for code in CODES if code is not grpc.StatusCode.OK}
 
 
-@pytest.fixture
-def client(triton: FakeTriton) -> Iterator[vlclip.Client]:
-    with vlclip.Client(triton.address) as client:
-        yield client
-
-
 @pytest.mark.parametrize("code", FAILURES.values(), ids=list(FAILURES))
 def test_every_grpc_code_is_mapped(triton: FakeTriton, code: grpc.StatusCode) -> None:
     triton.fail = code

@@ -20,7 +20,6 @@ class Encrypted:
     triton: FakeTriton
     ca: trustme.CA
     address: str
-    mutual_address: str
 
     def pem(self) -> bytes:
         return self.ca.cert_pem.bytes()
@@ -31,10 +30,8 @@ def encrypted() -> Iterator[Encrypted]:
     ca = trustme.CA()
     certificate = ca.issue_cert("localhost", "vlclip.shop")
     pair = [(certificate.private_key_pem.bytes(), b"".join(c.bytes() for c in certificate.cert_chain_pems))]
-    plain = grpc.ssl_server_credentials(pair)
-    mutual = grpc.ssl_server_credentials(pair, ca.cert_pem.bytes(), require_client_auth=True)
-    triton = FakeTriton(plain, mutual)
-    yield Encrypted(triton, ca, *(f"localhost:{port}" for port in triton.encrypted_ports))
+    triton = FakeTriton(grpc.ssl_server_credentials(pair))
+    yield Encrypted(triton, ca, f"localhost:{triton.encrypted_port}")
     triton.stop()
 
 
@@ -71,14 +68,6 @@ def test_a_certificate_for_another_name(encrypted: Encrypted, twin: Twin) -> Non
 def test_several_addresses_share_a_name(encrypted: Encrypted, twin: Twin) -> None:
     with twin([encrypted.address, "localhost:1"], tls=vlclip.TLS(ca=encrypted.pem())) as client:
         assert first_column(client.embed_texts("7")) == [7]
-
-
-def test_mutual_tls(encrypted: Encrypted, twin: Twin) -> None:
-    pair = encrypted.ca.issue_cert("client.shop")
-    known = vlclip.TLS(encrypted.pem(), pair.cert_chain_pems[0].bytes(), pair.private_key_pem.bytes())
-    assert embed(twin, encrypted.mutual_address, known) == [7]
-    with pytest.raises(vlclip.UnavailableError):
-        embed(twin, encrypted.mutual_address, vlclip.TLS(ca=encrypted.pem()))
 
 
 def test_a_client_without_tls_and_a_server_with_it(encrypted: Encrypted, twin: Twin) -> None:

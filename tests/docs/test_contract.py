@@ -6,6 +6,7 @@ import json
 import re
 import urllib.error
 import urllib.request
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -49,16 +50,12 @@ def test_every_tensor_is_explained() -> None:
     assert {name.strip("`") for name, _ in TENSOR_TABLE} == tensors
 
 
-def test_status() -> None:
-    assert [int(value) for value, *_ in STATUS_TABLE] == list(Status)
-    for (_, meaning, *_), status in zip(STATUS_TABLE, Status, strict=True):
+@pytest.mark.parametrize(("table", "statuses"), [(STATUS_TABLE, Status), (OUTCOME_TABLE, product.Outcome)])
+def test_statuses(table: list[list[str]], statuses: type[IntEnum]) -> None:
+    documented = [(int(value), meaning) for value, meaning, *_ in table]
+    assert [value for value, _ in documented] == list(statuses)
+    for (_, meaning), status in zip(documented, statuses, strict=True):
         assert meaning.startswith(status.name.lower().replace("_", " "))
-
-
-def test_status_of_products() -> None:
-    assert [int(value) for value, *_ in OUTCOME_TABLE] == list(product.Outcome)
-    for (_, meaning, *_), outcome in zip(OUTCOME_TABLE, product.Outcome, strict=True):
-        assert meaning.startswith(outcome.name.lower().replace("_", " "))
 
 
 def test_limits() -> None:

@@ -8,6 +8,8 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from serving.paths import ROOT
 
@@ -41,19 +43,15 @@ def dependencies() -> dict[str, list[str]]:
     found = defaultdict(list)
     for extra, lines in extras.items():
         for line in lines:
-            found[normal(re.split(r"[^\w.-]", line)[0])].append(extra)
+            found[canonicalize_name(Requirement(line).name)].append(extra)
     return {package: sorted(names) for package, names in sorted(found.items()) if package != "vlclip"}
-
-
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def table() -> dict[str, tuple[list[str], str]]:
     """The extras and the licence of each package."""
     text = (ROOT / "docs/licences.md").read_text().partition("not Python packages")[0]
     rows = re.findall(r"^\| ([\w.-]+) \| ([\w, \[\]]+) \| (.+) \|$", text, re.MULTILINE)
-    return {normal(name): (sorted(extras.split(", ")), licence) for name, extras, licence in rows[1:]}
+    return {canonicalize_name(name): (sorted(extras.split(", ")), licence) for name, extras, licence in rows[1:]}
 
 
 @pytest.mark.parametrize("package", sorted({*dependencies()} - FOR_GPUS))
