@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -18,30 +19,13 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.runs import Run
 
-INK, SOFT, LINE = "#1c2024", "#5c646e", "#e1e4e8"
+INK, SOFT = "#1c2024", "#5c646e"
 BLUE, AMBER, RED, GREEN, *MORE = COLOURS = (
     "#2f6fde", "#d98200", "#d0364c", "#128a50", "#8250c8", "#0b8ea0", "#8a6d3b",
 )  # fmt: skip
 SHADES = ("#dfe8fa", "#b9cff4", "#93b5ee", "#6e9ce8", "#4882e2", "#2f6fde")
 FAILURES = {"missed": SOFT, "late": RED, "refused": AMBER, "other": MORE[0]}
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": SOFT,
-    "axes.edgecolor": LINE,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": LINE,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.markersize": 4,
-}
+STYLE = Path(__file__).with_name("report.mplstyle")
 WIDTH = 7.2
 """Inches; the page scales it."""
 
@@ -60,7 +44,7 @@ class Canvas:
 @contextmanager
 def canvas(height: float, rows: Sequence[float] = (1,)) -> Iterator[Canvas]:
     """``rows`` are the relative heights of the axes. Legends are drawn next to the axes, where they hide no data."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(fname=STYLE):
         drawn = Canvas(height, rows)
         yield drawn
         for axes in drawn.axes:
