@@ -20,36 +20,17 @@ from training.catalogue.items import HELD_OUT_TYPES, TRAINED_TYPES, Item
 from training.catalogue.products import REGISTRY
 from training.data import CROP_MARGIN, Dataset
 
-IMAGE_SIZE = 96
+CONFIG = Path(__file__).with_name("open_clip_config.json")
+IMAGE_SIZE, _MEAN, _STD = 96, 0.5, 0.5  # as in CONFIG
 _MERGES = 900
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # how open_clip's tokenizer splits a text
-_MEAN = _STD = (0.5, 0.5, 0.5)
 
 
 def config(vocab_size: int) -> dict[str, Any]:
     """The model's configuration in open_clip's format."""
-    return {
-        "model_cfg": {
-            "embed_dim": 512,
-            "vision_cfg": {
-                "timm_model_name": "mobilenetv4_conv_small_050",
-                "timm_model_pretrained": False,
-                "timm_pool": "avg",
-                "timm_proj": "",
-                "image_size": IMAGE_SIZE,
-            },
-            "text_cfg": {"context_length": 24, "vocab_size": vocab_size, "width": 128, "heads": 4, "layers": 3},
-        },
-        "preprocess_cfg": {
-            "size": IMAGE_SIZE,
-            "mode": "RGB",
-            "mean": _MEAN,
-            "std": _STD,
-            "interpolation": "bicubic",
-            "resize_mode": "squash",
-            "fill_color": 0,
-        },
-    }
+    found: dict[str, Any] = json.loads(CONFIG.read_text())
+    found["model_cfg"]["text_cfg"]["vocab_size"] = vocab_size
+    return found
 
 
 def load(folder: Path, device: torch.device) -> tuple[torch.nn.Module, open_clip.SimpleTokenizer]:
@@ -139,8 +120,7 @@ def _augment(crops: Tensor) -> Tensor:
     extent = (high - low) / 2
     extent[:, 0] *= torch.where(torch.rand(b, device=device) < 0.5, -1.0, 1.0)
     images = resample(crops.permute(0, 3, 1, 2).float() / 255, (low + high) / 2, extent, IMAGE_SIZE, fill=0.5)
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (_MEAN, _STD))
-    return ((relight(images) - mean) / std).contiguous(memory_format=torch.channels_last)
+    return ((relight(images) - _MEAN) / _STD).contiguous(memory_format=torch.channels_last)
 
 
 def _tokenizer(folder: Path) -> open_clip.SimpleTokenizer:
