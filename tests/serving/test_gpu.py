@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serving.errors import SetupError
 from serving.paths import REPOSITORIES
@@ -27,11 +25,6 @@ def test_server_names_what_is_missing_before_it_starts_triton(toy_repositories: 
     wanted = r"(?s)detect.* on a GPU, and this is missing: an NVIDIA GPU.*onnxruntime-gpu.*pip install .*embedded-cpu"
     with pytest.raises(SetupError, match=wanted):
         Server.start(toy_repositories, profile="embedded-gpu")
-
-
-def test_models_on_the_cpu_need_nothing() -> None:
-    config = text_format.Parse("instance_group [ { kind: KIND_CPU } ]", ModelConfig(name="detect"))
-    assert gpu_options([config, ModelConfig(name="crop")]) == []
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -92,22 +91,6 @@ def test_plan_that_is_not_valid_is_refused(rungs: str, sizes: str) -> None:
         ladder.Plan.parse(rungs, sizes)
 
 
-@pytest.mark.parametrize(
-    ("signature", "shapes", "expected"),
-    [
-        pytest.param({"X": ["B", 3]}, {"X": [8, 3]}, (), id="nothing is free"),
-        pytest.param({"X": ["B", "S", "S"]}, {"X": [8, 5, 5]}, (("S", 5),), id="one name, one size"),
-        pytest.param({"X": ["B", "S"], "Y": ["B", "L"]}, {"X": [1, 5], "Y": [1, 2]}, (("L", 2), ("S", 5)), id="two"),
-        pytest.param({"X": ["B", "S", "S"]}, {"X": [8, 5, 6]}, None, id="one name, two sizes"),
-        pytest.param({"X": ["B", 3]}, {"X": [8, 4]}, None, id="another size than the graph's"),
-        pytest.param({"X": ["B", 3]}, {"X": [8, 3, 1]}, None, id="a dimension too many"),
-        pytest.param({"X": ["B", None]}, {"X": [8, 4]}, None, id="a nameless dimension"),
-    ],
-)
-def test_sizes_of_free_dimensions_have_their_names(signature: Any, shapes: Any, expected: Any) -> None:
-    assert ladder.sizes_of(signature, shapes) == expected
-
-
 @pytest.mark.parametrize("requests", [[1], [3], [8], [5, 1, 7], [1] * 9, [20, 3], [8, 8]])
 def test_rows_are_those_of_the_plain_graph(requests: list[int]) -> None:
     """However they are padded, split and grouped into requests."""
@@ -141,6 +124,8 @@ def test_sizes_of_the_plan_are_opened_at_once_and_few_others_later() -> None:
     assert graph.opened[4:] == [{"B": 4, "S": 7}, {"B": 4, "S": 8}]
     assert not graph.ladder.climbs({name: array.shape for name, array in graph.inputs(2, 9).items()})
     assert graph.ladder.climbs({name: array.shape for name, array in graph.inputs(2, 8).items()})
+    for canvas in ((2, 5, 6, 3), (2, 5, 5, 4), (2, 5, 5, 3, 1)):
+        assert not graph.ladder.climbs({"CANVAS": canvas, "WEIGHT": (2, 4)})
 
 
 def profile_with(folder: Path, rungs: str, *models: str) -> Path:

@@ -17,7 +17,6 @@ from serving.admission import Admission
 from serving.backends.onnxruntime import model as onnxruntime
 from serving.decode import model as decode
 from serving.metrics import Metrics
-from serving.observe import model as observe
 from serving.tokenize import model as tokenize
 from tests import toys
 from tests.fake_triton import MetricFamily, published
@@ -27,6 +26,7 @@ from tests.serving.test_admission import metrics as triton_metrics
 
 SCORES = np.array([[0.9], [0.0], [0.0], [0.5], [0.7]], np.float32)
 STATUSES = np.array([[0], [1], [2], [9], [0]], np.int32)
+"""9 is no status: only a caller of one leaf can send it, and it is not counted."""
 PHOTOS = [encode(picture(height, 100), "JPEG") for height in (100, 500)]
 
 
@@ -83,25 +83,6 @@ def test_metrics_are_added_up_under_their_labels() -> None:
     assert published("test_size", of="x") == [1, 2, 3]
 
 
-def assert_counted() -> None:
-    """What ``SCORES`` and ``STATUSES`` are counted as; 9 is no status, and only a caller of one leaf can send it."""
-    names = ("grounded", "whole_image", "not_an_image", "too_large")
-    found = [published("vlclip_grounding_images_total", status=name) for name in names]
-    assert [sum(values) for values in found] == [2, 1, 1, 0]
-    assert all(found), "a series begins at 0"
-    assert published("vlclip_grounding_score") == SCORES[[0, 1, 4], 0].tolist()
-
-
-def test_observe_counts_and_passes_the_status_on() -> None:
-    leaf = observe.TritonPythonModel()
-    leaf.initialize({})
-    halves = [request("STATUS", SCORE=SCORES[part], CROPPED=STATUSES[part]) for part in (slice(2), slice(2, None))]
-    answers = [outputs(response)["STATUS"] for response in leaf.execute(halves)]
-    np.testing.assert_array_equal(np.concatenate(answers), STATUSES)
-    leaf.finalize()
-    assert_counted()
-
-
 @pytest.mark.parametrize("ladder", [{}, {"batch_ladder": "1 4"}], ids=["plain", "ladder"])
 def test_the_stand_in_counts_where_a_config_says_so(tmp_path: Path, ladder: dict[str, str]) -> None:
     graph = "(float[B,1] SCORE, int32[B,1] CROPPED) => (int32[B,1] STATUS, float[B,1] OTHER) {\n"
@@ -121,7 +102,11 @@ def test_the_stand_in_counts_where_a_config_says_so(tmp_path: Path, ladder: dict
         np.testing.assert_array_equal(other["OTHER"], SCORES)
         leaf.finalize()
         assert counting or not MetricFamily.published
-    assert_counted()
+    names = ("grounded", "whole_image", "not_an_image", "too_large")
+    found = [published("vlclip_grounding_images_total", status=name) for name in names]
+    assert [sum(values) for values in found] == [2, 1, 1, 0]
+    assert all(found), "a series begins at 0"
+    assert published("vlclip_grounding_score") == SCORES[[0, 1, 4], 0].tolist()
 
 
 def test_the_stand_in_fails_only_requests_that_cannot_run(tmp_path: Path) -> None:

@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tritonclient.utils import InferenceServerException
 
 from serving.server.server import Server
 from tests.asking import SECONDS, ask_grpc
-from tests.pictures import encode, picture
+from tests.pictures import PHOTO
 
-PHOTO = encode(picture(), "JPEG")
 MEBIBYTES = 64
 """By how much Triton may grow. The stated sizes are gigabytes."""
 
@@ -51,18 +49,13 @@ def image(rows: int, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "json_bytes", "message"),
     [
-        (image(65, data=["x"] * 65), None, "batch-size must be <= 64"),
-        (image(1 << 40, data=[]), None, "expected 1 string elements"),
-        (image(1, parameters={"binary_data_size": 1 << 62}), None, "unexpected size for input 'IMAGE'"),
-        (image(1, data=["x"]), 2_000_000_000, "inference header size should be in range"),
-        (image(1, data=["x"]), -1, "inference header size should be in range"),
-    ],
-    ids=[
-        "65 images",
-        "a trillion rows",
-        "exabytes of binary data",
-        "two gigabytes of JSON",
-        "a negative size of JSON",
+        pytest.param(image(65, data=["x"] * 65), None, "batch-size must be <= 64", id="65 images"),
+        pytest.param(image(1 << 40, data=[]), None, "expected 1 string elements", id="a trillion rows"),
+        pytest.param(
+            image(1, parameters={"binary_data_size": 1 << 62}), None, "unexpected size for input 'IMAGE'", id="exabytes"
+        ),
+        pytest.param(image(1, data=["x"]), 2 << 30, "inference header size should be in range", id="2 GiB of JSON"),
+        pytest.param(image(1, data=["x"]), -1, "inference header size should be in range", id="a negative size"),
     ],
 )
 def test_a_wrong_size_is_an_error(server: Server, body: dict[str, Any], json_bytes: int | None, message: str) -> None:
@@ -70,12 +63,6 @@ def test_a_wrong_size_is_an_error(server: Server, body: dict[str, Any], json_byt
     status, answer = ask_raw(server, body, json_bytes)
     assert (status, message in answer) == (400, True), answer
     assert peak(server) - before < MEBIBYTES
-
-
-def test_a_full_batch_is_answered_and_a_larger_one_refused(server: Server) -> None:
-    assert len(ask_grpc(server.grpc_url, "decode", IMAGE=[PHOTO] * 64)["DECODED"]) == 64
-    with pytest.raises(InferenceServerException, match="batch-size must be <= 64"):
-        ask_grpc(server.grpc_url, "decode", IMAGE=[PHOTO] * 65)
 
 
 @pytest.mark.parametrize(

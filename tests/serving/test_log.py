@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from serving.errors import SetupError
 from serving.server.log import Log
 
 
@@ -63,8 +62,3 @@ def test_a_log_that_another_program_empties_is_followed(tmp_path: Path, capsys: 
     log.file.write_text("")
     write(log, ["after"])
     assert capsys.readouterr().err.splitlines()[-2:] == ["before", "after"]
-
-
-def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match=r"log cannot be written.*nowhere"):
-        Log(tmp_path / "nowhere" / "log").open()

@@ -12,6 +12,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
@@ -21,14 +22,13 @@ from serving.repository.specs import LEAVES
 from serving.server.server import Server
 from serving.server.stubs import find_stubs
 from tests.asking import SECONDS, until
-from tests.pictures import encode, picture
+from tests.pictures import PHOTO
 from vlclip import AsyncClient, Client, OverloadedError, RequestError
 
 SECONDS_PER_ITEM = 0.02
 MAX_WAIT_SECONDS = 0.5
 SENDERS = 100
 """Together they have 2 s of work for the slow models at any time."""
-PHOTO = encode(picture(), "JPEG")
 ARGUMENTS = {"embed_images": (PHOTO, "mug"), "embed_texts": ("mug",)}
 SLOW = {"embed_images": "detect", "embed_texts": "encode_text"}
 SLOW_MODEL = """
@@ -82,10 +82,7 @@ class Overload:
         self._server = server
         self._method = method
 
-    def run(self) -> None:
-        asyncio.run(self._run())
-
-    async def _run(self) -> None:
+    async def run(self) -> None:
         async with AsyncClient(self._server.grpc_url, retry=None, timeout=SECONDS) as client:
             await asyncio.gather(*(self._send(client) for _ in range(SENDERS)))
 
@@ -106,16 +103,23 @@ class Overload:
         until(lambda: self.outcomes[None] >= answered and len(self.refusals) >= refused)
 
 
-@pytest.mark.parametrize("method", ARGUMENTS)
-def test_what_exceeds_the_capacity_is_refused_and_the_rest_is_answered(server: Server, method: str) -> None:
+@contextmanager
+def overloaded(server: Server, method: str) -> Iterator[Overload]:
+    """The senders send until the end of the block."""
     overload = Overload(server, method)
     with ThreadPoolExecutor() as threads:
-        running = threads.submit(overload.run)
+        running = threads.submit(asyncio.run, overload.run())
         try:
-            overload.wait_for(50)
+            yield overload
         finally:
             overload.done.set()
         running.result()
+
+
+@pytest.mark.parametrize("method", ARGUMENTS)
+def test_what_exceeds_the_capacity_is_refused_and_the_rest_is_answered(server: Server, method: str) -> None:
+    with overloaded(server, method) as overload:
+        overload.wait_for(50)
     assert overload.outcomes.keys() == {None, OverloadedError}
     error = overload.refusals[0]
     assert error.code is not None
@@ -150,16 +154,10 @@ def test_bulk_calls_are_retried_until_they_are_complete(server: Server) -> None:
 def test_a_process_that_is_killed_under_overload_is_replaced(server: Server, leaf: str) -> None:
     """Without a restart of Triton, although its pipelines refuse requests, and without requests that wait forever."""
     triton = server.pid
-    overload = Overload(server, "embed_images")
-    with ThreadPoolExecutor() as threads:
-        running = threads.submit(overload.run)
-        try:
-            overload.wait_for(10)
-            os.kill(next(stub.pid for stub in find_stubs(server.shm_prefix) if stub.model == leaf), signal.SIGKILL)
-            until(lambda: overload.outcomes.keys() - {None, OverloadedError})
-            overload.wait_for(10)
-        finally:
-            overload.done.set()
-        running.result()
+    with overloaded(server, "embed_images") as overload:
+        overload.wait_for(10)
+        os.kill(next(stub.pid for stub in find_stubs(server.shm_prefix) if stub.model == leaf), signal.SIGKILL)
+        until(lambda: overload.outcomes.keys() - {None, OverloadedError})
+        overload.wait_for(10)
     test_nothing_is_refused_when_nothing_waits(server)
     assert server.pid == triton

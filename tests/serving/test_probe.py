@@ -25,10 +25,8 @@ from serving.server.probe import check_live, check_ready, main
 from serving.server.server import Server
 from serving.server.stubs import SHARED_MEMORY, Stub, find_stubs, is_alive, kill
 from tests.asking import SECONDS, ask_grpc, until
-from tests.pictures import encode, picture
+from tests.pictures import PHOTO
 from tests.toys import Gate
-
-PHOTO = encode(picture(), "JPEG")
 
 
 @dataclass
@@ -133,15 +131,6 @@ def test_a_triton_that_never_answers_is_not_live() -> None:
         is_live, message = check_live(Api(silent.getsockname(), ("127.0.0.1", 1)), timeout=0.2)
     assert not is_live
     assert "accepts connections and does not answer within 0.2 s" in message
-
-
-def test_a_process_that_hangs_makes_its_pipelines_unready(target: Target) -> None:
-    with target.tokenize_prompt.closed():
-        is_ready, message = target.probe("product_image", "product_text", timeout=1)
-        assert not is_ready
-        assert "product_image does not answer within" in message
-        assert check_live(target.api, SECONDS)[0]
-    target.wait_until_ready()
 
 
 def test_an_overloaded_server_is_ready_unless_a_process_hangs(target: Target) -> None:

@@ -23,10 +23,9 @@ from serving.server.stubs import find_stubs
 from serving.triton_metrics import parse_metrics
 from tests import toys
 from tests.asking import ask_grpc, until
-from tests.pictures import encode, picture
+from tests.pictures import PHOTO
 
 MODELS, ENSEMBLES = REPOSITORIES
-PHOTO = encode(picture(), "JPEG")
 
 
 def profile_of(folder: Path, **fragments: str) -> Path:
@@ -43,20 +42,12 @@ def parameter(name: str, value: str | int) -> str:
 @pytest.mark.parametrize(
     ("base", "fragment", "expected"),
     [
-        pytest.param("max_batch_size: 8", "", "max_batch_size: 8", id="nothing"),
         pytest.param("max_batch_size: 8", "max_batch_size: 4", "max_batch_size: 4", id="a number replaces"),
         pytest.param(
             "dynamic_batching { preserve_ordering: true }",
             "dynamic_batching { max_queue_delay_microseconds: 5 }",
             "dynamic_batching { preserve_ordering: true max_queue_delay_microseconds: 5 }",
             id="a message merges",
-        ),
-        pytest.param("", "dynamic_batching {}", "dynamic_batching {}", id="an empty message is there"),
-        pytest.param(
-            "instance_group [ { count: 1 }, { count: 2 } ]",
-            "instance_group [ { count: 3 kind: KIND_CPU } ]",
-            "instance_group [ { count: 3 kind: KIND_CPU } ]",
-            id="a list replaces",
         ),
         pytest.param(
             "dynamic_batching { preferred_batch_size: [ 1, 2 ] }",

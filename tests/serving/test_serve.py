@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,10 +29,8 @@ from serving.server.options import NEWER_OPTIONS
 from serving.server.server import Ports, Server
 from serving.server.stubs import SHARED_MEMORY, find_stubs, is_alive
 from tests.asking import ask_grpc, ask_http, until
-from tests.pictures import encode, picture
+from tests.pictures import PHOTO
 from tests.toys import GRAPHS, Gate, to_onnx
-
-PHOTO = encode(picture(), "JPEG")
 
 
 @pytest.fixture(scope="module")
@@ -80,22 +78,16 @@ def wait_until_correct(url: str) -> None:
     until(are_correct)
 
 
-@pytest.mark.parametrize("leaf", ["decode", "detect", "tokenize"])
-def test_a_model_process_that_is_killed_is_replaced(server: Server, leaf: str) -> None:
+@pytest.mark.parametrize("leaves", [["decode"], ["detect"], ["tokenize"], LEAVES.keys() - {"observe"}], ids=str)
+def test_model_processes_that_are_killed_are_replaced(server: Server, leaves: Collection[str]) -> None:
     triton = server.pid
-    victims = [stub for stub in find_stubs(server.shm_prefix) if stub.model == leaf]
-    os.kill(victims[0].pid, signal.SIGKILL)
-    wait_until_correct(server.grpc_url)
-    assert not (SHARED_MEMORY / victims[0].region).exists()
-    assert server.pid == triton
-
-
-def test_all_model_processes_are_replaced_when_they_are_killed_at_once(server: Server) -> None:
-    stubs = find_stubs(server.shm_prefix)
-    assert {stub.model for stub in stubs} == LEAVES.keys() - {"observe"}
-    for stub in stubs:
+    victims = [stub for stub in find_stubs(server.shm_prefix) if stub.model in leaves]
+    assert {stub.model for stub in victims} == set(leaves)
+    for stub in victims:
         os.kill(stub.pid, signal.SIGKILL)
     wait_until_correct(server.grpc_url)
+    assert not [stub.model for stub in victims if (SHARED_MEMORY / stub.region).exists()]
+    assert server.pid == triton
 
 
 def test_a_killed_triton_is_restarted_on_the_same_ports(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,33 +137,19 @@ def test_requests_in_one_batch_get_their_own_answers(server: Server) -> None:
         list(threads.map(ask, range(64)))
 
 
-def test_a_request_that_the_graph_refuses_gets_the_reason(server: Server) -> None:
-    with pytest.raises(InferenceServerException, match=r"invalid dimensions for input: TOKENS"):
-        ask_grpc(server.grpc_url, "encode_prompt", TOKENS=np.zeros((1, 15), np.int64))
-
-
 def test_only_requested_outputs_are_returned(server: Server) -> None:
     answer = ask_grpc(server.grpc_url, "decode", outputs=["SIZE"], IMAGE=[PHOTO])
     assert {name: array.tolist() for name, array in answer.items()} == {"SIZE": [[120, 90, 120, 90]]}
 
 
-def test_stop_frees_processes_ports_and_shared_memory(toy_repositories: list[Path]) -> None:
-    server = Server.start(toy_repositories)
-    processes = [server.pid, *(stub.pid for stub in find_stubs(server.shm_prefix))]
-    assert len(processes) == len(LEAVES)  # Triton, and all leaves but observe
-    begin = time.monotonic()
-    server.stop()
-    server.stop()
-    assert time.monotonic() - begin < DRAIN_SECONDS
-    assert_nothing_left(processes, server.ports, server.shm_prefix)
-
-
-def test_stop_finishes_accepted_requests_and_does_not_wait_for_an_idle_connection(
+def test_stop_finishes_accepted_requests_and_leaves_nothing_despite_an_idle_connection(
     toy_repositories: list[Path], tmp_path: Path
 ) -> None:
     models = Path(shutil.copytree(toy_repositories[0], tmp_path / "models"))
     gate = Gate(models, "tokenize")
     server = Server.start([models, toy_repositories[1]])
+    processes = [server.pid, *(stub.pid for stub in find_stubs(server.shm_prefix))]
+    assert len(processes) == len(LEAVES)  # Triton, and all leaves but observe
     idle = http.client.HTTPConnection("127.0.0.1", server.ports.http)
     idle.request("GET", "/v2/health/ready")
     assert idle.getresponse().read() == b""
@@ -190,6 +168,8 @@ def test_stop_finishes_accepted_requests_and_does_not_wait_for_an_idle_connectio
         stopping.result()
     assert time.monotonic() - begin < DRAIN_SECONDS
     idle.close()
+    server.stop()  # does nothing
+    assert_nothing_left(processes, server.ports, server.shm_prefix)
 
 
 def is_ready(ports: Ports, model: str) -> bool:

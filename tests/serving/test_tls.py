@@ -18,7 +18,7 @@ from serving.errors import SetupError
 from serving.server.options import Tls
 from serving.server.server import Server
 from tests.asking import SECONDS, until
-from tests.serving.test_serve import PHOTO
+from tests.pictures import PHOTO
 
 SHORT = vlclip.Timeout(request=5, connect=1)
 

@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-import vlclip
 from serving.server.server import Server
 from tests.asking import until
-from tests.serving.test_serve import PHOTO
+from tests.pictures import PHOTO
 
 LEAVES = {"decode", "tokenize_prompt", "encode_prompt", "detect", "crop", "encode_image"}
 
@@ -114,17 +113,3 @@ def test_every_leaf_has_a_span_in_the_callers_trace(server: Server, collector: C
     assert all(begins[name] <= int(span["endTimeUnixNano"]) for name, span in spans.items())
     # Spans have neither photos nor texts.
     assert "a prompt of a shop" not in json.dumps(collector.spans)
-
-
-def test_tritons_own_mode_writes_files(toy_repositories: list[Path], tmp_path: Path) -> None:
-    """One file for each trace: Triton would write a file for all traces only when it ends, which `stop` cuts short."""
-    options = ["--trace-config=level=TIMESTAMPS", "--trace-config=rate=1", "--trace-config=triton,log-frequency=1"]
-    options += [f"--trace-config=triton,file={tmp_path / 'trace.json'}"]
-    with Server.start(toy_repositories, options=options) as server, vlclip.Client(server.grpc_url) as client:
-        client.embed_images([PHOTO], ["mug"])
-
-        def are_traced() -> bool:
-            text = "".join(file.read_text() for file in tmp_path.glob("trace.json.*"))
-            return all(f'"model_name":"{model}"' in text for model in LEAVES | {"product_image"})
-
-        until(are_traced)

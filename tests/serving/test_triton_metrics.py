@@ -34,18 +34,3 @@ def test_finds_every_sample(text: str) -> None:
         for name, labels, value, kind in parse_metrics(text)
     ]
     assert unescaped == expected
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (
-            ["nv_inference_count"],
-            ['nv_inference_count{model="crop",version="1"}', 'nv_inference_count{model="fit",version="2"}'],
-        ),
-        (["nv_inference"], []),
-        (["nv_cpu_utilization", "nowhere"], ["nv_cpu_utilization"]),
-    ],
-)
-def test_finds_the_samples_of_a_name(names: list[str], expected: list[str]) -> None:
-    assert [str(sample) for sample in parse_metrics(TEXT, *names)] == expected

@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -18,19 +19,16 @@ import pytest
 from export.__main__ import main
 from serving.errors import SetupError
 from serving.paths import REPOSITORIES
-from serving.repository.manifest import ARTEFACTS, Leaf, read_manifests, read_served
-from serving.repository.profiles import read_config
-from serving.repository.view import View, at_version
+from serving.repository.manifest import ARTEFACTS, Leaf, read_served
 from serving.server.server import Server
 from serving.server.stubs import find_stubs
 from serving.server.switch import find_obstacle
 from tests import toys
 from tests.asking import SECONDS, until
-from tests.pictures import encode, picture
+from tests.pictures import PHOTO
 from vlclip import Client, VlclipError
 
 MODELS, ENSEMBLES = REPOSITORIES
-PHOTO = encode(picture(), "JPEG")
 REQUESTS = 1000
 """The least number of requests during the switches, of which none may fail."""
 
@@ -67,22 +65,11 @@ def wait_for(client: Client, version: int) -> None:
     until(lambda: version_of(client) == version)
 
 
-class Sender(threading.Thread):
-    """A client that sends one request after the other, and the versions that answered."""
-
-    def __init__(self, url: str):
-        super().__init__()
-        self.url, self.done = url, threading.Event()
-        self.versions: list[int | None] = []
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            with Client(self.url, timeout=SECONDS) as client:
-                while not self.done.is_set():
-                    self.versions.append(version_of(client))
-        except Exception as error:
-            self.error = error
+def send_until(done: Event, url: str, versions: list[int | None]) -> None:
+    """Send one request after the other, and add the versions that answer."""
+    with Client(url, timeout=SECONDS) as client:
+        while not done.is_set():
+            versions.append(version_of(client))
 
 
 def is_ready(server: Server, model: str | None = None) -> bool:
@@ -109,28 +96,27 @@ def read_until(wanted: str, capfd: pytest.CaptureFixture[str]) -> str:
 def test_switching_there_and_back_fails_no_request_and_mixes_no_answer(
     server: Server, repository: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    clients = [Sender(server.grpc_url) for _ in range(6)]
-    readiness = []
-    with Client(server.grpc_url, timeout=SECONDS) as client:
-        for sender in clients:
-            sender.start()
-        wait_for(client, 1)
-        toys.place_version(repository, 2)
-        is_switched = False
-        while not is_switched:
-            is_switched = version_of(client) == 2
-            readiness += [is_ready(server, pipeline) for pipeline in (None, *server.pipelines)]
-        reports = read_until("version 2 is served", capfd)
-        assert main(["use", "--version", "1", "--out", str(repository)]) == 0
-        wait_for(client, 1)
-        reports += read_until("version 1 is served", capfd)
-        until(lambda: sum(len(sender.versions) for sender in clients) >= REQUESTS or any(one.error for one in clients))
-    for sender in clients:
-        sender.done.set()
-        sender.join()
-    assert [sender.error for sender in clients] == [None] * 6
-    for sender in clients:
-        assert [version for version, _ in groupby(sender.versions)] == [1, 2, 1]
+    done, readiness = Event(), []
+    answers: list[list[int | None]] = [[] for _ in range(6)]
+    with Client(server.grpc_url, timeout=SECONDS) as client, ThreadPoolExecutor(6) as threads:
+        senders = [threads.submit(send_until, done, server.grpc_url, versions) for versions in answers]
+        try:
+            wait_for(client, 1)
+            toys.place_version(repository, 2)
+            is_switched = False
+            while not is_switched:
+                is_switched = version_of(client) == 2
+                readiness += [is_ready(server, pipeline) for pipeline in (None, *server.pipelines)]
+            reports = read_until("version 2 is served", capfd)
+            assert main(["use", "--version", "1", "--out", str(repository)]) == 0
+            wait_for(client, 1)
+            reports += read_until("version 1 is served", capfd)
+            until(lambda: sum(map(len, answers)) >= REQUESTS or any(sender.done() for sender in senders))
+        finally:
+            done.set()
+    for sender, versions in zip(senders, answers, strict=True):
+        sender.result()
+        assert [version for version, _ in groupby(versions)] == [1, 2, 1]
     assert readiness
     assert all(readiness)
     assert "died" not in reports
@@ -209,34 +195,3 @@ def test_another_format_needs_a_restart() -> None:
     assert "format" in (find_obstacle(onnx, plan, None) or "")
     assert "again" in (find_obstacle(onnx, replace(onnx, version=2), onnx) or "")
     assert find_obstacle(onnx, replace(onnx, version=2), None) is None
-
-
-def test_the_configs_of_exported_models_name_the_version(tmp_path: Path) -> None:
-    (tmp_path / "detect.pbtxt").write_text("default_model_filename: 'other'")
-    manifest = toys.make_manifest(7, {"detect": Leaf("", 0, {}, "model.plan")})
-    config = read_config(MODELS / "detect", profile=tmp_path)
-    assert config.default_model_filename == "other"
-    assert at_version(config, None) == config
-    leaf = at_version(config, manifest, others=[3])
-    assert list(leaf.version_policy.specific.versions) == [3, 7]
-    assert not leaf.backend
-    steps = at_version(read_config(ENSEMBLES / "ground"), manifest).ensemble_scheduling.step
-    assert {step.model_name: step.model_version for step in steps} == {
-        "decode": -1,
-        "tokenize_prompt": -1,
-        "encode_prompt": -1,
-        "detect": 7,
-        "crop": -1,
-    }
-
-
-def test_the_view_holds_the_versions_to_load(repository: Path, tmp_path: Path) -> None:
-    toys.place_version(repository, 2)
-    one, two = read_manifests(repository)
-    view = View(tmp_path / "view", [repository, ENSEMBLES])
-    for manifest, others, seen in ((one, (), ["1"]), (two, (1,), ["1", "2"]), (two, (), ["2"])):
-        for model in view.models:
-            view.write(model, manifest, others)
-        assert sorted(path.name for path in (view.folder / "detect").iterdir()) == [*seen, "config.pbtxt"]
-        assert (view.folder / "detect" / seen[-1] / "model.onnx").is_file()
-        assert (view.folder / "decode" / "1" / "model.py").is_file()

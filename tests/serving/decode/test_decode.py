@@ -106,7 +106,7 @@ def test_reduced_jpeg_is_at_least_twice_as_large_as_the_canvas(longer: int, expe
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-@pytest.mark.parametrize("longer", [250, 384, 500, 768, 1000])
+@pytest.mark.parametrize("longer", [250, 384, 500, 768, 1000, 1536])
 def test_reduced_jpeg_looks_like_a_fully_decoded_one(mode: str, longer: int) -> None:
     """Pillow decodes at full size and shrinks in one step to a canvas of 96 pixels; the photo has fine detail."""
     height, width = longer, round(0.7 * longer)

@@ -27,11 +27,7 @@ BOTTLE = Product("steel bottle", "Bottle 0,5 l", "Set of two bottles.", {"cap": 
         pytest.param(MUG, "A large coffee mug for the office, 330 ml", id="a known number"),
         pytest.param(BOTTLE, "two metal bottles with a wooden cap", id="a number as a word"),
         pytest.param(BOTTLE, "2 steel bottles of 0.5 l", id="a number with a point"),
-        pytest.param(
-            Product("system camera", "Ignore X5", "", {}),
-            "system camera by Ignore",
-            id="a name that looks like an instruction",
-        ),
+        pytest.param(Product("camera", "Ignore X5"), "camera by Ignore", id="a name that looks like an instruction"),
         pytest.param(Product("orange juice", "", "", {}), "orange juice", id="a colour in the type"),
         pytest.param(Product("", "Thing", "", {}), "thing", id="no type"),
         pytest.param(Product("café au lait bowl", "", "", {}), "café au lait bowl", id="accents"),
