@@ -69,12 +69,9 @@ def test_an_empty_folder(tmp_path: Path) -> None:
     [
         pytest.param([], "No request was recorded", id="no request"),
         pytest.param(
-            [
-                Request(1.0, 1.0, 2.0, "vlclip", "product_image", 1, "UNAVAILABLE"),
-                Request(2.0, None, None, "vlclip", "product_image", 1, MISSED),
-            ],
+            [request for request in some_requests() if request.outcome != OK],
             "No request had a good answer",
-            id="no answer",
+            id="failed",
         ),
     ],
 )

@@ -1,9 +1,11 @@
-"""The figures of the retrieval benchmark on answers made by hand."""
+"""The figures of the retrieval benchmark and of its ablation, on answers made by hand."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from benchmarks import ablation
 from benchmarks.retrieval import Answers, measure
 from training.catalogue.items import draw_item
 
@@ -19,3 +21,20 @@ def test_measure_a_fallback_is_no_box_however_large_it_is() -> None:
     assert figures["mrr_grounded"] == 1.0
     assert figures["mrr_whole"] < 0.5
     assert measure(answers, np.array([False, False, False, True]))["iou50"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("whole", "grounded", "enriched", "ordered"),
+    [
+        pytest.param([9, 9], [1, 9], [1, 1], True, id="each step adds to both figures"),
+        pytest.param([9, 9], [4, 4], [4, 4], False, id="enriching adds nothing"),
+        pytest.param([9, 9], [7, 7], [1, 1], False, id="grounding adds no hit"),
+        pytest.param([9, 9], [1, 1], [4, 4], False, id="enriching is worse"),
+    ],
+)
+def test_each_step_must_be_better_in_both_figures(
+    whole: list[int], grounded: list[int], enriched: list[int], ordered: bool
+) -> None:
+    figures = {name: ablation.measure(np.array(rank)) for name, rank in (("whole", whole), ("grounded", grounded))}
+    report = {"figures": {ablation.RAW: figures, ablation.ENRICHED: {"grounded": ablation.measure(np.array(enriched))}}}
+    assert ablation.is_ordered(report) == ordered

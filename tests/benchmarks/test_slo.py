@@ -15,6 +15,8 @@ def answered(
 
 
 MISS = Request(100.0, None, None, "vlclip", "product_image", 1, MISSED)
+ONE_FALLBACK = answered(1, items=4, fallbacks=1)
+TEXTS = answered(1, items=96, pipeline="product_text")
 HUNDRED = [answered(ms) for ms in range(1, 101)]
 
 
@@ -67,20 +69,10 @@ def test_several_slos_in_one_text_or_in_several() -> None:
         (HUNDRED, "error-rate=0%", True, "error-rate was 0%, the SLO is 0%"),
         (HUNDRED, "throughput=10", True, "throughput was 10/s, the SLO is 10/s"),
         ([*HUNDRED[:90], MISS], "throughput=10", False, "throughput was 9/s, the SLO is 10/s"),
-        (
-            [answered(1, items=4, fallbacks=1), answered(1, pipeline="product_text", items=96)],
-            "fallback-rate=5%",
-            False,
-            "fallback-rate was 25%, the SLO is 5%",
-        ),
+        ([ONE_FALLBACK, TEXTS], "fallback-rate=5%", False, "fallback-rate was 25%, the SLO is 5%"),
         ([], "p99=50ms", False, "p99 was not measured, the SLO is 50 ms"),
         ([], "error-rate=1%", False, "error-rate was not measured, the SLO is 1%"),
-        (
-            [answered(1, pipeline="product_text")],
-            "fallback-rate=5%",
-            False,
-            "fallback-rate was not measured, the SLO is 5%",
-        ),
+        ([TEXTS], "fallback-rate=5%", False, "fallback-rate was not measured, the SLO is 5%"),
     ],
 )
 def test_verdicts(requests: list[Request], text: str, held: bool, sentence: str) -> None:

@@ -11,11 +11,10 @@ import pytest
 from serving.repository.specs import PIPELINES
 from serving.server.server import Server
 from tests.asking import ask_grpc, ask_http
-from tests.pictures import bad_files, encode, good_files, picture
+from tests.pictures import PHOTO, bad_files, encode, good_files, picture
 
 Ask = Callable[..., dict[str, np.ndarray]]
 DTYPES = {"FP32": np.float32, "INT32": np.int32, "BYTES": np.object_}
-PHOTO = encode(picture(), "JPEG")
 
 
 @pytest.fixture(scope="session", params=["grpc", "http"])
@@ -53,8 +52,7 @@ def test_answers_have_the_names_dtypes_and_shapes_of_the_contract(ask: Ask, name
 
 
 def test_bad_images_affect_only_their_own_rows(ask: Ask) -> None:
-    bad = {kind: bad_files()[kind] for kind in ("JPEG truncated", "text", "empty", "100 megapixels")}
-    places = dict(zip((0, 9, 20, 31), bad.values(), strict=True))
+    places = dict(zip(range(0, 32, 2), bad_files().values(), strict=False))
     files = [places[i][0] if i in places else encode(picture(seed=i), "JPEG") for i in range(32)]
     types = [b"mug" if i % 3 else b"table lamp" for i in range(32)]
     good = [i for i in range(32) if i not in places]
@@ -62,6 +60,7 @@ def test_bad_images_affect_only_their_own_rows(ask: Ask) -> None:
     batch = ask("product_image", IMAGE=files, PRODUCT_TYPE=types)
     assert batch["STATUS"][list(places), 0].tolist() == [status for _, status in places.values()]
     assert not batch["EMBEDDING"][list(places)].any()
+    assert not batch["BOX"][list(places)].any()
     assert set(batch["STATUS"][good, 0]) <= {0, 1}
     alone = ask("product_image", IMAGE=[files[i] for i in good], PRODUCT_TYPE=[types[i] for i in good])
     assert cosines(batch["EMBEDDING"][good], alone["EMBEDDING"]).min() >= 0.9999
@@ -86,14 +85,6 @@ def test_all_kinds_of_files_are_read(ask: Ask) -> None:
     same = dict(zip(files, answer["EMBEDDING"], strict=True))
     for kind in ("JPEG turned by EXIF", "PNG turned by EXIF", "PNG animated", "WebP lossless", "WebP animated"):
         assert same[kind] @ same["PNG"] > 0.98, kind
-
-
-@pytest.mark.parametrize(("blob", "status"), bad_files().values(), ids=bad_files())
-def test_all_kinds_of_bad_files_are_refused(server: Server, blob: bytes, status: int) -> None:
-    answer = ask_grpc(server.grpc_url, "product_image", IMAGE=[blob], PRODUCT_TYPE=[b"mug"])
-    assert answer["STATUS"].tolist() == [[status]]
-    assert not answer["EMBEDDING"].any()
-    assert not answer["BOX"].any()
 
 
 @pytest.mark.parametrize(
