@@ -12,17 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-TRITONSERVER_MEMORY_CPU = 0
-TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
-
-
-class TritonModelException(Exception):
-    pass
-
 
 class TritonError:
     UNAVAILABLE = 14
-    INVALID_ARG = 3
 
     def __init__(self, message: str, code: int = 0) -> None:
         self._message, self._code = message, code
@@ -88,17 +80,9 @@ class Logger:
     def log_warn(message: str) -> None:
         pass
 
-    @staticmethod
-    def log_error(message: str) -> None:
-        pass
-
 
 def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | None:
     return next((tensor for tensor in request.inputs() if tensor.name() == name), None)
-
-
-def get_output_tensor_by_name(response: InferenceResponse, name: str) -> Tensor | None:
-    return next((tensor for tensor in response.output_tensors() if tensor.name() == name), None)
 
 
 class Metric:

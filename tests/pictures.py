@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-UPRIGHT, TURNED_RIGHT = 1, 6
+TURNED_RIGHT = 6
 
 
 def picture(height: int = 120, width: int = 90, seed: int = 0) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -237,16 +237,10 @@ def test_memory_does_not_grow_with_the_number_of_items(triton: FakeTriton, twin:
         for part in client.stream.embed_texts("7" * 20 for _ in range(100_000)):
             done += len(part)
             if done >= 20_000 * (len(marks) + 1):
-                marks.append(resident_bytes())
+                marks.append(psutil.Process().memory_info().rss)
     assert done == 100_000
     assert len(marks) == 5
     assert marks[-1] - marks[0] < 8 << 20
-
-
-def resident_bytes() -> int:
-    """The memory of this process."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 @pytest.mark.parametrize("texts", [list, iter], ids=["one batch", "several batches"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import re
@@ -60,11 +58,10 @@ def for_server(code: str, server: Server) -> str:
     return code.replace("localhost:8001", server.grpc_url).replace("localhost:8000", server.http_url)
 
 
-def run_python(code: str) -> tuple[dict[str, Any], str]:
+def run_python(code: str) -> dict[str, Any]:
     names: dict[str, Any] = {}
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(compile(code, "example", "exec"), names)
-    return names, printed.getvalue()
+    exec(compile(code, "example", "exec"), names)
+    return names
 
 
 def run_sh(code: str, path: Path | None = None) -> str:
@@ -80,19 +77,19 @@ def embedding(answer: str) -> np.ndarray:
     return np.array(outputs["EMBEDDING"]["data"], np.float32)
 
 
-def test_python(server: Server, expected: np.ndarray) -> None:
-    names, printed = run_python(for_server(block("python", "from vlclip"), server))
+def test_python(server: Server, expected: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+    names = run_python(for_server(block("python", "from vlclip"), server))
     assert names["found"].embedding[0] @ expected > 0.9999
-    assert printed.count("[") > 3
+    assert capsys.readouterr().out.count("[") > 3
 
 
-def test_enriching(server: Server) -> None:
-    _, printed = run_python("from vlclip import Client\n" + for_server(block("python", "client.enrich"), server))
-    assert printed.strip() == re.findall("# (.*)", block("python", "client.enrich"))[0]
+def test_enriching(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    run_python("from vlclip import Client\n" + for_server(block("python", "client.enrich"), server))
+    assert capsys.readouterr().out.strip() == re.findall("# (.*)", block("python", "client.enrich"))[0]
 
 
 def test_tritonclient(server: Server, expected: np.ndarray) -> None:
-    names, _ = run_python(for_server(block("python", "tritonclient"), server))
+    names = run_python(for_server(block("python", "tritonclient"), server))
     assert names["answer"].as_numpy("EMBEDDING")[0] @ expected > 0.9999
 
 

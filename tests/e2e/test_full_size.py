@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -71,13 +72,9 @@ def round_outwards(boxes_xyxy: np.ndarray, sizes_wh: list[tuple[int, int]]) -> n
 def memory_of(server: Server) -> dict[str, int]:
     """Bytes of tritonserver and of the process of each model, shared pages counted in each."""
 
-    def resident(pid: int) -> int:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) << 10
-
-    return {"tritonserver": resident(server.pid)} | {
-        stub.model: resident(stub.pid) for stub in sorted(find_stubs(server.shm_prefix), key=lambda stub: stub.model)
-    }
+    stubs = sorted(find_stubs(server.shm_prefix), key=lambda stub: stub.model)
+    pids = {"tritonserver": server.pid} | {stub.model: stub.pid for stub in stubs}
+    return {name: psutil.Process(pid).memory_info().rss for name, pid in pids.items()}
 
 
 def test_the_served_pipeline_equals_pytorch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
