@@ -34,6 +34,7 @@ import numpy as np
 from benchmarks.differences import Answers, Limits, compare
 from benchmarks.judge import TOP
 from benchmarks.photos import draw_scenes, load_samples
+from benchmarks.target import parser_of
 from export.place import serve_version
 from serving.errors import ServingError
 from serving.paths import REPOSITORIES
@@ -179,9 +180,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.canary", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("canary", __doc__, figures=False, url=False)
     add = parser.add_argument
     models, ensembles = REPOSITORIES
     add("--version", type=int, required=True, metavar="N", help="the candidate")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from export.errors import ExportError
 from export.place import serve_version
-from export.progress import Progress
+from export.progress import progress
 from serving.errors import ServingError
 from serving.repository.manifest import read_manifests, read_served
 
@@ -158,7 +158,7 @@ def models(arguments: argparse.Namespace) -> None:
         tokenizer=arguments.tokenizer,
         precision=arguments.precision,
     )
-    with Progress() as say:
+    with progress() as say:
         build(request, arguments.out, arguments.version, arguments.force, say, stage=arguments.stage)
 
 
@@ -166,7 +166,7 @@ def pack_mini(arguments: argparse.Namespace) -> None:
     from export.build import build, make_request
     from export.install import ARCHIVE, SHIPPED, pack
 
-    with tempfile.TemporaryDirectory() as folder, Progress() as say:
+    with tempfile.TemporaryDirectory() as folder, progress() as say:
         build(make_request("mini", "mini", threshold=arguments.threshold), Path(folder), say=say)
         size = pack(Path(folder))
     print(f"{SHIPPED / ARCHIVE}: {size / 1e6:.2f} MB")

@@ -1,64 +1,44 @@
 """Progress lines of an export.
 
 A line that ends in … names the step that is running. On a terminal it shows the seconds until the next line replaces
-it. In a file or a pipe it stays, followed by the seconds that the step took.
+it. In a file or a pipe it stays.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import Progress as Live
-from rich.progress import TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 SECONDS_BETWEEN_LINES = 5.0
 Say = Callable[[str], None]
 """Takes one progress line."""
 
 
-class Progress:
-    """Prints progress lines. As a context it ends the last line in any case.
+@contextmanager
+def progress(stream: TextIO | None = None) -> Iterator[Say]:
+    """Yield a function that prints progress lines.
 
-    with Progress() as say:
+    with progress() as say:
         say("detect: tracing …")
         say("detect is done")
     """
+    console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    with ExitStack() as step:
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self._live: Live | None = None
-        self._begin: float | None = None
+        def say(line: str) -> None:
+            step.close()
+            if line.endswith("…") and console.is_interactive:
+                columns = (TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+                step.enter_context(Progress(*columns, console=console, transient=True)).add_task(line, total=None)
+            else:
+                console.print(line)
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-
-    def __call__(self, line: str) -> None:
-        self._end()
-        if not line.endswith("…"):
-            self._console.print(line)
-        elif self._console.is_interactive:
-            columns = (TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-            self._live = Live(*columns, console=self._console, transient=True)
-            self._live.add_task(line, total=None)
-            self._live.start()
-        else:
-            self._begin = time.monotonic()
-            self._console.print(line, end="")
-            self._console.file.flush()
-
-    def _end(self) -> None:
-        if self._live:
-            self._live.stop()
-            self._live = None
-        elif self._begin is not None:
-            self._console.print(f" {time.monotonic() - self._begin:.1f} s")
-            self._begin = None
+        yield say
 
 
 def throttled(say: Say, what: str) -> Say:

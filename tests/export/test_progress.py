@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from export.progress import Progress
+from export.progress import progress
 
 
 class Terminal(io.StringIO):
@@ -16,15 +16,15 @@ class Terminal(io.StringIO):
 
 
 def tell(stream: io.StringIO) -> str:
-    with Progress(stream) as say:
+    with progress(stream) as say:
         say("loading …")
         say("detect: tracing …")
         say("detect is done")
     return stream.getvalue()
 
 
-def test_in_a_file_every_step_stays_with_its_seconds() -> None:
-    assert re.fullmatch(r"loading … \d\.\d s\ndetect: tracing … \d\.\d s\ndetect is done\n", tell(io.StringIO()))
+def test_in_a_file_every_step_stays() -> None:
+    assert tell(io.StringIO()) == "loading …\ndetect: tracing …\ndetect is done\n"
 
 
 def test_on_a_terminal_only_finished_lines_stay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,16 +36,6 @@ def test_on_a_terminal_only_finished_lines_stay(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_step_is_printed_before_it_runs() -> None:
     stream = io.StringIO()
-    with Progress(stream) as say:
+    with progress(stream) as say:
         say("detect: tracing …")
-        assert stream.getvalue() == "detect: tracing …"
-
-
-def test_a_failure_ends_the_line() -> None:
-    stream = io.StringIO()
-    try:
-        with Progress(stream) as say:
-            say("detect: tracing …")
-            raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        assert stream.getvalue().endswith(" s\n")
+        assert stream.getvalue() == "detect: tracing …\n"
