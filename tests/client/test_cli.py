@@ -405,10 +405,3 @@ def test_the_examples_of_help_are_valid(capsys: pytest.CaptureFixture[str]) -> N
         cli.parser().parse_args(shlex.split(re.sub(r"[<>] .*", "", example)))
     codes = {cli.OK, cli.NOT_DECODED, cli.USAGE, cli.NO_SERVER, cli.REFUSED, cli.INTERRUPTED}
     assert {int(code) for code in re.findall(r"^  (\d+) ", shown, re.M)} == codes
-
-
-def test_the_usage_of_a_command() -> None:
-    with process("embed-image") as vl:
-        _, err = vl.communicate()
-    assert vl.returncode == cli.USAGE
-    assert b"usage: vlclip embed-image" in err

@@ -70,11 +70,6 @@ def test_several_addresses_share_a_name(encrypted: Encrypted, twin: Twin) -> Non
         assert first_column(client.embed_texts("7")) == [7]
 
 
-def test_a_client_without_tls_and_a_server_with_it(encrypted: Encrypted, twin: Twin) -> None:
-    with pytest.raises(vlclip.UnavailableError, match="tls=True"):
-        embed(twin, encrypted.address, tls=False)
-
-
 def test_a_client_with_tls_and_a_server_without_it(encrypted: Encrypted, twin: Twin) -> None:
     with pytest.raises(vlclip.UnavailableError, match="does not use TLS"):
         embed(twin, encrypted.triton.address, tls=True)
