@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,33 +19,7 @@ HELD_OUT_TYPES = ("table lamp", "rain boot", "alarm clock", "cooking pot", "toy 
 
 TRAINED_TYPES = tuple(sorted(set(REGISTRY) - set(HELD_OUT_TYPES)))
 
-_MARKETING = ("NEW!", "Best Seller", "Hot Deal", "2026 Collection", "Premium Quality", "Gift Idea", "Top Rated",
-              "Free Shipping", "Limited Edition", "As Seen Online")  # fmt: skip
-_BRANDS = ("Nordhaus", "Casa Lumo", "Brightwell", "Tandem & Co", "Everfold", "Mirabel", "Kitewood", "Oslo Lane")
-_PRAISE = (
-    "You will love it from day one.",
-    "Makes a perfect gift for birthdays, weddings and every holiday.",
-    "Our customers can't stop talking about it!",
-    "Designed with passion and attention to detail.",
-    "Order now while stocks last.",
-    "Satisfaction guaranteed or your money back.",
-)
-_FACTS = (
-    "Easy to clean with a damp cloth.",
-    "Dimensions may vary by 1-2 cm.",
-    "Colours may differ slightly due to screen settings.",
-    "Ships in recyclable packaging.",
-    "Imported.",
-    "Item no. {number}.",
-)
-_AUDIENCES = ("women", "men", "kids", "girls", "boys", "adults", "teens", "everyone")
-_PATTERN_WORDS = {
-    "plain": ("plain", "solid", "one-colour"),
-    "striped": ("striped", "stripes", "stripe print"),
-    "checked": ("checked", "gingham", "plaid"),
-    "dotted": ("dotted", "polka dot", "dots"),
-    "floral": ("floral", "flower print", "flowers"),
-}
+_WORDS: dict[str, Any] = json.loads(Path(__file__).with_name("shop_words.json").read_text())
 
 
 @dataclass(frozen=True)
@@ -67,12 +44,13 @@ class Item:
         """A shop's title: attributes in random order, mixed with a synonym, a brand and marketing words."""
         rng = self._rng("title")
         kind = REGISTRY[self.product_type]
-        words = [self.colour.title(), str(rng.choice(_PATTERN_WORDS[self.pattern])).title(), self.material.title(),
-                 f"for {self.audience.title()}", str(rng.choice(_MARKETING)), kind.name.title()]  # fmt: skip
+        words = [self.colour.title(), str(rng.choice(_WORDS["patterns"][self.pattern])).title(), self.material.title(),
+                 f"for {self.audience.title()}", str(rng.choice(_WORDS["marketing"])), kind.name.title()]  # fmt: skip
         if kind.synonyms:
             words.append(str(rng.choice(kind.synonyms)).title())
         rng.shuffle(words)
-        return " ".join([str(rng.choice(_BRANDS)), *words[: int(rng.integers(4, len(words) + 1))], kind.department])
+        brand = str(rng.choice(_WORDS["brands"]))
+        return " ".join([brand, *words[: int(rng.integers(4, len(words) + 1))], kind.department])
 
     @cached_property
     def description(self) -> str:
@@ -81,10 +59,10 @@ class Item:
         others = rng.choice([c for c in COLOURS if c != self.colour], 3, replace=False)
         sentences = [
             f"This {self.material} {self.product_type} comes in {self.colour}.",
-            f"{str(rng.choice(_PATTERN_WORDS[self.pattern])).capitalize()} design.",
+            f"{str(rng.choice(_WORDS['patterns'][self.pattern])).capitalize()} design.",
             f"Also available in {', '.join(others)}.",
-            *rng.choice(_PRAISE, 2, replace=False),
-            *rng.choice(_FACTS, 2, replace=False),
+            *rng.choice(_WORDS["praise"], 2, replace=False),
+            *rng.choice(_WORDS["facts"], 2, replace=False),
         ]
         rng.shuffle(sentences)
         return " ".join(sentences).format(number=self.seed % 1_000_000)
@@ -116,6 +94,6 @@ def draw_item(rng: np.random.Generator, types: tuple[str, ...] = TRAINED_TYPES, 
         colour=colour,
         pattern=pattern,
         material=str(rng.choice(REGISTRY[product_type].materials)),
-        audience=str(rng.choice(_AUDIENCES)),
+        audience=str(rng.choice(_WORDS["audiences"])),
         seed=int(rng.integers(2**31)),
     )
