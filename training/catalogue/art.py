@@ -10,6 +10,7 @@ import colorsys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import TypeVar
 
 import cv2
@@ -130,34 +131,8 @@ def drum(top: float, bottom: float, rt: float, rb: float, ry: float = 7) -> str:
     )
 
 
-# ---------------------------------------------------------------- shading: gradients over the shape's own box
-
-_SHADINGS = {
-    # an SVG gradient and its stops: offset, white or black, opacity
-    "flat": ('linearGradient x1="0" y1="0" x2="1" y2="1"', "0 #fff 0.16, 0.5 #fff 0, 0.5 #000 0, 1 #000 0.16"),
-    "soft": ('linearGradient x1="0.1" y1="0" x2="0.9" y2="1"', "0 #fff 0.28, 0.45 #fff 0, 0.45 #000 0, 1 #000 0.30"),
-    "tube": (
-        'linearGradient x1="0" y1="0" x2="1" y2="0"',
-        "0 #000 0.28, 0.16 #000 0, 0.16 #fff 0, 0.3 #fff 0.38, 0.46 #fff 0, 0.46 #000 0, 1 #000 0.42",
-    ),
-    "bar": (
-        'linearGradient x1="0" y1="0" x2="0" y2="1"',
-        "0 #000 0.12, 0.22 #fff 0.36, 0.45 #fff 0, 0.45 #000 0, 1 #000 0.4",
-    ),
-    "ball": ('radialGradient cx="0.36" cy="0.3" r="0.78"', "0 #fff 0.5, 0.35 #fff 0, 0.35 #000 0, 1 #000 0.5"),
-}
-
-
-def _gradient(name: str, element: str, stops: str) -> str:
-    """A shading as an SVG gradient with the id ``shade-<name>``."""
-    coloured = ""
-    for stop in stops.split(", "):
-        offset, colour, opacity = stop.split()
-        coloured += f'<stop offset="{offset}" stop-color="{colour}" stop-opacity="{opacity}"/>'
-    return f'<{element} id="shade-{name}">{coloured}</{element.split()[0]}>'
-
-
-_DEFS = "".join(_gradient(name, *shading) for name, shading in _SHADINGS.items())
+SHADINGS = Path(__file__).with_name("shadings.xml").read_text()
+"""SVG gradients over a shape's own box, with the ids ``shade-flat``, ``shade-soft``, …"""
 
 
 class Art:
@@ -277,7 +252,7 @@ class Art:
         """The drawing as an SVG document of 300 by 300 units with a transparent background."""
         return (
             '<svg xmlns="http://www.w3.org/2000/svg" viewBox="-150 -150 300 300">'
-            f"<defs>{_DEFS}{self._tiles}</defs>{''.join(self._layers)}</svg>"
+            f"{SHADINGS}<defs>{self._tiles}</defs>{''.join(self._layers)}</svg>"
         )
 
     def _edge(self, tone: str) -> str:
