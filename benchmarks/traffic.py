@@ -16,9 +16,8 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -99,27 +98,27 @@ class Traffic:
 
     def __init__(self, photos: Path, seed: int = 0, mix: str = MIX, batches: str = BATCHES, clients: str = CLIENT_MIX):
         self._seed = seed
-        self._pipelines = _Chances(parse_mix(mix))
-        self._batches = _Chances(parse_batches(batches))
-        self._clients = _Chances(parse_clients(clients))
+        self._pipelines = parse_mix(mix)
+        self._batches = parse_batches(batches)
+        self._clients = parse_clients(clients)
         by_type = read_photos(photos)
         order = random.Random(seed)
         anywhere = by_type.pop("", [])
         types = sorted(by_type) + (sorted(set(TRAINED_TYPES) - by_type.keys()) if anywhere else [])
         order.shuffle(types)
-        self._types = _Chances(zipf(types))
+        self._types = zipf(types)
         self._photos = {name: by_type.get(name, anywhere) for name in types}
         for files in (*by_type.values(), anywhere):
             order.shuffle(files)  # the first ones are hot
         catalogue = list(TRAINED_TYPES)
         order.shuffle(catalogue)
-        self._products = _Chances(zipf(catalogue))
+        self._products = zipf(catalogue)
 
     def ask(self, number: int) -> Ask:
         """The request with this number. It depends only on the seed, the photos and the number."""
         rng = random.Random(f"{self._seed}/{number}")
-        pipeline = self._pipelines.draw(rng)
-        count, client = self._batches.draw(rng), self._clients.draw(rng)
+        pipeline = draw(rng, self._pipelines)
+        count, client = draw(rng, self._batches), draw(rng, self._clients)
         if pipeline == "product_text":
             return Ask(client, pipeline, tuple(self._product(rng).caption for _ in range(count)), ())
         if pipeline == "enriched_text":
@@ -135,23 +134,18 @@ class Traffic:
         return Ask(client, pipeline, () if pipeline == "whole_image" else types, images)
 
     def _photo(self, rng: random.Random) -> tuple[str, bytes]:
-        product_type = self._types.draw(rng)
+        product_type = draw(rng, self._types)
         files = self._photos[product_type]
         among = max(1, round(HOT_PART * len(files))) if rng.random() < HOT_REQUESTS else len(files)
         return product_type, files[rng.randrange(among)]
 
     def _product(self, rng: random.Random) -> Item:
-        return draw_item(np.random.default_rng(rng.randrange(2**32)), (self._products.draw(rng),))
+        return draw_item(np.random.default_rng(rng.randrange(2**32)), (draw(rng, self._products),))
 
 
-class _Chances(Generic[T]):
-    """Draws values in proportion to their shares."""
-
-    def __init__(self, shares: Mapping[T, float]) -> None:
-        self._values, self._sums = list(shares), list(accumulate(shares.values()))
-
-    def draw(self, rng: random.Random) -> T:
-        return rng.choices(self._values, cum_weights=self._sums)[0]
+def draw(rng: random.Random, shares: Mapping[T, float]) -> T:
+    """Draw a value in proportion to its share."""
+    return rng.choices(list(shares), list(shares.values()))[0]
 
 
 def zipf(names: Sequence[str]) -> dict[str, float]:
@@ -195,7 +189,7 @@ def draw_photos(folder: Path, types: Sequence[str] = TRAINED_TYPES, each: int = 
         for number, photo in enumerate(draw_each(items, seed)):
             file = drawing / photo.items[0].product_type / f"{number:04d}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(_enlarge(photo.jpeg, chance.choices(list(ENLARGED), list(ENLARGED.values()))[0]))
+            file.write_bytes(_enlarge(photo.jpeg, draw(chance, ENLARGED)))
         try:
             drawing.rename(folder)
         except OSError:

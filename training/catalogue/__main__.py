@@ -55,13 +55,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.catalogue", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("build/catalogue"),
-        help="folder for types.jpg and scenes.jpg (default: %(default)s)",
-    )
-    parser.add_argument("--seed", type=int, default=7, help="seed of the random items (default: %(default)s)")
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("build/catalogue"), help="folder for types.jpg and scenes.jpg (%(default)s)")
+    add("--seed", type=int, default=7, help="seed of the random items (%(default)s)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for name, sheet in (("types", types_sheet(args.seed)), ("scenes", scenes_sheet(args.seed))):
