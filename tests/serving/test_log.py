@@ -1,9 +1,8 @@
-"""The log file, written to by another process, as Triton does."""
+"""The log file, to which Triton writes."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,18 +12,11 @@ from serving.server.log import Log
 
 
 def write(log: Log, lines: Sequence[str]) -> None:
-    """Append lines in a new process, and follow the log meanwhile."""
+    """Append lines as Triton does, which is given the file as its output, and follow the log meanwhile."""
     with log.open() as stream:
-        program = "import sys\nfor line in sys.stdin: print(line, end='', flush=True)"
-        with subprocess.Popen(
-            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=stream, text=True
-        ) as writer:
-            assert writer.stdin
-            for i in range(0, len(lines), 100):
-                writer.stdin.write("".join(f"{line}\n" for line in lines[i : i + 100]))
-                writer.stdin.flush()
-                log.follow()
-    log.follow()
+        for i in range(0, len(lines), 100):
+            os.write(stream.fileno(), "".join(f"{line}\n" for line in lines[i : i + 100]).encode())
+            log.follow()
 
 
 def test_the_log_of_an_earlier_run_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

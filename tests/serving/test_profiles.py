@@ -62,12 +62,6 @@ def parameter(name: str, value: str | int) -> str:
             id="a map replaces by key",
         ),
         pytest.param(
-            'ensemble_scheduling { step [ { model_name: "a" } ] }',
-            "ensemble_scheduling { max_inflight_requests: 3 }",
-            'ensemble_scheduling { step [ { model_name: "a" } ] max_inflight_requests: 3 }',
-            id="a pipeline keeps its steps",
-        ),
-        pytest.param(
             'ensemble_scheduling { step [ { model_name: "a" model_version: -1 input_map { key: "X" value: "X" } } ] }',
             """ensemble_scheduling { step [
                 { model_name: "a" input_map { key: "Y" value: "Y" } }, { model_name: "b" model_version: -1 } ] }""",
@@ -76,12 +70,6 @@ def parameter(name: str, value: str | int) -> str:
                   input_map { key: "X" value: "X" } input_map { key: "Y" value: "Y" } },
                 { model_name: "b" model_version: -1 } ] }""",
             id="a step merges with the step of its model",
-        ),
-        pytest.param(
-            'input [ { name: "X" dims: 1 } ]',
-            'input [ { name: "Y" dims: 2 } ]',
-            'input [ { name: "X" dims: 1 }, { name: "Y" dims: 2 } ]',
-            id="an input is added",
         ),
     ],
 )

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -142,36 +141,6 @@ def test_only_requested_outputs_are_returned(server: Server) -> None:
     assert {name: array.tolist() for name, array in answer.items()} == {"SIZE": [[120, 90, 120, 90]]}
 
 
-def test_stop_finishes_accepted_requests_and_leaves_nothing_despite_an_idle_connection(
-    toy_repositories: list[Path], tmp_path: Path
-) -> None:
-    models = Path(shutil.copytree(toy_repositories[0], tmp_path / "models"))
-    gate = Gate(models, "tokenize")
-    server = Server.start([models, toy_repositories[1]])
-    processes = [server.pid, *(stub.pid for stub in find_stubs(server.shm_prefix))]
-    assert len(processes) == len(LEAVES)  # Triton, and all leaves but observe
-    idle = http.client.HTTPConnection("127.0.0.1", server.ports.http)
-    idle.request("GET", "/v2/health/ready")
-    assert idle.getresponse().read() == b""
-    with ThreadPoolExecutor(3) as threads, gate.closed():
-        leaf = threads.submit(ask_http, server.http_url, "tokenize", TEXT=[b"mug"])
-        until(gate.is_reached)
-        pipeline = threads.submit(ask_grpc, server.grpc_url, "product_text", TEXT=[b"mug"])
-        until(lambda: waiting_for(server.ports, "tokenize") == 1)
-        stopping = threads.submit(server.stop)
-        until(lambda: not is_ready(server.ports, "product_text"))
-        assert not stopping.done()
-        begin = time.monotonic()
-        gate.open()
-        assert leaf.result()["TOKENS"].size
-        assert np.isclose(np.linalg.norm(pipeline.result()["EMBEDDING"]), 1)
-        stopping.result()
-    assert time.monotonic() - begin < DRAIN_SECONDS
-    idle.close()
-    server.stop()  # does nothing
-    assert_nothing_left(processes, server.ports, server.shm_prefix)
-
-
 def is_ready(ports: Ports, model: str) -> bool:
     with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{ports.grpc}") as client:
         return bool(client.is_model_ready(model))
@@ -205,16 +174,23 @@ def test_the_command_finishes_accepted_requests_after_a_signal(
             statuses: list[list[int]] = answer["STATUS"].tolist()
             return statuses
 
+        idle = http.client.HTTPConnection("127.0.0.1", ports.http)
+        idle.request("GET", "/v2/health/ready")
+        assert idle.getresponse().read() == b""
         with ThreadPoolExecutor(6) as threads, gate.closed():
-            answers = [threads.submit(ask, 1)]
+            leaf = threads.submit(ask_http, f"127.0.0.1:{ports.http}", "decode", IMAGE=[PHOTO])
             until(gate.is_reached)
-            answers += [threads.submit(ask, rows) for rows in range(2, 7)]
+            answers = [threads.submit(ask, rows) for rows in range(1, 6)]
             until(lambda: waiting_for(ports, "decode") == 5)
             process.send_signal(number)
             until(lambda: not is_ready(ports, "product_image"))
+            assert process.poll() is None
             gate.open()
-            assert [answer.result() for answer in answers] == [[[0]] * rows for rows in range(1, 7)]
+            assert leaf.result()["DECODED"].tolist() == [[0]]
+            assert [answer.result() for answer in answers] == [[[0]] * rows for rows in range(1, 6)]
+        # The idle connection is not waited for.
         assert process.wait(timeout=DRAIN_SECONDS) == 0
+        idle.close()
     assert_nothing_left(processes, ports, shm_prefix)
 
 
