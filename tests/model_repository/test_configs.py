@@ -21,13 +21,6 @@ def steps_of(pipeline: str, profile: str | None = None) -> dict[str, ModelEnsemb
     return {step.model_name: step for step in read(pipeline, profile).ensemble_scheduling.step}
 
 
-@pytest.mark.parametrize("name", LEAVES)
-def test_requests_are_batched_without_waiting_for_more(name: str) -> None:
-    config = read(name)
-    assert config.HasField("dynamic_batching")
-    assert config.dynamic_batching.max_queue_delay_microseconds == 0
-
-
 @pytest.mark.parametrize("profile", [profile for profile in profile_names() if server_of(profile) == "embedded"])
 @pytest.mark.parametrize("name", PIPELINES)
 def test_the_embedded_server_runs_one_step_at_a_time(name: str, profile: str) -> None:

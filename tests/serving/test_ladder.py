@@ -77,12 +77,6 @@ def test_rows_run_on_the_smallest_rung_that_holds_them(rows: int, expected: list
     assert list(ladder.runs_of(rows, (1, 8, 32))) == expected
 
 
-def test_plan_is_read_from_a_config() -> None:
-    plan = ladder.Plan.parse("1 8 32", "S=448, L=4  S=768 ")
-    assert plan == ladder.Plan((1, 8, 32), ((("S", 448),), (("L", 4), ("S", 768))))
-    assert ladder.Plan.parse("4") == ladder.Plan((4,))
-
-
 @pytest.mark.parametrize(
     ("rungs", "sizes"), [("", ""), ("8 1", ""), ("1 1", ""), ("0 8", ""), ("1", "448"), ("1", "S=")]
 )

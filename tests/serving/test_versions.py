@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from threading import Event
 
 import numpy as np
 import pytest
+import tritonclient.grpc
 
 from export.__main__ import main
 from serving.errors import SetupError
@@ -72,15 +72,6 @@ def send_until(done: Event, url: str, versions: list[int | None]) -> None:
             versions.append(version_of(client))
 
 
-def is_ready(server: Server, model: str | None = None) -> bool:
-    """Whether a pipeline is ready, or the server for a load balancer."""
-    connection = http.client.HTTPConnection(server.http_url, timeout=5)
-    connection.request("GET", f"/v2/models/{model}/ready" if model else "/v2/health/ready")
-    ready = connection.getresponse().status == 200
-    connection.close()
-    return ready
-
-
 def read_until(wanted: str, capfd: pytest.CaptureFixture[str]) -> str:
     """Wait until the server reports this, and return its reports."""
     reports: list[str] = []
@@ -98,7 +89,11 @@ def test_switching_there_and_back_fails_no_request_and_mixes_no_answer(
 ) -> None:
     done, readiness = Event(), []
     answers: list[list[int | None]] = [[] for _ in range(6)]
-    with Client(server.grpc_url, timeout=SECONDS) as client, ThreadPoolExecutor(6) as threads:
+    with (
+        Client(server.grpc_url, timeout=SECONDS) as client,
+        tritonclient.grpc.InferenceServerClient(server.grpc_url) as triton,
+        ThreadPoolExecutor(6) as threads,
+    ):
         senders = [threads.submit(send_until, done, server.grpc_url, versions) for versions in answers]
         try:
             wait_for(client, 1)
@@ -106,7 +101,7 @@ def test_switching_there_and_back_fails_no_request_and_mixes_no_answer(
             is_switched = False
             while not is_switched:
                 is_switched = version_of(client) == 2
-                readiness += [is_ready(server, pipeline) for pipeline in (None, *server.pipelines)]
+                readiness += [triton.is_server_ready(), *map(triton.is_model_ready, server.pipelines)]
             reports = read_until("version 2 is served", capfd)
             assert main(["use", "--version", "1", "--out", str(repository)]) == 0
             wait_for(client, 1)
