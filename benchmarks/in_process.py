@@ -62,9 +62,9 @@ class InProcess:
         return {name: tensors[name] for name in ANSWER}
 
 
-def quiet_options(threads: int = CORES) -> ort.SessionOptions:
-    """The server's options of ONNX Runtime: ``threads`` threads, which sleep while they are idle."""
+def quiet_options() -> ort.SessionOptions:
+    """The server's options of ONNX Runtime: a thread for each core, which sleeps while it is idle."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = CORES
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -234,14 +234,8 @@ def compare(bench: Bench, base: Profile, candidate: Profile, pairs: int) -> tupl
     return results
 
 
-@dataclass(frozen=True)
-class Verdict:
-    accepted: bool
-    sentence: str
-
-
-def judge(before: Sequence[Result], after: Sequence[Result], slo: Slo) -> Verdict:
-    """Whether the results ``after`` are better than those ``before``, of which each is a pair, by more than chance."""
+def judge(before: Sequence[Result], after: Sequence[Result], slo: Slo) -> tuple[bool, str]:
+    """Whether the results ``after`` are better than those ``before``, in pairs, by more than chance; and a sentence."""
     old, new = (pooled(results).latency(slo) for results in (before, after))
     low, high = bootstrap([b.rate / a.rate for a, b in zip(before, after, strict=True)], np.median)
     faster_low, _ = bootstrap([a.latency(slo) / b.latency(slo) for a, b in zip(before, after, strict=True)], np.median)
@@ -250,12 +244,12 @@ def judge(before: Sequence[Result], after: Sequence[Result], slo: Slo) -> Verdic
     )
     latencies = f"{slo.measure} {1e3 * new:.0f} ms against {1e3 * old:.0f} ms"
     if new > slo.limit:
-        return Verdict(False, f"it does not hold {slo.text} in the comparison: {latencies}; {rates}")
+        return False, f"it does not hold {slo.text} in the comparison: {latencies}; {rates}"
     if old > slo.limit and faster_low > 1:
-        return Verdict(True, f"it holds {slo.text}, which the current profile does not: {latencies}; {rates}")
+        return True, f"it holds {slo.text}, which the current profile does not: {latencies}; {rates}"
     if low > 1:
-        return Verdict(True, f"{rates}; {latencies}")
-    return Verdict(False, f"it is not better by more than chance: {rates}; {latencies}")
+        return True, f"{rates}; {latencies}"
+    return False, f"it is not better by more than chance: {rates}; {latencies}"
 
 
 def pooled(results: Sequence[Result]) -> Result:
@@ -360,13 +354,13 @@ def tune(args: argparse.Namespace, bench: Bench) -> str:
     print(f"Comparing trial {best.number} with {args.base}, {pairs} turns each", flush=True)
     with tempfile.TemporaryDirectory(prefix="vlclip-") as folder:
         write_profile(Path(folder), best.params, args.base)
-        verdict = judge(*compare(bench, args.base, folder, pairs), slo)
-    result = f"Trial {best.number} ({show(best.params)}): {verdict.sentence}."
-    if not verdict.accepted:
+        accepted, sentence = judge(*compare(bench, args.base, folder, pairs), slo)
+    result = f"Trial {best.number} ({show(best.params)}): {sentence}."
+    if not accepted:
         return f"Nothing is written. {result}"
     here = machine()
     remark = f"{WRITTEN_BY} --slo {slo.text}, from {args.base}, on {here['cpu']}, {here['cores']} cores:\n"
-    write_profile(args.out, best.params, args.base, f"{remark}# {verdict.sentence}.\n")
+    write_profile(args.out, best.params, args.base, f"{remark}# {sentence}.\n")
     is_ours = args.out.resolve().parent == PROFILES.resolve()
     served_as = shlex.quote(args.out.name if is_ours else os.path.relpath(args.out))
     return f"{result}\nWritten to {args.out}. Serve it: python -m serving start --profile {served_as}"

@@ -119,14 +119,14 @@ def measures(clients: int, batch: int, in_flight: int, photos: int) -> dict[str,
 
 
 @contextmanager
-def services_of(repository: Path, fastapi_threads: int = 0, litserve_workers: int = 1) -> Iterator[dict[str, Service]]:
-    """Start all services and wait until they are ready. With 0 ``fastapi_threads``, ONNX Runtime chooses."""
+def services_of(repository: Path) -> Iterator[dict[str, Service]]:
+    """Start all services and wait until they are ready."""
     with ExitStack() as stack:
         profile = without_admission(Path(stack.enter_context(TemporaryDirectory())) / "profile")
         server = stack.enter_context(Server.start([repository, *REPOSITORIES[1:]], profile=profile))
         channel = stack.enter_context(grpc.insecure_channel(server.grpc_url, [("grpc.max_receive_message_length", -1)]))
-        fastapi = stack.enter_context(running(f"{MODULE}.fastapi_service", repository, fastapi_threads))
-        litserve = stack.enter_context(running(f"{MODULE}.litserve_service", repository, litserve_workers))
+        fastapi = stack.enter_context(running(f"{MODULE}.fastapi_service", repository))
+        litserve = stack.enter_context(running(f"{MODULE}.litserve_service", repository))
         model = InProcess(repository)
         yield {
             "served": Served(channel, server.pid),
@@ -273,14 +273,12 @@ def main() -> int:
     add("--batch", type=int, default=32, help="photos a message, offline (%(default)s)")
     add("--in-flight", type=int, default=4, help="messages at once, offline (%(default)s)")
     add("--photos-per-turn", type=int, default=160, help="photos in a turn (%(default)s)")
-    add("--fastapi-threads", type=int, default=0, help="threads of FastAPI's graphs (ONNX Runtime's default)")
-    add("--litserve-workers", type=int, default=1, help="LitServe workers, which share the cores (%(default)s)")
     args = parser.parse_args()
     samples = photos.load_samples(args.photos, args.type, 64, 7)
     plan = measures(args.clients, args.batch, args.in_flight, args.photos_per_turn)
     if args.only:
         plan = {args.only: plan[args.only]}
-    with services_of(args.model_repository, args.fastapi_threads, args.litserve_workers) as services:
+    with services_of(args.model_repository) as services:
         try:
             report = run(services, samples, plan, args.turns)
         except DisagreementError as error:

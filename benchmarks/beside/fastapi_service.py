@@ -2,7 +2,7 @@
 
 It is not slow on purpose. The body of a request is the photo itself. The endpoint runs in FastAPI's thread pool, where
 decoding and the graphs release Python's lock, and uvicorn uses its fast event loop and parser. ONNX Runtime has its
-default options, or the given number of threads.
+default options.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from fastapi import Body, FastAPI, Query
 from benchmarks.in_process import InProcess
 
 
-def make_app(repository: Path, threads: int) -> FastAPI:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    model = InProcess(repository, options)
+def make_app(repository: Path) -> FastAPI:
+    model = InProcess(repository, ort.SessionOptions())
     app = FastAPI()
 
     @app.post("/embed")
@@ -34,9 +32,8 @@ def make_app(repository: Path, threads: int) -> FastAPI:
     return app
 
 
-def main(repository: str, port: str, threads: str) -> None:
-    app = make_app(Path(repository), int(threads))
-    uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning", access_log=False)
+def main(repository: str, port: str) -> None:
+    uvicorn.run(make_app(Path(repository)), host="127.0.0.1", port=int(port), log_level="warning", access_log=False)
 
 
 if __name__ == "__main__":

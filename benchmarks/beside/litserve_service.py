@@ -1,7 +1,7 @@
 """A LitServe service of the same graphs, with its dynamic batching.
 
 A photo arrives in JSON, in base64, which is LitServe's usual form. The photos of a batch are decoded in parallel and
-run through the graphs together. By default one worker has all cores; several workers share them.
+run through the graphs together. One worker has all cores.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any
 
 import litserve
 
-from benchmarks.in_process import CORES, InProcess, quiet_options
+from benchmarks.in_process import InProcess, quiet_options
 
 BATCH = 32
 BATCH_TIMEOUT_SECONDS = 0.005
 
 
 class Embed(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
-    def __init__(self, repository: Path, threads: int) -> None:
+    def __init__(self, repository: Path) -> None:
         super().__init__(max_batch_size=BATCH, batch_timeout=BATCH_TIMEOUT_SECONDS, api_path="/embed")
-        self.repository, self.threads = repository, threads
+        self.repository = repository
 
     def setup(self, device: str) -> None:
-        self.model = InProcess(self.repository, quiet_options(self.threads))
+        self.model = InProcess(self.repository, quiet_options())
 
     def decode_request(self, request: dict[str, str]) -> tuple[bytes, str]:
         return base64.b64decode(request["image"]), request["product_type"]
@@ -44,9 +44,8 @@ class Embed(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
         return output
 
 
-def main(repository: str, port: str, workers: str) -> None:
-    api = Embed(Path(repository), max(CORES // int(workers), 1))
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=int(workers), timeout=False, fast_queue=True)
+def main(repository: str, port: str) -> None:
+    server = litserve.LitServer(Embed(Path(repository)), accelerator="cpu", timeout=False, fast_queue=True)
     server.run(host="127.0.0.1", port=int(port), num_api_servers=1, log_level="warning", generate_client_file=False)
 
 

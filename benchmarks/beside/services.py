@@ -159,14 +159,11 @@ class LitServe(Http):
 
 
 @contextmanager
-def running(module: str, repository: Path, number: int) -> Iterator[tuple[int, int]]:
-    """Run a service's module in its own process group: its port and process id. Raises RuntimeError if it fails.
-
-    ``number`` is its number of threads or workers.
-    """
+def running(module: str, repository: Path) -> Iterator[tuple[int, int]]:
+    """Run a service's module in its own process group: its port and process id. Raises RuntimeError if it fails."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", module, str(repository), str(port), str(number)]
+    command = [sys.executable, "-m", module, str(repository), str(port)]
     process = subprocess.Popen(command, start_new_session=True)
     try:
         end = time.monotonic() + START_SECONDS
