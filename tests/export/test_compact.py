@@ -49,12 +49,6 @@ def test_only_exact_values_are_stored_as_fp16(a: np.ndarray, stored: int) -> Non
     assert np.array_equal(run(small, x), before, equal_nan=True)
 
 
-def test_half_the_bytes() -> None:
-    model = affine({"a": HALF, "b": HALF})
-    before = len(model.SerializeToString())
-    assert len(compact(model).SerializeToString()) < 0.8 * before
-
-
 def test_small_and_whole_numbers_are_left_alone() -> None:
     model = affine({"a": np.ones(1, np.float32), "b": HALF})
     model.graph.initializer.append(numpy_helper.from_array(np.arange(200), "unused"))

@@ -7,7 +7,7 @@ import pytest
 from onnx import parser
 
 from export.errors import GraphError
-from export.graph import check_contract, drop_outputs, set_metadata, strip
+from export.graph import check_contract, drop_outputs
 from serving.repository.specs import CANVAS, EMBEDDING, TOKENS, ModelSpec, TensorSpec
 
 SPEC = ModelSpec((TOKENS,), (EMBEDDING,))
@@ -48,21 +48,6 @@ def test_the_canvas_stays_free_and_one_symbol_is_one_number() -> None:
     ):
         with pytest.raises(GraphError):
             check_contract(model(signature, "A = Identity(CANVAS)"), spec)
-
-
-def test_strip_leaves_no_trace_of_the_exporting_machine() -> None:
-    graph = model("(int64[batch,77] TOKENS) => (float[batch,512] EMBEDDING)")
-    entry = graph.graph.node[0].metadata_props.add()
-    entry.key, entry.value = "pkg.torch.onnx.stack_trace", "File /home/someone/model.py"
-    graph.graph.node[0].doc_string = "/home/someone"
-    assert b"someone" not in strip(graph).SerializeToString()
-
-
-def test_metadata() -> None:
-    graph = model("(int64[batch,77] TOKENS) => (float[batch,512] EMBEDDING)")
-    set_metadata(graph, {"leaf": "encode_text", "opset": 18})
-    set_metadata(graph, {"leaf": "encode_text", "opset": 18})
-    assert {entry.key: entry.value for entry in graph.metadata_props} == {"leaf": "encode_text", "opset": "18"}
 
 
 def test_dropped_outputs_take_the_nodes_along_that_served_them_alone() -> None:

@@ -13,7 +13,7 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
 
 from export.deformable import GatherSampling
 from export.examples import SIZES_WH, canvases, pictures
-from export.grounding_dino import EncodeDinoPrompt, GroundingDino, phrase_masks
+from export.grounding_dino import EncodeDinoPrompt, GroundingDino
 from export.images import Detect
 from tests.export.dino import LONGEST, SIDE, make_model
 
@@ -47,17 +47,6 @@ def prompts(ours: GroundingDino) -> tuple[torch.Tensor, torch.Tensor]:
 def photos() -> tuple[torch.Tensor, torch.Tensor]:
     canvas, size, _ = canvases(pictures()[: len(PROMPTS)], 256)
     return torch.from_numpy(canvas), torch.from_numpy(size)
-
-
-@pytest.mark.parametrize("words", PROMPTS, ids=len)
-def test_masks_are_transformers_own(words: list[int]) -> None:
-    tokens = torch.tensor([tokens_of(words)])
-    attend, positions = phrase_masks((tokens != 0).int())
-    special = torch.tensor(upstream.SPECIAL_TOKENS)
-    untyped: Any = upstream
-    wanted = untyped.generate_masks_with_special_tokens_and_transfer_map(tokens, special)
-    assert torch.equal(attend, wanted[0])
-    assert torch.equal(positions, wanted[1])
 
 
 def test_gather_sampling_is_grid_sample() -> None:
@@ -150,23 +139,6 @@ def test_a_batch_of_mixed_prompts_equals_transformers_one_by_one(
         assert torch.allclose(boxes[row], wanted.pred_boxes[0], atol=1e-4)
         assert wanted.logits[0, :, :length].std() > 0.1  # the random model says something
     assert max(differences) < 1e-3, differences
-
-
-def test_a_batch_of_mixed_prompts_equals_ours_one_by_one(
-    ours: GroundingDino, photos: tuple[torch.Tensor, torch.Tensor], prompts: tuple[torch.Tensor, torch.Tensor]
-) -> None:
-    prompt, mask = prompts
-    with torch.no_grad():
-        encoded = ours.encode(ours.place(*photos), prompt, mask)
-        chosen = ours.propose(encoded)
-        logits, _ = ours.decode(encoded, chosen)
-        for row in range(len(PROMPTS)):
-            one = slice(row, row + 1)
-            alone = ours.encode(ours.place(photos[0][one], photos[1][one]), prompt[one], mask[one])
-            came, _ = ours.decode(alone, chosen[one])
-            finite = torch.isfinite(came[0])
-            assert torch.equal(finite, torch.isfinite(logits[row]))
-            assert (came[0] - logits[row])[finite].abs().max() < 1e-3
 
 
 def test_detects_what_the_processor_reports(

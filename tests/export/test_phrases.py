@@ -32,17 +32,6 @@ def test_a_prompt_is_one_phrase_with_its_frame(phrases: PhraseTokenizer) -> None
         assert not set(present[1:-2]) & set(SPECIAL_TOKENS), text
 
 
-def test_an_empty_prompt_is_its_frame(phrases: PhraseTokenizer) -> None:
-    for row in phrases(["", " ", "..?"]).tolist():
-        assert row[:4] == [*FRAME, 0]
-
-
-def test_the_original_is_left_as_it_was(phrases: PhraseTokenizer) -> None:
-    before = phrases.bert("a mug.")["input_ids"]
-    phrases.build()
-    assert phrases.bert("a mug.")["input_ids"] == before
-
-
 def test_other_vocabularies_are_refused() -> None:
     from transformers import BertTokenizer
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from export.reference import Reference, open_image
+from export.reference import open_image
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -43,13 +42,3 @@ def test_open_image(content: bytes, wh: tuple[int, int], colour: tuple[int, ...]
     assert image.mode == "RGB"
     assert image.size == wh
     assert np.abs(np.asarray(image)[1, 1].astype(int) - colour).max() <= 1
-
-
-def test_embeddings_have_unit_length_and_rows_do_not_mix(encoder_folder: Path) -> None:
-    reference = Reference(str(encoder_folder))
-    images = [Image.new("RGB", (30, 50), colour) for colour in ("red", "green", "blue")]
-    together = reference.embed(images, [None, (3.2, 4.0, 20.0, 31.5), None], batch=2)
-    assert together.shape == (3, 512)
-    assert np.allclose(np.linalg.norm(together, axis=1), 1.0, atol=1e-5)
-    assert np.allclose(together[1:2], reference.embed(images[1:2], [(3.2, 4.0, 20.0, 31.5)]), atol=1e-5)
-    assert reference.embed_texts(["red mug", ""]).shape == (2, 512)

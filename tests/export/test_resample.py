@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from export.examples import canvases, picture
-from export.images import Crop, Fit, Preprocess, Preprocessing, letterbox, snap_outwards
+from export.images import Crop, Preprocess, Preprocessing, letterbox, snap_outwards
 from export.quiet import quiet_ultralytics
 from export.reference import crop_outwards
-from export.resample import axis_weights
 from serving.repository.specs import Status
 
 SIDE = 256
@@ -96,39 +93,6 @@ def test_pil_to_the_grey_level(mode: Any, interpolation: Any, ties: float, size:
         assert (difference > 0.01).mean() < ties, name
 
 
-def test_pil_that_begins_with_the_columns_of_tall_images_is_near() -> None:
-    preprocessing = Preprocessing(64, **PLAIN, resize_mode="squash")
-    image = picture(1, *WH)
-    for (name, box), came in zip(BOXES.items(), grey(preprocessing, image, list(BOXES.values())), strict=True):
-        truth = np.asarray(image.crop(box).resize((64, 64), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
-        assert np.abs(came - truth).mean() < 0.5, name
-        assert np.percentile(np.abs(came - truth), 99.5) <= 3.01, name
-
-
-@pytest.mark.skipif("VLCLIP_PHOTOS" not in os.environ, reason="VLCLIP_PHOTOS names no folder of photos")
-def test_real_photos() -> None:
-    preprocessing = Preprocessing(128, **PLAIN)
-    random = np.random.default_rng(0)
-    for file in sorted(Path(os.environ["VLCLIP_PHOTOS"]).rglob("*.jpg"))[::16]:
-        image = Image.open(file).convert("RGB")
-        image.thumbnail((SIDE, SIDE))
-        left, top = int(random.integers(0, image.width // 2)), int(random.integers(0, image.height // 2))
-        box = (left, top, image.width - left // 2, image.height - top // 2)
-        difference = np.abs(grey(preprocessing, image, [box])[0] - pil_grey(preprocessing, image, box))
-        assert difference.max() <= 2.01, file
-        assert difference.mean() < 0.02, file
-
-
-@pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
-def test_weights_sum_to_one_inside_the_box_only(kernel: Any) -> None:
-    start, length = torch.tensor([[10.0]]), torch.tensor([[30.0]])
-    resized, shift = torch.tensor([[20.0]]), torch.tensor([[-2.0]])
-    weights = axis_weights(start, length, resized, shift, 24, torch.arange(64.0), kernel)[0]  # (R, S)
-    assert torch.allclose(weights.sum(1), torch.tensor([0.0] * 2 + [1.0] * 20 + [0.0] * 2), atol=1e-5)
-    assert weights[:, :10].abs().max() == 0
-    assert weights[:, 40:].abs().max() == 0
-
-
 SNAPPED = {
     "already whole": ((10, 20, 30, 40), (10, 20, 30, 40)),
     "outwards": ((10.2, 20.9, 30.1, 40.0), (10, 20, 31, 40)),
@@ -177,16 +141,6 @@ def test_crop_statuses_and_boxes(score: float, decoded: int, status: Status, box
     assert came_status.dtype == torch.int32
     assert came_box[0].tolist() == list(box)
     assert torch.isfinite(pixels).all()
-
-
-def test_fit_is_crop_of_everything() -> None:
-    canvas, size, _ = canvases([picture(3, 200, 150), picture(4, 60, 250)], SIDE)
-    preprocessing = Preprocessing(48, **PLAIN)
-    inputs = torch.from_numpy(canvas), torch.from_numpy(size), torch.zeros(2, 1, dtype=torch.int32)
-    fitted, status = Fit(preprocessing)(*inputs)
-    cropped, _, _ = Crop(preprocessing, 0.5)(*inputs, torch.ones(2, 4), torch.zeros(2, 1))
-    assert torch.equal(fitted, cropped)
-    assert status.tolist() == [[1], [1]]
 
 
 LETTERBOXED = {"upright": (120, 200), "square": (256, 256), "wide": (250, 90), "thin": (256, 5), "a pixel": (1, 1)}
