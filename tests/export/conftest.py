@@ -30,47 +30,45 @@ def write_bpe(path: Path) -> None:
         file.write(("#version: 0.2\n" + "\n".join(f"{a} {b}" for a, b in unique)).encode())
 
 
-def write_encoder(folder: Path, seed: int = 0) -> Path:
-    """An open_clip ``local-dir:`` folder: configuration, FP16 weights and vocabulary."""
+def write_model(
+    folder: Path, model: dict[str, Any], preprocessing: dict[str, Any], tokenizer: str | None = None
+) -> Path:
+    """An open_clip ``local-dir:`` folder with random FP16 weights, and with a tokenizer of ``hf_folders`` if named."""
     import torch
     from open_clip import create_model
-    from open_clip.tokenizer import SimpleTokenizer
     from safetensors.torch import save_file
 
+    from tests.export.hf_folders import write_tokenizer
+
     folder.mkdir(parents=True, exist_ok=True)
-    write_bpe(folder / "bpe.txt.gz")
-    vocabulary = SimpleTokenizer(bpe_path=str(folder / "bpe.txt.gz"), context_length=CONTEXT).vocab_size
-    config = {
-        "model_cfg": {
-            "embed_dim": 512,
-            "vision_cfg": {
-                "timm_model_name": "test_vit",
-                "timm_pool": "",
-                "timm_proj": "linear",
-                "image_size": SIZE,
-            },
-            "text_cfg": {
-                "context_length": CONTEXT,
-                "vocab_size": vocabulary,
-                "width": 64,
-                "heads": 2,
-                "layers": 2,
-                "tokenizer_kwargs": {"bpe_path": "bpe.txt.gz"},
-            },
-        },
-        "preprocess_cfg": {
-            "mean": [0.5, 0.5, 0.5],
-            "std": [0.25, 0.25, 0.25],
-            "interpolation": "bicubic",
-            "resize_mode": "shortest",
-        },
-    }
+    if tokenizer:
+        write_tokenizer(tokenizer, folder)
+    config = {"model_cfg": model, "preprocess_cfg": preprocessing}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2))
-    torch.manual_seed(seed)
-    model = create_model(f"local-dir:{folder}", load_weights=False)
-    weights = {k: v.half().contiguous() for k, v in model.state_dict().items()}
+    torch.manual_seed(0)
+    made = create_model(f"local-dir:{folder}", load_weights=False)
+    weights = {name: value.half().contiguous() for name, value in made.state_dict().items()}
     save_file(weights, str(folder / "open_clip_model.safetensors"))
     return folder
+
+
+def write_encoder(folder: Path) -> Path:
+    """A model with a vocabulary of its own."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    folder.mkdir(parents=True)
+    write_bpe(folder / "bpe.txt.gz")
+    text = {
+        "context_length": CONTEXT,
+        "vocab_size": SimpleTokenizer(bpe_path=str(folder / "bpe.txt.gz"), context_length=CONTEXT).vocab_size,
+        "width": 64,
+        "heads": 2,
+        "layers": 2,
+        "tokenizer_kwargs": {"bpe_path": "bpe.txt.gz"},
+    }
+    vision = {"timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear", "image_size": SIZE}
+    preprocessing = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+    return write_model(folder, {"embed_dim": 512, "vision_cfg": vision, "text_cfg": text}, preprocessing)
 
 
 def write_detector(path: Path, seed: int = 0, scale: str = "n", side: int = 320, contrast: float = 0.5) -> Path:
@@ -131,24 +129,16 @@ def detector_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory, encoder_folder: Path, detector_file: Path) -> Path:
+def request_arguments(encoder_folder: Path, detector_file: Path) -> dict[str, Any]:
+    encoder = str(encoder_folder)
+    return {"detector": str(detector_file), "encoder": encoder, "prompt_encoder": encoder, "threshold": 0.2}
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, request_arguments: dict[str, Any]) -> Path:
     """A model repository with the random mini models, exported once for all tests."""
     from export.build import build, make_request
 
     out = tmp_path_factory.mktemp("exported") / "model_repository"
-    build(make_request(**request_for(encoder_folder, detector_file)), out, say=lambda line: None)
+    build(make_request(**request_arguments), out, say=lambda line: None)
     return out
-
-
-def request_for(encoder: Path, detector: Path) -> dict[str, Any]:
-    return {
-        "detector": str(detector),
-        "encoder": str(encoder),
-        "prompt_encoder": str(encoder),
-        "threshold": 0.2,
-    }
-
-
-@pytest.fixture(scope="session")
-def request_arguments(encoder_folder: Path, detector_file: Path) -> dict[str, Any]:
-    return request_for(encoder_folder, detector_file)

@@ -68,10 +68,10 @@ def halve(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def widen_text_tower(folder: Path) -> None:
+def deepen_text_tower(folder: Path) -> None:
     file = folder / "open_clip_config.json"
     config = json.loads(file.read_text())
-    config["model_cfg"]["text_cfg"]["width"] *= 2
+    config["model_cfg"]["text_cfg"]["layers"] += 1
     file.write_text(json.dumps(config))
 
 
@@ -92,7 +92,7 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "empty detector": ("detector.pt", lambda file: file.write_bytes(b""), "the detector cannot be loaded from"),
     "another detector": ("detector.pt", put_plain_yolo, "a DetectionModel, not a YOLO-World"),
     "half an encoder": ("encoder/open_clip_model.safetensors", halve, "the encoder encoder cannot be loaded from"),
-    "another encoder": ("encoder", widen_text_tower, "the encoder encoder"),
+    "another encoder": ("encoder", deepen_text_tower, "holds weights of another architecture than encoder"),
     "configuration": ("encoder/open_clip_config.json", lambda file: file.write_text("{"), "export: "),
     "no vocabulary": ("encoder/bpe.txt.gz", Path.unlink, "no such file: "),
 }
@@ -112,6 +112,15 @@ def test_damaged_weights_give_one_line_and_change_nothing(
     assert message in fail(arguments_for(models, repository), capsys)
     assert snapshot(repository) == before
     assert not list(repository.glob(f"{STAGING}*"))
+
+
+def test_damaged_and_foreign_checkpoints(tmp_path: Path, models: dict[str, Path], capsys: Capture) -> None:
+    arguments = [*arguments_for(models, tmp_path / "out"), "--encoder", "ViT-S-32-alt", "--checkpoint"]
+    foreign = str(models["encoder"] / "open_clip_model.safetensors")
+    assert "holds weights of another architecture than ViT-S-32-alt" in fail([*arguments, foreign], capsys)
+    damaged = tmp_path / "tuned.pt"
+    damaged.write_bytes(b"\x00" * 4096)
+    assert str(damaged) in fail([*arguments, str(damaged)], capsys)
 
 
 def run_on_a_small_disk(module: str, *arguments: str) -> str:
@@ -180,8 +189,7 @@ def test_one_export_at_a_time(repository: Path, models: dict[str, Path], capsys:
         assert (staged / "half").exists()
 
 
-def test_a_version_that_is_not_there(repository: Path, capsys: Capture) -> None:
-    assert "holds no complete version 7, only 1" in fail(["use", "--version", "7", "--out", str(repository)], capsys)
+def test_no_complete_version(repository: Path, capsys: Capture) -> None:
     (repository / "detect" / "1" / "model.onnx").unlink()
     assert "holds no complete version 1, nor any" in fail(["use", "--out", str(repository)], capsys)
 
