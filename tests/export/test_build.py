@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from export import gate
 from export.__main__ import main
 from export.build import build, load_prompt_encoder, make_request
-from export.errors import ExportError, ParityError, SourceError, UsageError
+from export.errors import ExportError, SourceError, UsageError
 from export.examples import SIZES_WH, TEXTS, canvases, pictures
 from export.graph import check_contract
 from export.leaves import detect_leaf, example_photos, leaves_of
@@ -27,36 +27,29 @@ from export.load_encoder import load_encoder
 from export.place import put_in_place, staging
 from export.reference import Reference
 from export.sources import resolve_detector
-from serving.repository.manifest import ARTEFACTS, SERVED, Manifest, require_version
-from serving.repository.specs import CANVASES, LEAVES
-from tests.export.test_place import served_version, snapshot
+from serving.repository.manifest import ARTEFACTS, Manifest, require_version
+from serving.repository.specs import CANVASES, LEAVES, Status
+from tests.export.test_place import served_version
 
 GRAPHS = ["encode_prompt", "detect", "crop", "fit", "encode_image", "encode_text"]
 
 
+@dataclass(frozen=True)
 class Served:
     """The artefacts of a repository, run as the server would."""
 
-    def __init__(self, root: Path):
-        self.root = root
-        self.sessions: dict[str, onnxruntime.InferenceSession] = {}
+    root: Path
 
     def run(self, leaf: str, *inputs: np.ndarray) -> list[np.ndarray]:
-        if leaf not in self.sessions:
-            path = self.root / leaf / "1" / "model.onnx"
-            self.sessions[leaf] = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        path = self.root / leaf / "1" / "model.onnx"
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         names = [tensor.name for tensor in LEAVES[leaf].inputs]
-        results: list[np.ndarray] = self.sessions[leaf].run(None, dict(zip(names, inputs, strict=True)))
+        results: list[np.ndarray] = session.run(None, dict(zip(names, inputs, strict=True)))
         return results
 
     def tokens(self, leaf: str, texts: list[str]) -> np.ndarray:
         tokenizer = Tokenizer.from_file(str(self.root / leaf / "1" / "tokenizer.json"))
         return np.array([encoding.ids for encoding in tokenizer.encode_batch(texts)], np.int64)
-
-
-@pytest.fixture(scope="module")
-def served(exported: Path) -> Served:
-    return Served(exported)
 
 
 @pytest.mark.parametrize("leaf", GRAPHS)
@@ -69,6 +62,8 @@ def test_graphs_keep_the_contract_and_say_where_they_come_from(exported: Path, l
     assert json.loads(metadata["parity"])
     assert model.opset_import[0].version == 18
     assert str(Path.cwd()).encode() not in model.SerializeToString()
+    # TensorRT 10.14 and 11.1 compile deformable attention through GridSample wrongly.
+    assert "GridSample" not in {node.op_type for node in model.graph.node}
 
 
 def test_manifest(exported: Path, encoder_folder: Path) -> None:
@@ -84,8 +79,9 @@ def test_manifest(exported: Path, encoder_folder: Path) -> None:
     assert "open_clip_model.safetensors" in files
 
 
-def test_the_chain_equals_the_reference(served: Served, encoder_folder: Path) -> None:
+def test_the_chain_equals_the_reference(exported: Path, encoder_folder: Path) -> None:
     """Photo and product type in, embedding out; against PIL, open_clip and PyTorch for the box that came back."""
+    served = Served(exported)
     images = pictures()
     canvas, size, _ = canvases(images, 640)
     decoded = np.zeros((len(images), 1), np.int32)
@@ -103,15 +99,15 @@ def test_the_chain_equals_the_reference(served: Served, encoder_folder: Path) ->
 
     fitted, status = served.run("fit", canvas, size, decoded)
     (plain,) = served.run("encode_image", fitted, status)
+    assert status.tolist() == [[Status.WHOLE_IMAGE]] * len(images)
     assert gate.cosines(plain, reference.embed(images)).min() > 0.999
 
-
-def test_texts_equal_the_reference(served: Served, encoder_folder: Path) -> None:
-    (embedding,) = served.run("encode_text", served.tokens("tokenize", TEXTS))
-    assert gate.cosines(embedding, Reference(str(encoder_folder)).embed_texts(TEXTS)).min() > 0.99999
+    (texts,) = served.run("encode_text", served.tokens("tokenize", TEXTS))
+    assert gate.cosines(texts, reference.embed_texts(TEXTS)).min() > 0.99999
 
 
-def test_a_batch_of_32_equals_single_rows(served: Served) -> None:
+def test_a_batch_of_32_equals_single_rows(exported: Path) -> None:
+    served = Served(exported)
     images = (pictures() * 5)[:32]
     canvas, size, _ = canvases(images, 256)
     prompt, mask = served.run("encode_prompt", served.tokens("tokenize_prompt", (TEXTS * 4)[:32]))
@@ -131,15 +127,6 @@ def test_a_second_run_does_nothing(exported: Path, request_arguments: dict[str, 
     assert (exported / "detect" / "1" / "model.onnx").stat().st_mtime_ns == before
 
 
-def test_what_is_there_but_not_served_is_served_again(exported: Path, request_arguments: dict[str, Any]) -> None:
-    lines: list[str] = []
-    (exported / SERVED).unlink()
-    build(make_request(**request_arguments), exported, say=lines.append)
-    assert len(lines) == 1
-    assert "now the one that is served" in lines[0]
-    assert served_version(exported) == 1
-
-
 def test_what_is_staged_is_served_once_it_is_exported_without(
     exported: Path, request_arguments: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -156,22 +143,6 @@ def test_what_is_staged_is_served_once_it_is_exported_without(
     build(request, out, version=2, say=lines.append)
     assert "now the one that is served" in lines[-1]
     assert served_version(out) == 2
-
-
-def test_a_failed_gate_leaves_the_repository_as_it_was(tmp_path: Path, request_arguments: dict[str, Any]) -> None:
-    out = tmp_path / "model_repository"
-    (out / "tokenize" / "1").mkdir(parents=True)
-    (out / "tokenize" / "1" / "model.py").write_text("# the leaf")
-    before = snapshot(out)
-
-    def interrupt(line: str) -> None:
-        if "encode_prompt" in line:
-            raise ParityError("not equal")
-
-    with pytest.raises(ParityError):
-        build(make_request(**request_arguments), out, say=interrupt)
-    assert snapshot(out) == before
-    assert sorted(path.name for path in out.iterdir()) == ["tokenize"]
 
 
 def test_the_gate_uses_the_canvases_that_are_served(request_arguments: dict[str, Any]) -> None:
