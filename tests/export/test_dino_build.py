@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
@@ -16,15 +15,14 @@ from export import examples, gate
 from export.build import build, export_leaf, load_prompt_encoder, make_request
 from export.errors import ParityError, SourceError, UsageError
 from export.examples import pictures
-from export.graph import check_contract
 from export.grounding_dino import EncodeDinoPrompt
-from export.leaves import example_photos, leaves_of, phrase_detect_leaf
+from export.leaves import LeafExport, example_photos, leaves_of, phrase_detect_leaf
 from export.load_detector import load_detector
 from export.load_encoder import load_encoder
 from export.phrases import LONGEST, PhraseTokenizer, character_tokenizer
 from export.sources import resolve_detector
 from export.tensorrt import Compiler, Limits, compile_graph
-from serving.repository.manifest import Manifest, Settings
+from serving.repository.manifest import Manifest, Request, Settings
 from serving.repository.specs import LEAVES
 from tests.export.dino import SIDE, Upstream, compare_with_upstream, make_model
 
@@ -64,74 +62,59 @@ def test_a_damaged_folder(tmp_path: Path, damage: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.fixture(scope="module")
-def exported(
-    folder: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
-    """The folder of both graphs, and their manifest entries."""
-    out = tmp_path_factory.mktemp("exported")
-    request = make_request("grounding-dino-tiny", str(encoder_folder), threshold=0.2, detector_weights=str(folder))
-    detector = load_detector(request.detector, SIDE)
-    encoder = load_encoder(request.encoder)
-    prompts = load_prompt_encoder(request, detector, encoder)
-    encode_prompt, detect, *_ = leaves_of(Settings(0.2), detector, encoder, prompts, canvases=[128, 96])
+def leaves_with(folder: Path, encoder: Path, precision: str, canvases: list[int]) -> list[LeafExport]:
+    """``encode_prompt`` and ``detect``."""
+    request = make_request("grounding-dino-tiny", str(encoder), threshold=0.2, detector_weights=str(folder))
+    detector, loaded = load_detector(request.detector, SIDE), load_encoder(request.encoder)
+    prompts = load_prompt_encoder(request, detector, loaded)
+    return leaves_of(Settings(0.2, precision=precision), detector, loaded, prompts, canvases=canvases)[:2]
+
+
+def test_the_gate_has_prompts_of_other_lengths(folder: Path, encoder_folder: Path) -> None:
+    _, detect = leaves_with(folder, encoder_folder, "fp32", [128, 96])
     lengths = [case.inputs["PROMPT_MASK"].sum(dim=1).tolist() for case in detect.cases]
     assert lengths == [[LONGEST, 0], [18, LONGEST]]
-    return out, {leaf.name: export_leaf(leaf, request.describe(), out / leaf.name) for leaf in (encode_prompt, detect)}
+
+
+SHAPES = {
+    "encode_prompt": {"TOKENS": [64, LONGEST]},
+    "detect": {"CANVAS": [64, 768, 768, 3], "SIZE": [64, 4], "PROMPT": [64, LONGEST, 64], "PROMPT_MASK": [64, LONGEST]},
+}
 
 
 @pytest.mark.slow
-def test_both_graphs_pass_the_gate(exported: tuple[Path, dict[str, Any]]) -> None:
-    """Batches of 1 and 2 with prompts of other lengths, an empty one among them: see ``gate.compare``."""
-    folder, entries = exported
-    entry, symbols = entries["detect"]
-    assert symbols == {"L": LONGEST, "C": 64}
-    assert entry.parity["logits_relative_max"] < 1e-4
-    for leaf in entries:
-        graph = onnx.load(folder / leaf / "model.onnx")
+def test_both_graphs_pass_the_gate_and_are_built_by_tensorrt(
+    folder: Path, encoder_folder: Path, ahead: Compiler, tmp_path: Path
+) -> None:
+    for leaf in leaves_with(folder, encoder_folder, "fp32", [128, 96]):
+        entry, symbols = export_leaf(leaf, Request({}, {}, Settings(0.2), code=""), tmp_path / leaf.name)
+        graph = onnx.load(tmp_path / leaf.name / "model.onnx")
         onnx.checker.check_model(graph, full_check=True)
-        check_contract(graph, LEAVES[leaf])
         assert "GridSample" not in {node.op_type for node in graph.graph.node}
+        if leaf.name == "detect":
+            assert symbols == {"L": LONGEST, "C": 64}
+            assert entry.parity["logits_relative_max"] < 1e-4
+        plan = compile_graph(graph.SerializeToString(), leaf.name, LEAVES[leaf.name], Limits(), ahead)
+        assert len(plan.content) > 10_000
+        shapes = {name: tensor["shapes"][2] for name, tensor in plan.tensors.items() if "shapes" in tensor}
+        assert shapes == SHAPES[leaf.name]
 
 
 @pytest.mark.slow
-def test_fp16_backbone(folder: Path, encoder_folder: Path, tmp_path: Path) -> None:
+def test_fp16_backbone(folder: Path, encoder_folder: Path, ahead: Compiler, tmp_path: Path) -> None:
     """The rest stays in FP32, and TensorRT takes it so."""
-    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")
-    request = make_request("grounding-dino-tiny", str(encoder_folder), threshold=0.2, detector_weights=str(folder))
-    detector, encoder = load_detector(request.detector, SIDE), load_encoder(request.encoder)
-    prompts = load_prompt_encoder(request, detector, encoder)
-    encode_prompt, detect, *_ = leaves_of(Settings(0.2, precision="fp16"), detector, encoder, prompts, canvases=[128])
+    encode_prompt, detect = leaves_with(folder, encoder_folder, "fp16", [128])
     assert encode_prompt.half is None
-    entry, _ = export_leaf(detect, request.describe(), tmp_path / "detect")
+    entry, _ = export_leaf(detect, Request({}, {}, Settings(0.2), code=""), tmp_path / "detect")
     assert 1e-4 < entry.parity["logits_relative_max"] < gate.FP16.score
     graph = (tmp_path / "detect" / "model.onnx").read_bytes()
-    layers = compile_graph(graph, "detect", LEAVES["detect"], Limits(), Compiler(trt, "SM89", tmp_path)).layers
+    layers = compile_graph(graph, "detect", LEAVES["detect"], Limits(), ahead).layers
     assert layers["HALF"] > 100
     assert layers["FLOAT"] > 100
 
 
 RESIZED = {"unresized": 1e-4, "resized": 5e-3}
 """How far raw logits may be apart: for the same pixels, and where a few of them lie one grey level apart."""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("pixels", "limit"), RESIZED.items(), ids=RESIZED)
-def test_the_graphs_equal_transformers_processor_and_model(
-    exported: tuple[Path, dict[str, Any]], pixels: str, limit: float
-) -> None:
-    """From picture and phrase to box and score."""
-    images = pictures()[:4]
-    if pixels == "unresized":
-        images = [ImageOps.contain(image, (SIDE, SIDE)) for image in images]
-    apart = compare_with_upstream(
-        {leaf: exported[0] / leaf / "model.onnx" for leaf in exported[1]},
-        Upstream(make_model(encoder_layers=1), character_tokenizer(), SIDE),
-        images,
-        ["red mug", "Jumper of wool", "x", "desk lamp, 2-pack (navy)"],
-    )
-    assert max(apart["foreground"], apart["logits"], apart["score"]) < limit, apart
-    assert apart["box"] < limit * SIDE, apart
 
 
 def test_without_probes_the_answer_is_judged(folder: Path, encoder_folder: Path) -> None:
@@ -150,20 +133,6 @@ def test_without_probes_the_answer_is_judged(folder: Path, encoder_folder: Path)
     for name, wrong in (("SCORE", came["SCORE"] + 0.01), ("CANVAS_BOX", came["CANVAS_BOX"] + 5.0)):
         with pytest.raises(ParityError, match=name):
             leaf.check(inputs, came | {name: wrong}, wanted, gate.FP32)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("leaf", ["encode_prompt", "detect"])
-def test_tensorrt_builds_both(exported: tuple[Path, dict[str, Any]], tmp_path: Path, leaf: str) -> None:
-    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")
-    graph = (exported[0] / leaf / "model.onnx").read_bytes()
-    plan = compile_graph(graph, leaf, LEAVES[leaf], Limits(), Compiler(trt, "SM89", tmp_path))
-    assert len(plan.content) > 10_000
-    assert {name: entry["shapes"][2] for name, entry in plan.tensors.items() if "shapes" in entry} == (
-        {"TOKENS": [64, LONGEST]}
-        if leaf == "encode_prompt"
-        else {"CANVAS": [64, 768, 768, 3], "SIZE": [64, 4], "PROMPT": [64, LONGEST, 64], "PROMPT_MASK": [64, LONGEST]}
-    )
 
 
 @pytest.fixture(scope="module")
@@ -188,35 +157,34 @@ def test_the_true_size(true_size: tuple[str, Path]) -> None:
     assert parity["logits_relative_max"] < 1e-3
 
 
-@pytest.mark.slow
-@pytest.mark.skipif("VLCLIP_PHOTOS" not in os.environ, reason="VLCLIP_PHOTOS names no folder with a photos.csv")
-@pytest.mark.parametrize("true_size", ["tiny"], indirect=True)
-@pytest.mark.parametrize(("pixels", "limit"), RESIZED.items(), ids=RESIZED)
-def test_the_true_size_equals_transformers_on_photos(true_size: tuple[str, Path], pixels: str, limit: float) -> None:
-    name, out = true_size
+def photos() -> tuple[list[Image.Image], list[str]]:
+    """Images and product types: of ``VLCLIP_PHOTOS`` if it is set."""
+    if "VLCLIP_PHOTOS" not in os.environ:
+        return pictures()[:4], ["red mug", "Jumper of wool", "x", "desk lamp, 2-pack (navy)"]
     folder = Path(os.environ["VLCLIP_PHOTOS"])
     with (folder / "photos.csv").open(newline="", encoding="utf-8") as table:
         rows = list(csv.DictReader(table))[::192]
+    return [Image.open(folder / row["file"]).convert("RGB") for row in rows], [row["product_type"] for row in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("true_size", ["tiny"], indirect=True)
+@pytest.mark.parametrize(("pixels", "limit"), RESIZED.items(), ids=RESIZED)
+def test_the_graphs_equal_transformers_processor_and_model(
+    true_size: tuple[str, Path], pixels: str, limit: float
+) -> None:
+    """From picture and phrase to box and score."""
+    name, out = true_size
     detector = load_detector(resolve_detector(name, random=True))
-    images = [Image.open(folder / row["file"]).convert("RGB") for row in rows]
+    images, phrases = photos()
     if pixels == "unresized":
         images = [ImageOps.contain(image, (detector.side, detector.side)) for image in images]
     apart = compare_with_upstream(
         {leaf: out / leaf / "1" / "model.onnx" for leaf in ("encode_prompt", "detect")},
         Upstream(detector.model, detector.tokenizer, detector.side),
         images,
-        [row["product_type"] for row in rows],
+        phrases,
     )
     print(name, pixels, apart)
     assert max(apart["foreground"], apart["logits"], apart["score"]) < limit, apart
     assert apart["box"] < limit * detector.side, apart
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("true_size", ["tiny"], indirect=True)
-@pytest.mark.parametrize("leaf", ["encode_prompt", "detect"])
-def test_tensorrt_builds_both_at_the_true_size(true_size: tuple[str, Path], tmp_path: Path, leaf: str) -> None:
-    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt_rtx_cu13")
-    graph = (true_size[1] / leaf / "1" / "model.onnx").read_bytes()
-    plan = compile_graph(graph, leaf, LEAVES[leaf], Limits(), Compiler(trt, "SM89", tmp_path))
-    assert len(plan.content) > 100_000_000
