@@ -4,33 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from open_clip.tokenizer import HFTokenizer, SigLipTokenizer
-from tokenizers import Tokenizer
+from tokenizers import processors
 
 from export.errors import UnsupportedModel
-from export.hf_tokenizer import without_separator
 from export.tokenizer import build_tokenizer
 from tests.export.hf_folders import KINDS, shop_texts, write_tokenizer
-from tests.export.test_tokenizer import generated
+from tests.export.test_tokenizer import LONG, differing, generated
 
 CONTEXT = 24
-LONG = ["red shirt " * 5000, "a" * 10000, "🍎" * 3000, "红" * 3000]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("tokenizers")
     return {kind: write_tokenizer(kind, root / kind) for kind in KINDS}
-
-
-def differing(original: Any, texts: list[str]) -> list[str]:
-    tokenizer = Tokenizer.from_str(build_tokenizer(original).to_str())
-    wanted = original(texts).tolist()
-    came = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    return [text for text, a, b in zip(texts, wanted, came, strict=True) if a != b]
 
 
 @pytest.mark.parametrize("clean", ["canonicalize", "lower", "whitespace"])
@@ -42,11 +32,17 @@ def test_generated_and_shop_texts(folders: dict[str, Path], kind: str, clean: st
     assert differing(original, texts) == []
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "byte bpe"])
+@pytest.mark.parametrize("kind", ["wordpiece", "byte bpe", "byte bpe with a language"])
 def test_stripped_separators(folders: dict[str, Path], kind: str) -> None:
-    original = HFTokenizer(str(folders[kind]), context_length=CONTEXT, strip_sep_token=True)
-    separator = original.tokenizer.sep_token_id
-    assert not (original(["a red mug"]) == separator).any()
+    original = HFTokenizer(str(folders[kind.split(" with")[0]]), context_length=CONTEXT, strip_sep_token=True)
+    inner = original.tokenizer
+    if kind == "byte bpe with a language":  # as NLLB's set_src_lang_special_tokens, which changes the inner template
+        language, end = (inner.mask_token, inner.mask_token_id), (inner.sep_token, inner.sep_token_id)
+        template = processors.TemplateProcessing(single="<mask> $A </s>", special_tokens=[language, end])
+        bytes_first = processors.ByteLevel(trim_offsets=False)
+        inner.backend_tokenizer.post_processor = processors.Sequence([bytes_first, template])
+        assert build_tokenizer(original).encode("mug").tokens[0] == "<mask>"
+    assert not (original(["a red mug"]) == inner.sep_token_id).any()
     assert differing(original, [*generated(300), *shop_texts()[:300], *LONG]) == []
 
 
@@ -73,33 +69,6 @@ SPELLED = ["a </s> b", "</s>", "<pad>x</s>", "[CLS] a [SEP]", "[cls]", "a <unk> 
 )
 def test_special_tokens_spelled_out(folders: dict[str, Path], kind: str, clean: str) -> None:
     assert differing(HFTokenizer(str(folders[kind]), context_length=CONTEXT, clean=clean), SPELLED) == []
-
-
-def test_a_language_is_in_the_template(folders: dict[str, Path]) -> None:
-    """As NLLB's ``set_src_lang_special_tokens``: it changes the inner template, which the file then has."""
-    from tokenizers.processors import TemplateProcessing
-
-    original = HFTokenizer(str(folders["byte bpe"]), context_length=CONTEXT)
-    original.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<mask> $A </s>", special_tokens=[("<mask>", original.tokenizer.mask_token_id), ("</s>", 2)]
-    )
-    assert differing(original, shop_texts()[:100]) == []
-    assert build_tokenizer(original).encode("mug").tokens[0] == "<mask>"
-
-
-def test_every_kind_of_post_processor_loses_its_separator() -> None:
-    template = {"type": "TemplateProcessing", "special_tokens": {"x": {"ids": [5, 3]}, "y": {"ids": [2]}}}
-    bert = {"type": "BertProcessing", "sep": ["s", 3], "cls": ["c", 2]}
-    changed = without_separator({"type": "Sequence", "processors": [template, bert, {"type": "ByteLevel"}]}, 3)
-    assert changed == {
-        "type": "Sequence",
-        "processors": [
-            {"type": "TemplateProcessing", "special_tokens": {"x": {"ids": [5, 0]}, "y": {"ids": [2]}}},
-            {"type": "BertProcessing", "sep": ["s", 0], "cls": ["c", 2]},
-            {"type": "ByteLevel"},
-        ],
-    }
-    assert without_separator(None, 3) is None
 
 
 def test_refused(folders: dict[str, Path]) -> None:

@@ -7,12 +7,13 @@ import html
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
-from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
+from open_clip.tokenizer import SimpleTokenizer
 from tokenizers import Tokenizer
 
-from export.cleaning import clean_kind, entity_table
+from export.cleaning import clean_kind
 from export.errors import UnsupportedModel
 from export.tokenizer import build_tokenizer
 
@@ -22,8 +23,9 @@ PIECES = [
     *["北京烤鸭", "日本語テキスト", "العربية", "हिन्दी", "🍎🧀", "👩\u200d👩\u200d👧", "\ufeff", "\u200b"],
     *["\t\n", "\r\n", "\u00a0", "\u2028", "\u3000", "\x07", "\x85", "\x1b[31mred\x1b[0m"],
     *["“quoted”", "\u2018s", "\ufb01ne", "\uff26\uff55\uff4c\uff4c", "\u01c5", "\u0149"],
-    *["&amp;", "&nbsp;", "&eacute;", "&#39;", "&lt;b&gt;", "&trade;", "<b>", "a < b", "a" * 90],
+    *["&amp;", "&amp;nbsp;", "&nbsp;", "&eacute;", "&#39;", "&lt;b&gt;", "&trade;", "<b>", "a < b", "a" * 90],
 ]
+LONG = ["red shirt " * 5000, "a" * 10000, "🍎" * 3000, "红" * 3000]
 
 
 def generated(count: int, seed: int = 0) -> list[str]:
@@ -48,51 +50,36 @@ def simple(request: pytest.FixtureRequest, encoder_folder: Path) -> SimpleTokeni
     return SimpleTokenizer(bpe_path=str(encoder_folder / "bpe.txt.gz"), context_length=16)
 
 
-def assert_equal(simple: SimpleTokenizer, texts: list[str], allowed: int = 0) -> None:
-    tokenizer = Tokenizer.from_str(build_tokenizer(simple).to_str())
-    wanted = simple(texts).tolist()
+def differing(original: Any, texts: list[str]) -> list[str]:
+    """The texts to which the exported tokenizer gives other ids."""
+    tokenizer = Tokenizer.from_str(build_tokenizer(original).to_str())
+    wanted = original(texts).tolist()
     came = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    different = [text for text, a, b in zip(texts, wanted, came, strict=True) if a != b]
-    assert len(different) <= allowed, different[:5]
+    return [text for text, a, b in zip(texts, wanted, came, strict=True) if a != b]
 
 
 def test_generated_texts(simple: SimpleTokenizer) -> None:
-    assert_equal(simple, generated(2000))
+    assert differing(simple, [*generated(2000), *LONG]) == []
 
 
 @pytest.mark.skipif("VLCLIP_PHOTOS" not in os.environ, reason="VLCLIP_PHOTOS names no folder with a photos.csv")
 def test_real_descriptions(simple: SimpleTokenizer) -> None:
     with (Path(os.environ["VLCLIP_PHOTOS"]) / "photos.csv").open(newline="", encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
-    assert_equal(simple, [row["description"] for row in rows] + [row["product_type"] for row in rows])
-
-
-def test_long_texts_keep_the_end_token(simple: SimpleTokenizer) -> None:
-    tokenizer = build_tokenizer(simple)
-    ids = tokenizer.encode("red shirt " * 5000).ids
-    assert len(ids) == simple.context_length
-    assert ids[-1] == simple.eot_token_id
-    assert_equal(simple, ["red shirt " * 5000, "a" * 10000, "🍎" * 3000])
+    assert differing(simple, [row["description"] for row in rows] + [row["product_type"] for row in rows]) == []
 
 
 @pytest.mark.parametrize("kind", ["lower", "whitespace", "canonicalize"])
 def test_cleanings(kind: str) -> None:
     simple = SimpleTokenizer(clean=kind)
     assert clean_kind(simple) == kind
-    assert simple.clean_fn is get_clean_fn(kind)
     # Without lower case, the pattern's IGNORECASE matters.
     texts = [text.lower() if kind == "whitespace" else text for text in generated(500)]
-    assert_equal(simple, texts)
+    assert differing(simple, texts) == []
 
 
 def test_special_tokens_spelled_out() -> None:
-    assert_equal(SimpleTokenizer(), ["a <start_of_text> b", "<end_of_text>", "a<END_OF_TEXT>b"])
-
-
-def test_every_entity_unescapes_to_one_character() -> None:
-    table = entity_table()
-    assert all(len(char) == 1 for char in table.values())
-    assert next(iter(table)) == "&amp;"
+    assert differing(SimpleTokenizer(), ["a <start_of_text> b", "<end_of_text>", "a<END_OF_TEXT>b"]) == []
 
 
 def test_refused(simple: SimpleTokenizer) -> None:
