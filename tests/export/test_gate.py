@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import pytest
@@ -26,42 +28,58 @@ def test_encode_image_with_zero_rows() -> None:
         gate.check_encode_image(inputs, {"EMBEDDING": UNIT}, {"EMBEDDING": UNIT})
 
 
-VECTORS = {
-    "turned": (TURNED, "cosine"),
-    "too long": (UNIT * 1.1, "unit length"),
-    "not a number": (UNIT * np.nan, "cosine"),
+Arrays = dict[str, np.ndarray]
+VECTORS = {"EMBEDDING": UNIT}
+PROMPT = {"PROMPT": UNIT[:, None], "PROMPT_MASK": np.ones((4, 1), np.int32)}
+PHRASE = {"PROMPT": np.array([[[3, 4], [0, 0]]], np.float32), "PROMPT_MASK": np.array([[1, 0]], np.int32)}
+PIXELS = {"PIXELS": np.full((1, 3, 8, 8), 100 / 255), "STATUS": np.ones((1, 1), np.int32)}
+ONE_PIXEL = (np.arange(64).reshape(8, 8) == 0) / 255
+LOGITS = np.array([[[1.0, -np.inf], [0.2, -np.inf]]], np.float32)
+PROPOSALS = {
+    "FOREGROUND": np.array([[0.5, 2.0]], np.float32),
+    "LOGITS": LOGITS,
+    "BOXES": np.array([[[0.5, 0.5, 0.1, 0.1]]], np.float32),
 }
 
 
-@pytest.mark.parametrize(("came", "message"), VECTORS.values(), ids=VECTORS)
-def test_vectors_that_differ(came: np.ndarray, message: str | None) -> None:
+def check_pixels(inputs: Arrays, came: Arrays, truth: Arrays) -> gate.Figures:
+    return gate.pixel_check("fit", (1.0, 1.0, 1.0))(inputs, came, truth, gate.FP32)
+
+
+def check_proposals(inputs: Arrays, came: Arrays, truth: Arrays) -> gate.Figures:
+    return gate.check_proposals(came, truth)
+
+
+DIFFERENT = {
+    "turned": (gate.check_encode_text, VECTORS, "EMBEDDING", TURNED, "cosine"),
+    "too long": (gate.check_encode_text, VECTORS, "EMBEDDING", UNIT * 1.1, "unit length"),
+    "not a number": (gate.check_encode_text, VECTORS, "EMBEDDING", UNIT * np.nan, "cosine"),
+    "mask": (gate.check_encode_prompt, PROMPT, "PROMPT_MASK", np.zeros((4, 1), np.int32), "PROMPT_MASK"),
+    "phrase": (gate.check_encode_phrase, PHRASE, "PROMPT", PHRASE["PROMPT"] * 1.01, "relative difference"),
+    "padding": (gate.check_encode_phrase, PHRASE, "PROMPT", PHRASE["PROMPT"] + 1, "not zero"),
+    "mask of a phrase": (gate.check_encode_phrase, PHRASE, "PROMPT_MASK", np.ones((1, 2), np.int32), "PROMPT_MASK"),
+    "one pixel": (check_pixels, PIXELS, "PIXELS", PIXELS["PIXELS"] + 2 * ONE_PIXEL, "grey levels is 2"),
+    "every pixel": (check_pixels, PIXELS, "PIXELS", PIXELS["PIXELS"] + 1 / 255, "share"),
+    "status": (check_pixels, PIXELS, "STATUS", np.zeros((1, 1), np.int32), "STATUS"),
+    "foreground": (check_proposals, PROPOSALS, "FOREGROUND", PROPOSALS["FOREGROUND"] + 0.01, "FOREGROUND"),
+    "logits": (check_proposals, PROPOSALS, "LOGITS", LOGITS + 0.01, "LOGITS"),
+    "finite logits": (check_proposals, PROPOSALS, "LOGITS", np.nan_to_num(LOGITS, neginf=-1e30), "LOGITS"),
+    "boxes": (check_proposals, PROPOSALS, "BOXES", PROPOSALS["BOXES"] * np.nan, "BOXES"),
+}
+
+
+@pytest.mark.parametrize(("check", "truth", "name", "came", "message"), DIFFERENT.values(), ids=DIFFERENT)
+def test_only_equal_tensors_pass(
+    check: Callable[[Arrays, Arrays, Arrays], gate.Figures], truth: Arrays, name: str, came: np.ndarray, message: str
+) -> None:
+    check({}, truth, truth)
     with pytest.raises(ParityError, match=message):
-        gate.check_encode_text({}, {"EMBEDDING": came}, {"EMBEDDING": UNIT})
+        check({}, {**truth, name: came}, truth)
 
 
-def test_prompt_mask_must_be_equal() -> None:
-    truth = {"PROMPT": UNIT[:, None], "PROMPT_MASK": np.ones((4, 1), np.int32)}
-    gate.check_encode_prompt({}, truth, truth)
-    with pytest.raises(ParityError, match="PROMPT_MASK"):
-        gate.check_encode_prompt({}, {**truth, "PROMPT_MASK": np.zeros((4, 1), np.int32)}, truth)
-
-
-def pixels(grey: np.ndarray) -> dict[str, np.ndarray]:
-    return {"PIXELS": np.broadcast_to(grey / 255.0, (1, 3, 8, 8)).copy(), "STATUS": np.ones((1, 1), np.int32)}
-
-
-def test_pixels() -> None:
-    check = gate.pixel_check("fit", (1.0, 1.0, 1.0))
-    base = np.full((8, 8), 100.0)
-    assert check({}, pixels(base), pixels(base), gate.FP32)["grey_max"] == 0.0
-    with pytest.raises(ParityError, match="grey levels is 2"):
-        check({}, pixels(base + 2.0 * (np.arange(64).reshape(8, 8) == 0)), pixels(base), gate.FP32)
-    with pytest.raises(ParityError, match="share"):
-        check({}, pixels(base + 1.0), pixels(base), gate.FP32)
-    with pytest.raises(ParityError, match="STATUS"):
-        check({}, {**pixels(base), "STATUS": np.zeros((1, 1), np.int32)}, pixels(base), gate.FP32)
+def test_pixels_are_compared_with_pil() -> None:
     with pytest.raises(ParityError, match="PIL"):
-        gate.check_against_pil("fit", pixels(base)["PIXELS"], pixels(base + 1)["PIXELS"], (1.0, 1.0, 1.0))
+        gate.check_against_pil("fit", PIXELS["PIXELS"], PIXELS["PIXELS"] + 1 / 255, (1.0, 1.0, 1.0))
 
 
 CANDIDATES = {
@@ -143,32 +161,3 @@ def test_tokenizer_that_differs() -> None:
     assert gate.check_tokenizer("tokenize", Fake([1, 2, 3]), Fake([]), ["mug"]) == {"texts_equal": 1.0}
     with pytest.raises(ParityError, match="'mug' gives"):
         gate.check_tokenizer("tokenize", Fake([1, 2, 4]), Fake([]), ["mug"])
-
-
-def test_phrases() -> None:
-    truth = {"PROMPT": np.array([[[3, 4], [0, 0]]], np.float32), "PROMPT_MASK": np.array([[1, 0]], np.int32)}
-    assert gate.check_encode_phrase({}, truth, truth) == {"relative_max": 0.0}
-    for came, message in (
-        ({**truth, "PROMPT": truth["PROMPT"] * 1.01}, "relative difference"),
-        ({**truth, "PROMPT": truth["PROMPT"] + 1}, "not zero"),
-        ({**truth, "PROMPT_MASK": np.array([[1, 1]], np.int32)}, "PROMPT_MASK"),
-    ):
-        with pytest.raises(ParityError, match=message):
-            gate.check_encode_phrase({}, came, truth)
-
-
-def test_proposals() -> None:
-    truth = {
-        "FOREGROUND": np.array([[0.5, 2.0]], np.float32),
-        "LOGITS": np.array([[[1.0, -np.inf], [0.2, -np.inf]]], np.float32),
-        "BOXES": np.array([[[0.5, 0.5, 0.1, 0.1]]], np.float32),
-    }
-    assert set(gate.check_proposals(truth, truth).values()) == {0.0}
-    for name, value in (
-        ("FOREGROUND", truth["FOREGROUND"] + 0.01),
-        ("LOGITS", np.nan_to_num(truth["LOGITS"], neginf=-1e30)),
-        ("LOGITS", truth["LOGITS"] + 0.01),
-        ("BOXES", truth["BOXES"] * np.nan),
-    ):
-        with pytest.raises(ParityError, match=name):
-            gate.check_proposals({**truth, name: value}, truth)
