@@ -193,19 +193,6 @@ def test_true_sizes_equal_the_upstream_predictor(tmp_path: Path, prompts: Tensor
         assert found.scores.std() > 1e-3
 
 
-def test_each_image_has_its_own_prompt(detect: Detect, prompts: Tensor) -> None:
-    canvas, size, _ = canvases([picture(1, 200, 256)], 256)
-    inputs = torch.from_numpy(canvas), torch.from_numpy(size)
-    repeated = [x.expand(len(prompts), *x.shape[1:]) for x in inputs]
-    with torch.no_grad():
-        boxes, scores = detect(*repeated, prompts, torch.ones(len(prompts), 1, dtype=torch.int32))
-        for row in range(len(prompts)):
-            box, score = detect(*inputs, prompts[row : row + 1], torch.ones(1, 1, dtype=torch.int32))
-            assert torch.allclose(score[0], scores[row], atol=1e-6)
-            assert torch.allclose(box[0], boxes[row], atol=1e-2)
-    assert scores.unique().numel() == len(prompts)
-
-
 def test_empty_prompt_and_missing_image(detect: Detect, prompts: Tensor) -> None:
     canvas, size, _ = canvases([picture(1, 200, 256)] * 2, 256)
     size[1] = 0
@@ -216,13 +203,3 @@ def test_empty_prompt_and_missing_image(detect: Detect, prompts: Tensor) -> None
     assert boxes[0].tolist() == [0.0, 0.0, 200.0, 256.0]
     assert torch.isfinite(boxes).all()
     assert torch.isfinite(scores).all()
-
-
-def test_the_canvas_may_have_any_side(detect: Detect, prompts: Tensor) -> None:
-    image = picture(2, 200, 180)
-    found = []
-    for side in (200, 256, 320):
-        canvas, size, _ = canvases([image], side)
-        with torch.no_grad():
-            found.append(detect(torch.from_numpy(canvas), torch.from_numpy(size), prompts[:1], torch.ones(1, 1).int()))
-    assert all(torch.allclose(box, found[0][0], atol=1e-2) for box, _ in found)

@@ -56,7 +56,9 @@ def test_pack_refuses_an_incomplete_export(tmp_path: Path) -> None:
         pack(tmp_path, tmp_path / "to")
 
 
-def test_install_gives_the_same_files_and_skips_the_second_time(exported: Path, shipped: Path, tmp_path: Path) -> None:
+def test_install_gives_the_same_files_once_and_restores_a_missing_one(
+    exported: Path, shipped: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "model_repository"
     assert "now holds" in install(out, shipped, if_missing=True)
     for leaf, name in ARTEFACTS.items():
@@ -64,9 +66,6 @@ def test_install_gives_the_same_files_and_skips_the_second_time(exported: Path, 
     before = {path: (out / path).stat().st_mtime_ns for path in snapshot(out)}
     assert "up to date" in install(out, shipped, if_missing=True)
     assert before == {path: (out / path).stat().st_mtime_ns for path in snapshot(out)}
-
-
-def test_install_restores_a_missing_file(out: Path, shipped: Path) -> None:
     complete = snapshot(out)
     (out / "detect" / "1" / "model.onnx").unlink()
     assert "now holds" in install(out, shipped, if_missing=True)
