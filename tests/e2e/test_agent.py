@@ -166,13 +166,14 @@ def test_more_products_than_may_wait_are_refused(
     model.script = lambda call: Reply(sensible(call).content, after=proceed)
     with (
         serve(toy_repositories, model, tmp_path, WAITING="8", CALL_SECONDS="600", ITEM_SECONDS="600") as server,
-        Client(server.grpc_url, retry=None) as client,
+        Client(server.grpc_url) as client,
+        Client(server.grpc_url, retry=None) as impatient,
         ThreadPoolExecutor(6) as threads,
     ):
         first = threads.submit(client.enrich, shop(16), timeout=120)
         until(lambda: metric(server, "calls_in_flight") > 0)
         with pytest.raises(OverloadedError, match="overloaded: 16 products wait for the agent, 8 at most: try again"):
-            client.enrich(shop(1, "plate"))
+            impatient.enrich(shop(1, "plate"))
         proceed.set()
         # A request with more products than the limit is accepted if no other product waits.
         assert (first.result().status == Outcome.WRITTEN).all()
