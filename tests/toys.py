@@ -208,19 +208,15 @@ import os
 import time
 import triton_python_backend_utils as pb_utils
 
-def wait(closed, entered):
-    while os.path.exists(closed):
-        open(entered, "w").close()
-        time.sleep(0.02)
-
 class TritonPythonModel(Leaf):
     def initialize(self, args):
-        wait("{files}.load", "{files}.loading")
         super().initialize(args)
         self.admission = None  # which would take a leaf that holds requests for a slow one
 
     def execute(self, requests):
-        wait("{files}.hold", "{files}.holding")
+        while os.path.exists("{files}.hold"):
+            open("{files}.holding", "w").close()
+            time.sleep(0.02)
         if os.path.exists("{files}.refuse"):
             refusal = "overloaded: try again later", pb_utils.TritonError.UNAVAILABLE
             # One error for each: Triton crashes if two responses share one.
@@ -230,7 +226,7 @@ class TritonPythonModel(Leaf):
 
 
 class Gate:
-    """Controls a leaf that runs Python code: its process can be made to hold requests, hold its start, or refuse."""
+    """Controls a leaf that runs Python code: its process can be made to hold or refuse requests."""
 
     def __init__(self, models: Path, leaf: str):
         """Change the leaf's code in the copy ``models``, before a server loads it."""
@@ -242,8 +238,8 @@ class Gate:
 
     @contextmanager
     def closed(self, what: str = "hold") -> Iterator[None]:
-        """Until :meth:`open` or the end: "hold" requests, hold a starting process ("load"), or "refuse" requests."""
-        self._file(f"{what}ing").unlink(missing_ok=True)
+        """Until :meth:`open` or the end: "hold" or "refuse" requests."""
+        self._file("holding").unlink(missing_ok=True)
         self._file(what).touch()
         try:
             yield
@@ -253,9 +249,9 @@ class Gate:
     def open(self, what: str = "hold") -> None:
         self._file(what).unlink(missing_ok=True)
 
-    def is_reached(self, what: str = "hold") -> bool:
-        """Whether a request, or the start of a process, is held."""
-        return self._file(f"{what}ing").exists()
+    def is_reached(self) -> bool:
+        """Whether a request is held."""
+        return self._file("holding").exists()
 
     def _file(self, suffix: str) -> Path:
         return self._files.with_suffix(f".{suffix}")

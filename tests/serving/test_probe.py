@@ -23,7 +23,7 @@ from serving.repository.specs import PIPELINES
 from serving.server.api import Api
 from serving.server.probe import check_live, check_ready, main
 from serving.server.server import Server
-from serving.server.stubs import SHARED_MEMORY, Stub, find_stubs, is_alive, kill
+from serving.server.stubs import SHARED_MEMORY, Stub, find_stubs, is_alive
 from tests.asking import SECONDS, ask_grpc, until
 from tests.pictures import PHOTO
 from tests.toys import Gate
@@ -102,19 +102,6 @@ def test_a_stopped_process_makes_its_pipelines_unready_and_is_replaced(
     assert target.server.pid == triton
     assert not is_alive(victim.pid)
     assert re.search(r"a process of detect was stopped \d+ s ago; killing it", capfd.readouterr().err)
-
-
-def test_a_server_is_not_ready_until_a_killed_process_is_replaced(target: Target) -> None:
-    victim = target.stub("tokenize_prompt").pid
-    with target.tokenize_prompt.closed("load"):
-        kill(victim)
-        until(lambda: target.tokenize_prompt.is_reached("load"))
-        is_ready, message = target.probe("product_image", "product_text")
-        assert not is_ready
-        assert "product_image does not answer" in message
-        assert "product_text" not in message
-    target.wait_until_ready()
-    assert target.stub("tokenize_prompt").pid != victim
 
 
 @pytest.mark.slow

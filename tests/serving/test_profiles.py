@@ -136,13 +136,6 @@ def test_fragment_that_touches_the_contract_is_refused(
         read_config((ENSEMBLES if model in PIPELINES else MODELS) / model, profile)
 
 
-def test_message_for_an_unknown_profile_names_the_profiles(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="no profile nowhere: it is embedded-cpu, embedded-gpu, ngc-onnx"):
-        read_config(MODELS / "crop", "nowhere")
-    with pytest.raises(SetupError, match="no profile"):
-        read_config(MODELS / "crop", tmp_path)
-
-
 def test_embedded_server_refuses_what_it_cannot_serve(toy_repositories: list[Path]) -> None:
     with pytest.raises(SetupError, match=r"ngc-tensorrt is not for the embedded server, \w+: .* max_(queue|inflight)_"):
         Server.start(toy_repositories, profile="ngc-tensorrt")
