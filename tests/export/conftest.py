@@ -14,20 +14,18 @@ from export.tensorrt import Compiler
 SIZE = 64
 CONTEXT = 16
 WORDS = ["photo", "red", "blue", "green", "shirt", "mug", "bear", "lamp", "with", "striped", "cotton", "wool"]
-MERGES = 300
 
 
 def write_bpe(path: Path) -> None:
     """A vocabulary in open_clip's format: a header line, then one merge a line, most frequent first."""
-    merges: list[tuple[str, str]] = []
-    words = {word: [*word[:-1], word[-1] + "</w>"] for word in WORDS}
-    for parts in words.values():
-        while len(parts) > 1 and len(merges) < MERGES:
-            merges.append((parts[0], parts[1]))
+    merges = []
+    for word in WORDS:
+        parts = [*word[:-1], word[-1] + "</w>"]
+        while len(parts) > 1:
+            merges.append(f"{parts[0]} {parts[1]}")
             parts[:2] = [parts[0] + parts[1]]
-    unique = list(dict.fromkeys(merges))
-    with gzip.GzipFile(path, "wb", mtime=0) as file:
-        file.write(("#version: 0.2\n" + "\n".join(f"{a} {b}" for a, b in unique)).encode())
+    lines = ["#version: 0.2", *dict.fromkeys(merges)]
+    path.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
 
 
 def write_model(

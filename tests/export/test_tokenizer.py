@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from tokenizers import Tokenizer
 from export.cleaning import clean_kind
 from export.errors import UnsupportedModel
 from export.tokenizer import build_tokenizer
+from tests.export.hf_folders import shop_texts
 
 PIECES = [
     *["red shirt", "a photo of", "don't", "IT'S", "we'll", "x1y2z3", "100%", "T-shirt/Top", "__init__", "!!!", "..."],
@@ -58,15 +57,8 @@ def differing(original: Any, texts: list[str]) -> list[str]:
     return [text for text, a, b in zip(texts, wanted, came, strict=True) if a != b]
 
 
-def test_generated_texts(simple: SimpleTokenizer) -> None:
-    assert differing(simple, [*generated(2000), *LONG]) == []
-
-
-@pytest.mark.skipif("VLCLIP_PHOTOS" not in os.environ, reason="VLCLIP_PHOTOS names no folder with a photos.csv")
-def test_real_descriptions(simple: SimpleTokenizer) -> None:
-    with (Path(os.environ["VLCLIP_PHOTOS"]) / "photos.csv").open(newline="", encoding="utf-8") as table:
-        rows = list(csv.DictReader(table))
-    assert differing(simple, [row["description"] for row in rows] + [row["product_type"] for row in rows]) == []
+def test_generated_and_shop_texts(simple: SimpleTokenizer) -> None:
+    assert differing(simple, [*generated(2000), *shop_texts(), *LONG]) == []
 
 
 @pytest.mark.parametrize("kind", ["lower", "whitespace", "canonicalize"])
