@@ -17,11 +17,6 @@ def model(signature: str, body: str = "EMBEDDING = Cast<to=1>(TOKENS)") -> onnx.
     return parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]> g {signature} {{ {body} }}')
 
 
-def test_the_numbers_of_the_symbols_are_read() -> None:
-    graph = model("(int64[batch,77] TOKENS) => (float[batch,512] EMBEDDING)")
-    assert check_contract(graph, SPEC) == {"T": 77, "D": 512}
-
-
 REFUSED = {
     "another name": ("(int64[batch,77] TOKEN) => (float[batch,512] EMBEDDING)", "inputs"),
     "another dtype": ("(int32[batch,77] TOKENS) => (float[batch,512] EMBEDDING)", "INT64"),
