@@ -124,13 +124,6 @@ def prompts() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def detect(detector_file: Path) -> Detect:
-    loaded = load_detector(resolve_detector(str(detector_file)))
-    assert loaded.side == 320
-    return Detect(YoloWorld(loaded.model, loaded.side)).eval()
-
-
-@pytest.fixture(scope="module")
 def mini() -> tuple[Exported, Upstream]:
     """The trained detector."""
     file = MINI / "detector.pt"
@@ -193,7 +186,10 @@ def test_true_sizes_equal_the_upstream_predictor(tmp_path: Path, prompts: Tensor
         assert found.scores.std() > 1e-3
 
 
-def test_empty_prompt_and_missing_image(detect: Detect, prompts: Tensor) -> None:
+def test_empty_prompt_and_missing_image(detector_file: Path, prompts: Tensor) -> None:
+    loaded = load_detector(resolve_detector(str(detector_file)))
+    assert loaded.side == 320
+    detect = Detect(YoloWorld(loaded.model, loaded.side)).eval()
     canvas, size, _ = canvases([picture(1, 200, 256)] * 2, 256)
     size[1] = 0
     mask = torch.tensor([[0], [1]], dtype=torch.int32)
