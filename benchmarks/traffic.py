@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,12 +74,8 @@ def parse_shares(text: str, names: Sequence[str] | None = None) -> dict[str, flo
     return shares
 
 
-def parse_mix(text: str) -> dict[str, float]:
-    return parse_shares(text, PIPELINES)
-
-
-def parse_clients(text: str) -> dict[str, float]:
-    return parse_shares(text, CLIENTS)
+parse_mix = partial(parse_shares, names=PIPELINES)
+parse_clients = partial(parse_shares, names=CLIENTS)
 
 
 def parse_batches(text: str) -> dict[int, float]:

@@ -122,8 +122,8 @@ class Output:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.__exit__(kind, error, trace)
-        if kind and self._rows and _first_embedded(self._rows):
-            print(f"vlclip: {self._out} has the results before the failure: {_summary(self._rows)}", file=sys.stderr)
+        if kind and self._rows and (saved := _summary(self._rows)):
+            print(f"vlclip: {self._out} has the results before the failure: {saved}", file=sys.stderr)
 
     def write(self, rows: Sequence[Row]) -> None:
         # Keep the rows first, so that a row that was printed is in the file, even after Ctrl-C.
@@ -145,7 +145,7 @@ class Output:
         counts = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in self._states.items() if state)
         if failed or not self._json:
             summary = f"{self._states.total()} {things}" + (f": {counts}" if counts else "")
-            saved = "" if self._rows is None else f"{self._out}: {_summary(self._rows)}"
+            saved = "" if self._rows is None else f"{self._out}: {_summary(self._rows) or 'no embeddings'}"
             print("; ".join(filter(None, (summary, saved, also))), file=sys.stderr)
         return failed
 
@@ -256,7 +256,7 @@ def _save_npz(path: Path, columns: dict[str, np.ndarray]) -> None:
 
 def _columns(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     """An array for each field of the first row with an embedding, with zeros for rows without a value."""
-    whole = _first_embedded(rows)
+    whole = next((row for row in rows if row.embedding is not None), None)
     if whole is None:
         return {}
     columns = {"text" if whole.file is None else "file": np.array([row.name for row in rows])}
@@ -268,11 +268,7 @@ def _columns(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     return columns
 
 
-def _first_embedded(rows: Sequence[Row]) -> Row | None:
-    return next((row for row in rows if row.embedding is not None), None)
-
-
 def _summary(rows: Sequence[Row]) -> str:
-    whole = _first_embedded(rows)
-    shape = None if whole is None or whole.embedding is None else [len(rows), *whole.embedding.shape]
-    return f"embeddings {shape}" if shape else "no embeddings"
+    """The shape of the embeddings that are saved. Empty if there are none."""
+    embeddings = [row.embedding for row in rows if row.embedding is not None]
+    return f"embeddings {[len(rows), *embeddings[0].shape]}" if embeddings else ""
