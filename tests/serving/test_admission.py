@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,15 +12,6 @@ from serving.repository.profiles import read_config
 from serving.repository.specs import PIPELINES
 from serving.server.api import is_refusal
 from tests.model_repository.test_configs import FOLDERS
-
-
-class Clock:
-    """Seconds that pass only when a test says so."""
-
-    seconds = 100.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 def metrics(**models: tuple[float, ...]) -> str:
@@ -39,8 +31,8 @@ def metrics(**models: tuple[float, ...]) -> str:
 
 def after(*readings: str, models: tuple[str, ...] = ("detect",), apart: float = 0.1) -> Admission:
     """Admission that has read these metrics, one after the other."""
-    clock = Clock()
-    admission = Admission(0.5, {name: Model() for name in models}, clock)
+    clock = SimpleNamespace(seconds=100.0)
+    admission = Admission(0.5, {name: Model() for name in models}, lambda: clock.seconds)
     for reading in readings:
         clock.seconds += apart
         admission.update(reading)
@@ -111,8 +103,8 @@ def test_the_first_request_is_accepted_however_slow_the_model_is() -> None:
 
 
 def test_old_metrics_are_ignored() -> None:
-    clock = Clock()
-    admission = Admission(0.5, {"detect": Model()}, clock)
+    clock = SimpleNamespace(seconds=100.0)
+    admission = Admission(0.5, {"detect": Model()}, lambda: clock.seconds)
     admission.update(metrics(detect=(99, 1, 9)))
     assert admission.wait() > 100
     clock.seconds += 1.1
