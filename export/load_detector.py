@@ -1,4 +1,8 @@
-"""Load a detector: YOLO-World with ultralytics, Grounding DINO with transformers."""
+"""Load a detector: YOLO-World with ultralytics, Grounding DINO with transformers.
+
+A further detector needs a name in ``sources.py``, a function here that loads it, and one in ``leaves.py`` that makes
+its graph ``detect`` with the tensors of ``serving/repository/specs.py``.
+"""
 
 from __future__ import annotations
 
