@@ -36,7 +36,6 @@ def main() -> None:
         with suppress(FileNotFoundError):
             os.unlink(f"/dev/shm/{client['name']}")
     time.sleep(GRACE_SECONDS)
-    sys.path[:] = client["path"]
 
     import grpc
     from tritonclient.grpc import service_pb2_grpc

@@ -172,13 +172,17 @@ class SharedMemory:
         with self._lock:
             if self._helper is not None:
                 return
+            # By its path, since `-m` would import the whole client. In "/", so that no folder is held or searched.
+            program = f"import runpy; runpy.run_path({_cleanup.__file__!r}, run_name='__main__')"
             self._helper = subprocess.Popen(
-                [sys.executable, "-I", _cleanup.__file__],
+                [sys.executable, "-c", program],
                 stdin=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
+                cwd="/",
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
             )
-            client = {"path": sys.path, "kind": self.kind, "name": self.name}
+            client = {"kind": self.kind, "name": self.name}
             server = {"target": endpoint.target, "options": endpoint.options, "tls": endpoint.tls, "metadata": metadata}
             self._write_to(self._helper, json.dumps(client).encode() + b"\n" + pickle.dumps(server))
 

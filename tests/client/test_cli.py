@@ -381,19 +381,6 @@ def test_the_progress_bar_is_only_on_a_terminal(triton: FakeTriton) -> None:
     assert b"\x1b" not in out
 
 
-def test_without_rich(triton: FakeTriton) -> None:
-    program = (
-        "import sys; sys.modules['rich'] = None; import importlib.util as u; find = u.find_spec;"
-        "u.find_spec = lambda name, *a: None if name == 'rich' else find(name, *a);"
-        "from vlclip.cli import main; sys.exit(main(['health']))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (
-        cli.USAGE,
-        "vlclip: the command line needs rich: pip install 'vlclip[cli]'\n",
-    )
-
-
 def test_the_examples_of_help_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         cli.main(["--help"])
