@@ -102,7 +102,7 @@ def key_in(variable: str) -> Callable[[], str]:
 
 @dataclass(frozen=True)
 class Access:
-    """Who can reach Triton. ``interface`` is the one to listen on; with TLS, HTTP listens on the loopback only.
+    """Who can reach Triton. ``interface`` is the IPv4 address to listen on; with TLS, HTTP uses the loopback only.
 
     Triton's HTTP has no TLS. For HTTPS, put an ingress or Envoy in front of it.
     """
@@ -124,14 +124,12 @@ class Access:
         return LOOPBACK if self.tls else self.host
 
     def options(self) -> list[str]:
-        """Options for tritonserver. Raises ServerError if a port is taken, and SetupError."""
-        if ":" in self.interface:
-            raise SetupError(f"--host {self.interface}: expected a host name or an IPv4 address")
+        """Options for tritonserver. Raises ServerError if a port is taken."""
         http_interface = LOOPBACK if self.tls else self.interface
         require_free("gRPC", self.interface, self.ports.grpc)
         require_free("HTTP", http_interface, self.ports.http)
         require_free("metrics", self.interface, self.ports.metrics)
-        is_local = self.interface in (LOOPBACK, "localhost")
+        is_local = self.interface.startswith("127.")
         admin = ",".join(ADMIN_APIS if is_local else ADMIN_APIS + STATISTICS_APIS)
         return [
             f"--grpc-address={self.interface}",
@@ -147,6 +145,14 @@ class Access:
             f"--http-restricted-api=shared-memory:shared-memory-key={self.shared_memory_key}",
             *(self.tls.options() if self.tls else []),
         ]
+
+
+def resolve(host: str) -> str:
+    """The IPv4 address of ``host``. Triton's HTTP and metrics take no names: they would listen on 255.255.255.255."""
+    try:
+        return socket.gethostbyname(host)
+    except OSError as error:
+        raise SetupError(f"--host {host}: expected a host name or an IPv4 address: {error}") from error
 
 
 def require_free(protocol: str, host: str, port: int) -> None:

@@ -30,7 +30,7 @@ from serving.server.drain import stop_triton
 from serving.server.embedded import find_tritonserver
 from serving.server.launch import Launcher
 from serving.server.log import LIMIT_BYTES, Log, report
-from serving.server.options import FREE_PORTS, Access, Ports, Tls, replace_zeros
+from serving.server.options import FREE_PORTS, Access, Ports, Tls, replace_zeros, resolve
 from serving.server.stubs import SHARED_MEMORY
 from serving.server.switch import Versions
 from serving.server.watch import Watcher
@@ -75,11 +75,11 @@ class Server:
     ) -> Server:
         """Start Triton and wait until its pipelines give correct answers.
 
-        ``host`` is the interface to listen on. ``profile`` is laid over the configs (serving.repository.profiles); by
-        default the embedded server takes embedded-cpu, and a full installation takes ngc. ``tls`` encrypts gRPC, and
-        restricts HTTP to the loopback. ``triton`` is a tritonserver, or the folder into which its
-        wheel was installed; ``options`` are passed to it unchanged. ``log`` is a file to which its log is appended; by
-        default the log is deleted with the server. ``echo`` repeats it on stderr.
+        ``host`` is the name or IPv4 address to listen on. ``profile`` is laid over the configs
+        (serving.repository.profiles); by default the embedded server takes embedded-cpu, and a full installation takes
+        ngc. ``tls`` encrypts gRPC, and restricts HTTP to the loopback. ``triton`` is a tritonserver, or the folder into
+        which its wheel was installed; ``options`` are passed to it unchanged. ``log`` is a file to which its log is
+        appended; by default the log is deleted with the server. ``echo`` repeats it on stderr.
 
         Raises SetupError if something is not installed, exported or configured, and ServerError if Triton does not
         come up.
@@ -91,7 +91,7 @@ class Server:
         binary = find_tritonserver(triton)
         if tls:
             tls.check()
-        access = Access(host, replace_zeros(ports), tls)
+        access = Access(resolve(host), replace_zeros(ports), tls)
         with contextlib.ExitStack() as cleanup:
             runtime = Path(tempfile.mkdtemp(prefix="vlclip-"))
             cleanup.callback(shutil.rmtree, runtime, ignore_errors=True)

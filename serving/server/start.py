@@ -46,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     models, ensembles = REPOSITORIES
     add("--model-repository", type=Path, default=models, metavar="DIR", help="the models (model_repository/)")
     add("--ensembles", type=Path, default=ensembles, metavar="DIR", help="the pipelines (ensembles/)")
-    add("--host", default="127.0.0.1", metavar="ADDRESS", help="interface to listen on (%(default)s)")
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="name or IPv4 address to listen on (%(default)s)")
     add("--grpc-port", type=int, default=8001, metavar="N", help="0 takes a free port (%(default)s)")
     add("--http-port", type=int, default=8000, metavar="N", help="(%(default)s)")
     add("--metrics-port", type=int, default=8002, metavar="N", help="(%(default)s)")

@@ -192,7 +192,8 @@ def test_keys_are_random_by_default(toy_repositories: list[Path], monkeypatch: p
     """Statistics are open if only this machine can reach the server: benchmarks and profilers need them."""
     monkeypatch.delenv("VLCLIP_ADMIN_KEY", raising=False)
     monkeypatch.delenv("VLCLIP_SHARED_MEMORY_KEY", raising=False)
-    with Server.start(toy_repositories) as server:
+    with Server.start(toy_repositories, host="localhost") as server:
+        assert server.metrics_url.startswith("http://127.0.0.1:")
         assert len(server.admin_key) == len(server.shared_memory_key) == 32
         assert server.admin_key != server.shared_memory_key
         assert "decode" in Grpc(server, {})("get_inference_statistics")

@@ -240,6 +240,7 @@ def test_a_failed_start_shows_the_lines_that_matter(
         ("--metrics-port=70000", "cannot listen for metrics on .*:70000"),
         ("--host=192.0.2.1", r"cannot listen for gRPC on 192\.0\.2\.1:\d+: .*annot assign"),
         ("--host=::1", "--host ::1: expected a host name or an IPv4 address"),
+        ("--host=name.invalid", "--host name.invalid: expected a host name or an IPv4 address"),
         ("--profile=nowhere", "there is no profile nowhere: it is embedded-cpu, embedded-gpu, ngc-onnx"),
         ("--profile=/", "there is no profile /"),
         ("--model-repository=nowhere", "nowhere holds no models"),
