@@ -44,7 +44,7 @@ def check_ready(api: Api, pipelines: Sequence[str], timeout: float) -> tuple[boo
             return False, "; ".join(broken)
         after = api.queues(LAST_LOOK)
     except FAILURES as error:
-        return False, f"no metrics; is the server running, and is --metrics its address? {error}"
+        return False, f"cannot read the metrics; is the server running, and is --metrics its address? {error}"
     stuck = sorted(
         f"{model} has finished none of {queue.waiting} requests in {timeout:g} s"
         for (model, version), queue in after.items()

@@ -151,7 +151,7 @@ def test_a_server_that_is_stopping_is_live_and_not_ready(target: Target, capsys:
         stopping.result()
     assert main(["--ready", *options(target)]) == 1
     assert main(["--live", *options(target)]) == 0
-    assert "not ready: no metrics; is the server running" in capsys.readouterr().out
+    assert "not ready: cannot read the metrics; is the server running" in capsys.readouterr().out
 
 
 def test_nothing_is_left_of_a_killed_server(toy_repositories: list[Path]) -> None:
