@@ -5,6 +5,8 @@
 
 DIR gets the pipelines and the served version of the models, with the profile's configs. The files are copied, so that
 you can mount DIR or put it into an image or a bucket.
+
+The Python models import the package ``serving``, so install it where that Triton runs: `pip install ./serving`.
 """
 
 from __future__ import annotations
@@ -46,8 +48,6 @@ def write_repository(repositories: Sequence[Path], profile: Profile, out: Path) 
         for model in view.models:
             view.write(model, manifest)
         shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for prompts in (path for repository in repositories for path in repository.glob("*/prompts")):
-        shutil.copytree(prompts, out / prompts.parent.name / prompts.name)
     return view.models
 
 
