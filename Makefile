@@ -51,6 +51,7 @@ canary: $(VENV)/.demo  ## Compare version VERSION of MODELS with the served vers
 	@$(BIN)/python -m benchmarks.canary --model-repository "$(MODELS)" $(call options,$(CANARY)) $(if $(PROMOTE),--promote)
 
 rollback: $(VENV)/.demo  ## Serve version VERSION of MODELS again. A running server switches without failed requests
+	@test -n "$(VERSION)" || { echo "Name the version to serve: make rollback VERSION=1" >&2; exit 2; }
 	@$(BIN)/python -m export use --out "$(MODELS)" --version "$(VERSION)"
 
 #: Measure

@@ -116,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = main.add_subparsers(title="commands (details: vlclip COMMAND --help)", metavar="", required=True)
+    commands = main.add_subparsers(title="commands (details: vlclip COMMAND --help)", metavar="COMMAND", required=True)
 
     def command(name: str, run: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
         subparser = commands.add_parser(
