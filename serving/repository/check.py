@@ -226,6 +226,9 @@ def main() -> int:
     add("--ensembles", type=Path, default=ensembles, metavar="DIR", help="the pipelines (ensembles/)")
     arguments = parser.parse_args()
     repositories = [arguments.model_repository, arguments.ensembles]
+    for folder in repositories:
+        if not any(folder.glob("*/config.pbtxt")):
+            parser.error(f"{folder} holds no models: expected a folder with */config.pbtxt")
     profiles = [arguments.profile] if arguments.profile else profile_names()
     problems = find_problems(repositories)
     try:

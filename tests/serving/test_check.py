@@ -171,3 +171,10 @@ def test_exit_code_says_whether_there_are_problems(tmp_path: Path, old: str, new
     assert not told or any(line.startswith(told) for line in done.stderr.splitlines()), done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout.startswith("Configs, pipelines and graphs fit, in embedded-cpu") == (not told)
+
+
+def test_a_folder_without_models_is_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "serving.repository.check", f"--model-repository={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"error: {tmp_path} holds no models: expected a folder with */config.pbtxt\n")
