@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from serving.errors import ServingError
 from serving.server.server import Server
+from vlclip import VlclipError
 
 
 def parser_of(name: str, doc: str | None, *, figures: bool = True, url: bool = True) -> argparse.ArgumentParser:
@@ -45,9 +47,15 @@ def keep(report: dict[str, Any], file: Path | None) -> None:
 
 @contextmanager
 def served(url: str | None) -> Iterator[str]:
-    """The gRPC address to use: ``url``, or that of a server which runs until the block ends."""
-    if url:
-        yield url
-        return
-    with Server.start() as server:
-        yield server.grpc_url
+    """The gRPC address to use: ``url``, or that of a server which runs until the block ends.
+
+    A failure of the server or of a request ends the program with its message.
+    """
+    try:
+        if url:
+            yield url
+            return
+        with Server.start() as server:
+            yield server.grpc_url
+    except (ServingError, VlclipError) as error:
+        raise SystemExit(f"error: {error}") from error

@@ -7,7 +7,9 @@ import pytest
 
 from benchmarks import ablation
 from benchmarks.retrieval import Answers, measure
+from benchmarks.target import served
 from training.catalogue.items import draw_item
+from vlclip import Client
 
 
 def test_measure_a_fallback_is_no_box_however_large_it_is() -> None:
@@ -38,3 +40,8 @@ def test_each_step_must_be_better_in_both_figures(
     figures = {name: ablation.measure(np.array(rank)) for name, rank in (("whole", whole), ("grounded", grounded))}
     report = {"figures": {ablation.RAW: figures, ablation.ENRICHED: {"grounded": ablation.measure(np.array(enriched))}}}
     assert ablation.is_ordered(report) == ordered
+
+
+def test_a_server_that_does_not_answer_is_named_without_a_traceback() -> None:
+    with pytest.raises(SystemExit, match=r"error: product_text from localhost:9, .*make serve"), served("localhost:9"):
+        Client("localhost:9", retry=None).embed_texts("mug")
