@@ -1,11 +1,11 @@
 """What differs between deployments: a profile is a folder of fragments, each laid over the configs of some models.
 
-    serving/profiles/ngc-tensorrt/detect.pbtxt      laid over model_repository/detect/config.pbtxt
-    serving/profiles/ngc-tensorrt/graphs.pbtxt      laid over the config of every graph
-    serving/profiles/ngc-tensorrt/python.pbtxt      laid over the config of every Python leaf
-    serving/profiles/ngc-tensorrt/pipelines.pbtxt   laid over the config of every pipeline
-    serving/profiles/ngc/…                          what all profiles for NVIDIA's container share, laid before theirs
-    serving/profiles/embedded/…                     the same for the embedded server
+    serving/profiles/NAME/detect.pbtxt       laid over model_repository/detect/config.pbtxt
+    serving/profiles/NAME/graphs.pbtxt       laid over the config of every graph
+    serving/profiles/NAME/python.pbtxt       laid over the config of every Python leaf
+    serving/profiles/NAME/pipelines.pbtxt    laid over the config of every pipeline
+    serving/profiles/ngc/…                   fragments of all profiles for NVIDIA's container, which are laid first
+    serving/profiles/embedded/…              the same for the embedded server
 
 A folder elsewhere is a profile too, by its path. It is for the embedded server unless its name begins with ``ngc``.
 
