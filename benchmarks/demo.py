@@ -53,7 +53,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Hit:
-    """A photo that a query found, as a row of the catalogue; ``correct`` is None if nobody knows."""
+    """A photo that a query found, as a row of the catalogue; ``correct`` is None if the right answer is unknown."""
 
     row: int
     cosine: float

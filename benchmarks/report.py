@@ -102,7 +102,7 @@ class Bench:
         return cls(sorted(runs, key=lambda one: one.run.started), others)
 
     def overview(self) -> pl.DataFrame:
-        """A row a run. Columns that say nothing in any run are left out."""
+        """One row per run. Columns that are empty in all runs are left out."""
         rows = []
         for one in self.runs:
             held = [slo["held"] for slo in one.run.slos]
@@ -128,7 +128,7 @@ class Bench:
 
 
 def filled(table: pl.DataFrame) -> pl.DataFrame:
-    """Without the columns of failures that are zero or empty in all rows, but for ``failed``."""
+    """Drop the columns of failures that are zero or empty in every row, except ``failed``."""
     empty = [name for name in figures.FAILURES if name in table.columns and not (table[name].fill_null(0) > 0).any()]
     return table.drop(empty)
 

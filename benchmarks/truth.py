@@ -1,4 +1,4 @@
-"""The server's own account of a load run: Triton's metrics and statistics, read before and after it.
+"""The server's metrics and statistics, read before and after a load run.
 
     before = snapshot("localhost:8001", "http://localhost:8002/metrics")
     ...

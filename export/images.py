@@ -208,7 +208,7 @@ class YoloWorld(nn.Module):
 
 @dataclass(frozen=True)
 class Letterboxed:
-    """An image in the detector's square, and its placement, of which each part is (B, 1)."""
+    """An image in the detector's square, with its scale and offsets, (B, 1) each."""
 
     image: Tensor  # (B, 3, D, D), 0 … 1
     pad_x: Tensor

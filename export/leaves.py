@@ -97,7 +97,7 @@ class PromptEncoder:
 
 @dataclass(frozen=True)
 class Photos:
-    """Example outputs of ``decode``, of which the last is an image that was not decoded, and of ``detect``."""
+    """Example outputs of ``decode`` and ``detect``. The last image was not decoded."""
 
     placed: list[Any]
     """PIL images as they lie on the canvas."""

@@ -1,4 +1,4 @@
-"""Load an encoder with open_clip: the model, how it wants its images, and its tokenizer."""
+"""Load an encoder with open_clip: the model, its image preprocessing and its tokenizer."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class Admission:
         self._accepted_since, self._updated_at = 0, now
 
     def _items(self, requests: int) -> float:
-        """Items in this many pending requests, judged by those that this process accepted last."""
+        """Estimated items in this many pending requests, from the sizes of recently accepted requests."""
         sizes = list(itertools.islice(reversed(self._sizes), requests))
         return requests * sum(sizes) / len(sizes) if sizes else requests
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ MODELS, ENSEMBLES = REPOSITORIES
 
 # Tests import the leaves, which import this module.
 sys.modules["triton_python_backend_utils"] = fake_triton
+
+# A shell starts background jobs with SIGINT ignored, which the processes that tests interrupt would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

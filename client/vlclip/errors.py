@@ -80,7 +80,7 @@ class CancelledError(RequestError):
 
 
 class OverloadedError(RequestError):
-    """The server has too much to do, or a quota is exhausted."""
+    """The server is overloaded, or a quota is exhausted."""
 
 
 class AccessError(RequestError):

@@ -72,7 +72,7 @@ def parse(raw: bytes) -> Product:
     texts = {_name(name): _text(value) for name, value in given.items() if _name(name) in TEXTS}
     attributes = {name: text for name, text in _leaves(given, DEPTH) if name not in TEXTS}
     if not any(texts.values()) and not attributes:
-        raise ProductError("The product says nothing: no type, no title, no description, no attribute.")
+        raise ProductError("The product is empty: expected a type, a title, a description or an attribute.")
     kind, title, description = (texts.get(name, "") for name in TEXTS)
     return Product(kind, title, description, MappingProxyType(attributes))
 

@@ -17,7 +17,7 @@ POLL_SECONDS = 0.05
 
 
 def stop_triton(triton: Triton, view: View, api: Api, http_port: int, log: Log) -> None:
-    """Wait until accepted requests are answered, then have Triton end. The caller kills what is left."""
+    """Wait for accepted requests, then ask Triton to exit. The caller kills the processes that are left."""
     has_no_models = drain(view, api, http_port)
     log.mark()
     triton.process.terminate()

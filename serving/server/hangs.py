@@ -1,4 +1,4 @@
-"""Finds the processes that are alive and do not work.
+"""Finds processes that are alive but make no progress.
 
 stopped    A signal stopped the process, and nothing continued it within STOPPED_SECONDS. By then Triton refuses
            requests for its model, and crashes when the process continues.
@@ -23,8 +23,7 @@ from serving.server.stubs import PROCESSES, Stub
 
 LOOK_SECONDS = 1.0
 IDLE = 0.1
-"""The share of time for which an idle process may want a processor: for its heartbeat, for which it may have to wait
-on a busy machine."""
+"""CPU share up to which a process counts as idle. Its heartbeat needs some, and may have to wait for a CPU."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ def read_pulse(pid: int) -> Pulse | None:
 
 @dataclass(frozen=True)
 class Seen:
-    """A process at one look. ``ran_at`` and ``well_at`` are when it last ran, and last worked or had nothing to do."""
+    """The state of a process at one check. ``ran_at`` and ``well_at`` are when it last ran, and when it last made progress
+    or had no requests."""
 
     at: float
     pulse: Pulse
@@ -122,7 +122,7 @@ class Hangs:
 
 
 def judge(seen: Seen) -> str | None:
-    """Why the process is to be killed; None if it is well."""
+    """Why the process must be killed, or None if it is healthy."""
     if seen.at - seen.ran_at >= STOPPED_SECONDS:
         return f"was stopped {seen.at - seen.ran_at:.0f} s ago"
     if seen.at - seen.well_at >= HANG_SECONDS:

@@ -38,7 +38,7 @@ class RestartNeeded(Exception):
 
 @dataclass(frozen=True)
 class Triton:
-    """A running tritonserver and its guard. ``patience`` is the seconds to allow for loading a model again, and for an
+    """A running tritonserver and its guard. ``patience`` is a time-out in seconds, for loading a model again and for an
     answer."""
 
     process: subprocess.Popen[bytes]

@@ -57,9 +57,9 @@ class Stubs:
         return [stub for stub in self.watched if not is_alive(stub.pid)]
 
     def update(self, manifest: Manifest | None) -> None:
-        """Watch the new stubs after models were loaded, and not those that they replace or that have another version.
+        """After models were loaded, watch the new stubs instead of those that they replaced and those of other versions.
 
-        Those that were replaced finish their requests, and end by themselves or in :meth:`end_replaced`.
+        The replaced stubs finish their requests, and end by themselves or in :meth:`end_replaced`.
         """
         known = self._watched.keys() | self._replaced_at.keys()
         new = {stub.pid: stub for stub in find_stubs(self._prefix) if stub.pid not in known}

@@ -19,7 +19,7 @@ from serving.leaf import array_of, parameters_of, refuse
 from serving.metrics import Kind, Metrics
 
 FAMILIES: dict[str, tuple[Kind, str]] = {
-    "text_tokens": ("histogram", "Tokens of a text, with those that mark its ends, as far as the encoder reads"),
+    "text_tokens": ("histogram", "Tokens per text, with start and end tokens, after truncation"),
     "truncated_texts_total": ("counter", "Texts that are longer than the encoder reads"),
 }
 BUCKETS = {"text_tokens": [2, 4, 8, 16, 32, 64, 128, 256]}

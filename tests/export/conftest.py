@@ -72,7 +72,7 @@ def write_encoder(folder: Path) -> Path:
 def write_detector(path: Path, seed: int = 0, scale: str = "n", side: int = 320, contrast: float = 0.5) -> Path:
     """An ultralytics checkpoint of YOLO-World v2, nano to X, with statistics that keep activations alive.
 
-    ``contrast`` is the logarithm by which scores are spread; the larger models want less, lest many be 1.
+    ``contrast`` is the logarithm of the spread of scores. It is lower for larger models, so that few scores are 1.
     """
     import numpy as np
     import torch

@@ -74,7 +74,7 @@ def parameter(name: str, value: str | int) -> str:
     ],
 )
 def test_fragment_is_laid_over(tmp_path: Path, base: str, fragment: str, expected: str) -> None:
-    """Also twice, as when a written repository is served with the profile that it was written with."""
+    """A profile laid over twice gives the same config: a written repository may be served with its profile."""
     (tmp_path / "custom").mkdir()
     (tmp_path / "custom" / "config.pbtxt").write_text(base)
     profile = profile_of(tmp_path / "ngc-mine", custom=fragment, graphs='backend: "of no graph"')

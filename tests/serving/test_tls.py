@@ -20,7 +20,7 @@ from serving.server.server import Server
 from tests.asking import SECONDS, until
 from tests.pictures import PHOTO
 
-SHORT = vlclip.Timeout(request=5, connect=1)
+SHORT = vlclip.Timeout(request=20, connect=5)
 
 
 def write_certificates(folder: Path) -> Path:
