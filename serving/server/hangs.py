@@ -51,8 +51,8 @@ def read_pulse(pid: int) -> Pulse | None:
 
 @dataclass(frozen=True)
 class Seen:
-    """The state of a process at one check. ``ran_at`` and ``well_at`` are when it last ran, and when it last made progress
-    or had no requests."""
+    """The state of a process at one check. ``ran_at`` and ``well_at`` are when it last ran, and when it last made
+    progress or had no requests."""
 
     at: float
     pulse: Pulse

@@ -57,7 +57,7 @@ class Stubs:
         return [stub for stub in self.watched if not is_alive(stub.pid)]
 
     def update(self, manifest: Manifest | None) -> None:
-        """After models were loaded, watch the new stubs instead of those that they replaced and those of other versions.
+        """Watch the new stubs after models were loaded, and no longer those that were replaced or have another version.
 
         The replaced stubs finish their requests, and end by themselves or in :meth:`end_replaced`.
         """

@@ -170,8 +170,8 @@ def test_parses_nested_attributes() -> None:
         pytest.param(b"9" * 5000, "is not JSON", id="a very long number"),
         pytest.param(b'["mug"]', "is not a JSON object but list", id="a list"),
         pytest.param(b"null", "is not a JSON object but NoneType", id="null"),
-        pytest.param(b"{}", "says nothing", id="empty"),
-        pytest.param(b'{"title": "  ", "colour": null, "x": []}', "says nothing", id="blank"),
+        pytest.param(b"{}", "is empty", id="empty"),
+        pytest.param(b'{"title": "  ", "colour": null, "x": []}', "is empty", id="blank"),
         pytest.param(b" " * (MAX_BYTES + 1), f"more than {MAX_BYTES}", id="too many bytes"),
     ],
 )
