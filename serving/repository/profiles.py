@@ -115,14 +115,14 @@ def read_fragment(model: str, profile: Profile) -> ModelConfig:
 def read_config(model: Path, profile: Profile | None = None) -> ModelConfig:
     """The config in the folder ``model``, with the profile laid over it.
 
-    Raises SetupError for a file that is no config, and for a fragment that says what a profile must not decide.
+    Raises SetupError for a file that is no config, and for a fragment that sets what a profile must not change.
     """
     config = parse(model / "config.pbtxt")
     config.name = config.name or model.name
     is_pipeline = config.HasField("ensemble_scheduling")
     for file in files_for(model.name, is_pipeline, profile) if profile else ():
         fragment = parse(file)
-        if why := find_trespass(config, fragment):
+        if why := find_violation(config, fragment):
             raise SetupError(f"{file} {why}")
         lay_over(config, fragment)
     return config
@@ -136,18 +136,18 @@ def parse(file: Path) -> ModelConfig:
         raise SetupError(f"{file} is no model config: {error}") from error
 
 
-def find_trespass(base: ModelConfig, fragment: ModelConfig) -> str | None:
-    """What a fragment says although a profile must not decide it, in words; None if there is nothing."""
-    said = {field.name for field, _ in fragment.ListFields()}
-    if foreign := sorted(said.difference(ALLOWED)):
-        return f"must not say {', '.join(foreign)}: a profile decides {', '.join(ALLOWED)}"
+def find_violation(base: ModelConfig, fragment: ModelConfig) -> str | None:
+    """Why a fragment is not allowed, in words; None if it is."""
+    fields = {field.name for field, _ in fragment.ListFields()}
+    if foreign := sorted(fields.difference(ALLOWED)):
+        return f"must not set {', '.join(foreign)}: a profile decides {', '.join(ALLOWED)}"
     is_pipeline = base.HasField("ensemble_scheduling")
-    if is_pipeline and (foreign := sorted(said - {"ensemble_scheduling", "max_batch_size", "metric_tags"})):
-        return f"must not say {', '.join(foreign)}: a pipeline is wiring only, its leaves have fragments of their own"
-    if "ensemble_scheduling" in said and not is_pipeline:
-        return "must not say ensemble_scheduling: it is for a leaf, and only pipelines have steps"
-    if "input" in said and ARTEFACTS.get(base.name) in GRAPHS:
-        return "must not say input: a graph takes the inputs of its file"
+    if is_pipeline and (foreign := sorted(fields - {"ensemble_scheduling", "max_batch_size", "metric_tags"})):
+        return f"must not set {', '.join(foreign)}: a pipeline is wiring only, its leaves have fragments of their own"
+    if "ensemble_scheduling" in fields and not is_pipeline:
+        return "must not set ensemble_scheduling: it is for a leaf, and only pipelines have steps"
+    if "input" in fields and ARTEFACTS.get(base.name) in GRAPHS:
+        return "must not set input: a graph takes the inputs of its file"
     if changed := [one.name for one in fragment.input for own in base.input if own.name == one.name and own != one]:
         return f"must not change the input {', '.join(changed)}: it can only add inputs"
     if fragment.max_batch_size > base.max_batch_size:

@@ -29,7 +29,7 @@ GUARD = 'read -r _; kill -s KILL -- "-$0"; sleep 1; rm -rf "$1"* "$2"'
 
 
 class Stopping(Exception):
-    """The server is to stop, so what it was doing ends."""
+    """The server is being stopped, which ends the work of the watcher."""
 
 
 class RestartNeeded(Exception):
