@@ -66,21 +66,33 @@ missing or damaged, the repository does not change. ultralytics' code and weight
 INTERRUPTED = 130
 
 
+COMMANDS = {
+    "models": "export models (the default)",
+    "use": "serve another version",
+    "show": "list the versions of the repository",
+    "pack-mini": "export the mini models and pack them for git",
+}
+
+
 def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(
-        prog="python -m export",
-        usage="python -m export [models | use | show | pack-mini] [option …]",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = main.add_argument
-    add("command", nargs="?", choices=["models", "use", "show", "pack-mini"], default="models", help="default: models")
-    add("--out", type=Path, default=Path("model_repository"), help="model repository (%(default)s)")
-    add("--version", type=int, default=1, help="version to write, or to serve with `use` (%(default)s)")
+    """Each command takes its own options and refuses those of the others."""
+    usage = f"python -m export [{' | '.join(COMMANDS)}] [option …]"
+    main = argparse.ArgumentParser(prog="python -m export", usage=usage)
+    added = main.add_subparsers(dest="command", required=True, metavar="command")
+    models, use, show, pack = (added.add_parser(name, help=help) for name, help in COMMANDS.items())
+    models.usage, models.description, models.formatter_class = usage, HELP, argparse.RawDescriptionHelpFormatter
+    for command in (models, use, show):
+        command.add_argument("--out", type=Path, default=Path("model_repository"), help="model repository (%(default)s)")
+    for command in (models, pack):
+        command.add_argument(
+            "--threshold", type=float, default=0.2, help="score below which the whole image is used (%(default)s)"
+        )
+    use.add_argument("--version", type=int, default=1, help="version to serve (%(default)s)")
+
+    add = models.add_argument
+    add("--version", type=int, default=1, help="version to write (%(default)s)")
     add("--stage", action="store_true", help="keep serving the current version until the new one is promoted")
     add("--force", action="store_true", help="export again even if the repository already holds this export")
-
-    add = main.add_argument_group("models").add_argument
     detectors = "mini, yolo-world-s|m|l|x, grounding-dino-tiny|base, or a .pt file (%(default)s)"
     add("--detector", default="mini", help=detectors)
     add("--detector-weights", metavar="PATH", help="weights of a named detector: a file; for Grounding DINO a folder")
@@ -89,17 +101,17 @@ def parser() -> argparse.ArgumentParser:
     add("--pretrained", metavar="TAG", help="open_clip's tag of weights; with --checkpoint, of their preprocessing")
     add("--checkpoint", metavar="PATH", help="weights of the encoder: a file, or a folder")
     add("--tokenizer", metavar="FOLDER", help="folder with tokenizer.json and its configuration, in place of the hub")
-    add(
-        "--prompt-encoder",
-        metavar="NAME",
-        help="model whose text tower encodes prompts (the detector's)",
-    )
+    add("--prompt-encoder", metavar="NAME", help="model whose text tower encodes prompts (the detector's)")
     add("--random-weights", action="store_true", help="true architectures, random weights")
-    add("--threshold", type=float, default=0.2, help="score below which the whole image is used (%(default)s)")
     precisions = "fp16: for GPUs, at least twice as fast; inputs and outputs stay FP32 (%(default)s)"
     add("--precision", choices=["fp32", "fp16"], default="fp32", help=precisions)
     add("--format", choices=["onnx", "tensorrt"], default="onnx", help="format of the graphs (%(default)s)")
     return main
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command's options. Without a command they are those of ``models``."""
+    return parser().parse_args(["models", *argv] if not argv or argv[0].startswith("-") else argv)
 
 
 def show(out: Path) -> str:
@@ -117,7 +129,7 @@ def show(out: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+    arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
         if arguments.command == "show":
             print(show(arguments.out))
@@ -135,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("export: interrupted; the repository did not change", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
-        reason = f"{error.strerror or error} ({error.filename or arguments.out})"
+        reason = f"{error.strerror or error} ({error.filename or vars(arguments).get("out", arguments.command)})"
         print(f"export: {reason}; the repository did not change", file=sys.stderr)
         return 1
     return 0
