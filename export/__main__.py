@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("export: interrupted; the repository did not change", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
-        reason = f"{error.strerror or error} ({error.filename or vars(arguments).get("out", arguments.command)})"
+        reason = f"{error.strerror or error} ({error.filename or vars(arguments).get('out', arguments.command)})"
         print(f"export: {reason}; the repository did not change", file=sys.stderr)
         return 1
     return 0
