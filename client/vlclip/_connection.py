@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import reprlib
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,12 @@ import grpc
 from vlclip.errors import InvalidInputError, UnavailableError
 
 Headers = Mapping[str, str] | Callable[[], Mapping[str, str]]
+
+EXPECTED = 'expected "host:port" of the gRPC endpoint, such as "localhost:8001"'
+PLACE = re.compile(r"(\[[^\[\]\s]+\]|[^\s:/@,?#\[\]]+):[0-9]{1,5}")
+RESOLVED_SCHEMES = ("dns", "ipv4", "ipv6")
+UNCHECKED_SCHEMES = ("unix", "unix-abstract", "vsock", "xds")
+"""gRPC's names of servers that need no port."""
 
 SERVICE_CONFIG: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
 OPTIONS: tuple[tuple[str, Any], ...] = (
@@ -54,7 +62,7 @@ class TLS:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
-            raise InvalidInputError("tls: expected both a certificate and its key, got only one of them")
+            raise InvalidInputError("expected both a certificate and its key, got only one of them", argument="tls")
 
     def credentials(self) -> grpc.ChannelCredentials:
         ca, key, certificate = (_pem(value) for value in (self.ca, self.key, self.certificate))
@@ -80,12 +88,10 @@ class Endpoint:
 
 def endpoint(address: str | Sequence[str], tls: bool | TLS, compression: bool, connect: float) -> Endpoint:
     """The endpoint for one address, which gRPC resolves, or for several, which are resolved here, once."""
+    if not isinstance(tls, bool | TLS):
+        raise InvalidInputError(f"expected True, False or a vlclip.TLS, got {type(tls).__name__}", argument="tls")
     tls = TLS() if tls is True else tls
-    addresses = [address] if isinstance(address, str) else list(address)
-    if not addresses:
-        raise InvalidInputError("address: expected one or more addresses, got none")
-    for one in addresses:
-        _check(one)
+    addresses = _checked(address)
     # This is also gRPC's time-out for a connection attempt, by default 20 s.
     options: tuple[tuple[str, Any], ...] = (*OPTIONS, ("grpc.min_reconnect_backoff_ms", math.ceil(connect * 1e3)))
     target = addresses[0] if len(addresses) == 1 else _several(addresses)
@@ -105,18 +111,45 @@ def endpoint(address: str | Sequence[str], tls: bool | TLS, compression: bool, c
     )
 
 
+def _checked(given: Any) -> list[str]:
+    """The addresses. Refuses what gRPC would take for another address: without a port it connects to port 443."""
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    addresses = list(given) if several else [given]
+    if not addresses:
+        raise InvalidInputError("expected one or more addresses, got none", argument="address")
+    for one in addresses:
+        if not isinstance(one, str):
+            raise InvalidInputError(f"{EXPECTED}, got {reprlib.repr(one)}", argument="address")
+        _check(one)
+    return addresses
+
+
 def _check(address: str) -> None:
-    if "://" in address and address.split("://")[0] in ("http", "https", "grpc", "grpcs"):
-        raise InvalidInputError(
-            f'address: expected "host:port" of the gRPC endpoint, got "{address}". Remove the scheme, '
-            "and pass tls=True for an encrypted connection"
-        )
+    scheme, _, rest = address.partition(":")
+    if scheme in UNCHECKED_SCHEMES:
+        return
+    advice = ""
+    if scheme in RESOLVED_SCHEMES and not rest.isdigit():
+        places = rest.rpartition("/")[2].split(",")
+    elif "://" in address:
+        places = []
+        secure = scheme.lower() in ("https", "grpcs")
+        advice = "Remove the scheme and the path" + (", and pass {tls} for an encrypted connection" if secure else "")
+        if re.search(r":800[02]\b", rest):
+            advice += ". 8000 and 8002 are usually HTTP and metrics; gRPC is usually 8001"
+    else:
+        places = [address]
+        advice = "" if ":" in address else "Add the port of gRPC, usually 8001"
+    if not places or not all(PLACE.fullmatch(place) and int(place.rpartition(":")[2]) < 1 << 16 for place in places):
+        raise InvalidInputError(f'{EXPECTED}, got "{address}"', argument="address", advice=advice)
 
 
 def _host_port(address: str) -> tuple[str, str]:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise InvalidInputError(f'address: expected "host:port" for each of several servers, got "{address}"')
+    if not PLACE.fullmatch(address):
+        raise InvalidInputError(
+            f'expected "host:port" for each of several servers, got "{address}"', argument="address"
+        )
     return host.strip("[]"), port
 
 
@@ -128,7 +161,8 @@ def _several(addresses: Sequence[str]) -> str:
         try:
             resolved = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
         except OSError as exc:
-            raise UnavailableError(f'address: "{host}" could not be resolved ({exc}). Correct the host name') from exc
+            problem = f'"{host}" could not be resolved ({exc})'
+            raise UnavailableError(problem, argument="address", advice="Correct the host name") from exc
         found += [(family, _text(family, place)) for family, _, _, _, place in resolved]
     family = socket.AF_INET if any(kind == socket.AF_INET for kind, _ in found) else socket.AF_INET6
     scheme = "ipv4" if family == socket.AF_INET else "ipv6"
@@ -149,6 +183,20 @@ def with_key(headers: Headers | None) -> Headers | None:
 
 
 def metadata(headers: Headers | None) -> list[tuple[str, str]]:
-    """The headers as gRPC metadata, whose names are lower case."""
+    """The headers as gRPC metadata, whose names are lower case. A value may be secret, so no error shows it."""
     given = headers() if callable(headers) else headers or {}
+    if not isinstance(given, Mapping):
+        problem = f"expected a mapping of names to values, got {type(given).__name__}"
+        raise InvalidInputError(problem, argument="headers")
+    for name, value in given.items():
+        if not (isinstance(name, str) and re.fullmatch(r"[0-9a-z_.-]+", name.lower())):
+            raise InvalidInputError(
+                f"expected names of ASCII letters, digits, - _ and ., got {reprlib.repr(name)}", argument="headers"
+            )
+        if not (isinstance(value, str) and re.fullmatch(r"[ -~]*", value)):
+            raise InvalidInputError(
+                f'expected the value of "{name}" as one line of printable ASCII, got something else. Remove line '
+                "breaks, such as one at the end of a file",
+                argument="headers",
+            )
     return [(name.lower(), value) for name, value in given.items()]

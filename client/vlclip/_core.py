@@ -61,10 +61,14 @@ class Session:
         max_in_flight: int,
         shared_memory: Kind | None,
     ) -> None:
-        if max_in_flight < 1:
-            raise InvalidInputError(f"max_in_flight: expected 1 or more, got {max_in_flight}")
+        if not isinstance(max_in_flight, int) or max_in_flight < 1:
+            raise InvalidInputError(f"expected 1 or more, got {max_in_flight!r}", argument="max_in_flight")
+        if not (retry is None or isinstance(retry, Retry)):
+            raise InvalidInputError(f"expected a vlclip.Retry or None, got {retry!r}", argument="retry")
         if shared_memory and endpoint.several:
-            raise InvalidInputError("shared_memory: expected the address of one server, on this host")
+            raise InvalidInputError("expected the address of one server, on this host", argument="shared_memory")
+        if not callable(headers):
+            metadata(headers)  # refuses invalid ones before the first call
         self.endpoint = endpoint
         self.timeout = timeout
         self.budget = Budget(retry)

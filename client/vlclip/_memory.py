@@ -122,7 +122,7 @@ class SharedMemory:
 
     def __init__(self, kind: Kind, size: int = REGION_BYTES) -> None:
         if kind not in ("system", "cuda"):
-            raise InvalidInputError(f'shared_memory: expected "system" or "cuda", got {kind!r}')
+            raise InvalidInputError(f'expected "system" or "cuda", got {kind!r}', argument="shared_memory")
         self.kind = kind
         self.name = f"vlclip-{os.getpid()}-{os.urandom(4).hex()}"
         self.registered = False

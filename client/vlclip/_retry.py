@@ -29,7 +29,8 @@ class Timeout:
         for name in ("request", "connect", "total"):
             seconds = getattr(self, name)
             if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
-                raise InvalidInputError(f"timeout: expected {name} as a number of seconds above 0, got {seconds!r}")
+                problem = f"expected {name} as a number of seconds above 0, got {seconds!r}"
+                raise InvalidInputError(problem, argument="timeout")
 
     @classmethod
     def of(cls, given: TimeoutTypes, default: Timeout) -> Timeout:
@@ -72,8 +73,9 @@ class Retry:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not 0 <= getattr(self, field.name) < math.inf:
-                raise InvalidInputError(f"retry: expected {field.name} of 0 or more, got {getattr(self, field.name)!r}")
+            value = getattr(self, field.name)
+            if not (isinstance(value, int | float) and 0 <= value < math.inf):
+                raise InvalidInputError(f"expected {field.name} of 0 or more, got {value!r}", argument="retry")
 
 
 DEFAULT_RETRY = Retry()

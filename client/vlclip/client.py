@@ -50,7 +50,7 @@ class Client:
     Client(["10.0.0.1:8001", "10.0.0.2:8001"]) all addresses of a list, round robin
     Client(…, timeout=5)                       5 s for each request, its retries included; see `Timeout`
     Client(…, tls=True)                        TLS; see `TLS` for your own certificate authority and certificates
-    Client(…, headers={"authorization": "Bearer …"})   or a function that returns them, called for each request
+    Client(…, headers={"authorization": "Bearer 123"}) or a function that returns them, called for each request
     Client(…, compression=True)                gzip, for texts over slow networks; photos are compressed already
     Client(…, retry=None)                      no retries; see `Retry` for the backoff and its limits
     Client(…, shared_memory="system")          items in /dev/shm, for a server on this host; "cuda" for its GPU memory.

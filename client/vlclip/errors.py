@@ -17,22 +17,49 @@ VlclipError
 
 A file that cannot be read raises Python's own OSError. Every error that ends a call has `error.partial`: the result
 of the items before the failure, in their order, or None if there is none.
+
+A message consists of the problem and of the advice. `error.message(names)` spells the client's arguments in both as
+another program calls them: the command line passes its flags.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import grpc
 
+ARGUMENTS: Mapping[str, str] = MappingProxyType(
+    {"ca": "`ca` of vlclip.TLS", "server_name": "`server_name` of vlclip.TLS", "tls": "`tls`", "timeout": "`timeout`"}
+)
+"""How the advice of an error spells the arguments of the client, for callers of Python."""
+
 
 class VlclipError(Exception):
-    """The base class of the client's errors."""
+    """The base class of the client's errors.
+
+    problem   what was expected and what came
+    argument  the argument that the problem is about, such as "address"; empty if it is about another thing
+    advice    what to do. Arguments are in braces, as in "pass a longer {timeout}"; see ``ARGUMENTS``
+    """
 
     partial: Any = None
     """The result of the items before the failure, in their order, or ``None``."""
+
+    def __init__(self, problem: str, *, argument: str = "", advice: str = "") -> None:
+        super().__init__(problem)
+        self.problem, self.argument, self.advice = problem, argument, advice
+
+    def __str__(self) -> str:
+        return self.message()
+
+    def message(self, names: Mapping[str, str] = MappingProxyType({})) -> str:
+        """The problem and the advice, with the arguments spelled as in ``names``: {"timeout": "--timeout"}."""
+        subject = f"{names.get(self.argument, self.argument)}: " if self.argument else ""
+        advice = f". {self.advice.format_map({**ARGUMENTS, **names})}" if self.advice else ""
+        return f"{subject}{self.problem}{advice}"
 
 
 class InvalidInputError(VlclipError, ValueError):
@@ -54,16 +81,18 @@ class ItemError(VlclipError):
     status  its `Status`
     """
 
-    def __init__(self, message: str, index: int | None = None, status: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, problem: str, index: int | None = None, status: int | None = None) -> None:
+        super().__init__(problem)
         self.index, self.status = index, status
 
 
 class RequestError(VlclipError):
     """A request failed; ``code`` is its gRPC status code."""
 
-    def __init__(self, message: str, code: grpc.StatusCode | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, problem: str, code: grpc.StatusCode | None = None, *, argument: str = "", advice: str = ""
+    ) -> None:
+        super().__init__(problem, argument=argument, advice=advice)
         self.code = code
 
 
@@ -102,9 +131,9 @@ class ServerError(RequestError):
 _ADVICE: dict[type[RequestError], str] = {
     UnavailableError: "If no server runs there, start one with `make serve`, or correct the address (host and gRPC "
     "port, usually 8001). If one does, it is loading or stopping: try again",
-    DeadlineError: "The server is overloaded or does not respond: try again, or pass a longer `timeout`",
+    DeadlineError: "The server is overloaded or does not respond: try again, or pass a longer {timeout}",
     CancelledError: "The client or the server cancelled the request: send it again if you still need it",
-    OverloadedError: "Try again later, or send less at once: smaller images, or a lower `max_in_flight`",
+    OverloadedError: "Try again later, or send less at once: smaller images, or fewer requests",
     AccessError: "Ask the operator of the server for access",
     PipelineNotFoundError: "Check that the address is that of a VL-CLIP server, and that its models were built "
     "(`make models`)",
@@ -113,15 +142,23 @@ _ADVICE: dict[type[RequestError], str] = {
 }
 
 _ADVICE_BY_DETAILS = {
-    "wrong_version_number": "The server does not use TLS on this port: remove `tls`, or use the server's TLS port",
-    "certificate": "The server's certificate is not trusted: pass the authority that signed it as `ca` of vlclip.TLS",
+    "wrong_version_number": "The server does not use TLS on this port: remove {tls}, or use the server's TLS port",
+    "certificate": "The server's certificate is not trusted: pass the authority that signed it as {ca}",
     "hostname verification": "The server's certificate is for another name than the address: pass that name as "
-    "`server_name` of vlclip.TLS",
-    "socket closed": "The server closed the connection: it stopped, or it requires TLS (tls=True)",
+    "{server_name}",
+    "socket closed": "The server closed the connection. It stopped, or this is not its gRPC port (usually 8001, while "
+    "8000 is HTTP), or it requires TLS: pass {tls}",
+    "http1.x server": "This port is one of HTTP, while the client needs that of gRPC, usually 8001: correct "
+    "the address",
     "shared memory is disabled": "Triton 26.04 and newer refuse the shared memory of clients by default: start the "
     "server with `--allow-client-shm=true`, or remove `shared_memory`",
 }
 """Advice for failures that gRPC's and Triton's details describe better than the status code."""
+
+_OTHER_PORTS = {
+    "8000": "Port 8000 is usually that of HTTP, while the client needs the port of gRPC: try 8001",
+    "8002": "Port 8002 is usually that of metrics, while the client needs the port of gRPC: try 8001",
+}
 
 _ERRORS: dict[grpc.StatusCode, type[RequestError]] = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
@@ -177,5 +214,11 @@ def _error(
     kind = _kind(code, details or "")
     known = (advice for text, advice in _ADVICE_BY_DETAILS.items() if text in (details or "").lower())
     attempts = f", tried {tries} times" if tries > 1 else ""
-    failure = f"{what} from {address}, allowed {allowed:.3g} s{attempts}: {code.name} ({details or 'no details'})"
-    return kind(f"{failure}. {next(known, _ADVICE[kind])}.", code)
+    problem = f"{what} from {address}, allowed {allowed:.3g} s{attempts}: {code.name} ({details or 'no details'})"
+    return kind(problem, code, advice=next(known, _ADVICE[kind] + _about_ports(kind, address)))
+
+
+def _about_ports(kind: type[RequestError], address: str) -> str:
+    """Advice if no gRPC server answers and a port of the address is one that Triton uses for other protocols."""
+    others = [name for port, name in _OTHER_PORTS.items() if port in address.replace(",", " ").split(":")]
+    return f". {others[0]}" if others and kind in (UnavailableError, DeadlineError) else ""

@@ -205,7 +205,7 @@ RETRYABLE = ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "CANCELLE
 @pytest.mark.parametrize("code", [*RETRYABLE, "INTERNAL", "NOT_FOUND", "INVALID_ARGUMENT", "UNAUTHENTICATED"])
 def test_exit_codes_of_failures(triton: FakeTriton, run: Run, code: str) -> None:
     triton.fail = grpc.StatusCode[code]
-    exit_code, out, err = run("embed-text", "1", "--timeout", "0.3")
+    exit_code, out, err = run("embed-text", "1", "--timeout", "0.3" if code in RETRYABLE else "60")
     assert (exit_code, out) == (cli.NO_SERVER if code in RETRYABLE else cli.REFUSED, "")
     assert err.startswith("vlclip: product_text from ")
     assert len(err.splitlines()) == 1
@@ -236,11 +236,12 @@ USAGE_ERRORS = {
     "embed-image photos --whole --out no/x.npy": "there is no folder no",
     "embed-image empty --whole": "empty: found no photos",
     "embed-text gr\udcfcn": "text 0: expected text that UTF-8",
-    "embed-text 1 --timeout 0": "timeout: expected request as a number",
+    "embed-text 1 --timeout 0": "--timeout: expected request as a number",
     "embed-text 1 --header token": '--header: expected NAME:VALUE, got "token"',
     "embed-text 1 --ca nowhere.pem": "nowhere.pem: No such file",
-    "embed-text 1 --cert c.pem": "tls: expected both a certificate and its key",
-    "health --address http://localhost:8000": 'expected "host:port"',
+    "embed-text 1 --cert c.pem": "--tls: expected both a certificate and its key",
+    "health --address https://localhost:8000": "Remove the scheme and the path, and pass --tls for an encrypted",
+    "health --address localhost": '--address: expected "host:port"',
     "ground photos/1.jpg --type x --draw photos/1.jpg": "is the photo itself",
     "ground photos/1.jpg --type x --draw x.gif": "ends in .jpg, .jpeg,",
     "ground photos --type x --draw photos": "is among the photos",

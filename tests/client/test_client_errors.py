@@ -84,13 +84,6 @@ def test_invalid_input_is_refused_before_anything_is_sent(
     assert triton.infer_requests == []
 
 
-def test_invalid_clients_are_refused() -> None:
-    with pytest.raises(vlclip.InvalidInputError, match='expected "host:port"'):
-        vlclip.Client("http://localhost:8000")
-    with pytest.raises(vlclip.InvalidInputError, match="max_in_flight: expected 1 or more, got 0"):
-        vlclip.Client(max_in_flight=0)
-
-
 def test_a_missing_file_is_pythons_own_error(tmp_path: Path, client: vlclip.Client) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg"):
         client.embed_whole_images([b"1", tmp_path / "nowhere.jpg"])

@@ -71,6 +71,17 @@ has the addresses, separated by spaces.
 OK, NOT_DECODED, USAGE, NO_SERVER, REFUSED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 4, 130, 141
 
 
+FLAGS = {
+    "address": "--address",
+    "ca": "--ca",
+    "headers": "--header",
+    "server_name": "--server-name",
+    "timeout": "--timeout",
+    "tls": "--tls",
+}
+"""How errors spell the arguments of the client."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
@@ -84,18 +95,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader closed the pipe. Python flushes its buffer at exit, which must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except VlclipError as error:
+        _print_error(error.message(FLAGS))
+        if isinstance(error, InvalidInputError):
+            return USAGE
+        retry = isinstance(error, UnavailableError | DeadlineError | OverloadedError | CancelledError)
+        return NO_SERVER if retry else REFUSED
     except OSError as error:
         _print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-        return NO_SERVER if isinstance(error, DeadlineError) else USAGE
-    except (UsageError, InvalidInputError) as error:
+        return USAGE
+    except UsageError as error:
         _print_error(str(error))
         return USAGE
-    except (UnavailableError, OverloadedError, CancelledError) as error:
-        _print_error(str(error))
-        return NO_SERVER
-    except VlclipError as error:
-        _print_error(str(error))
-        return REFUSED
     return code
 
 
@@ -186,10 +197,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--timeout", type=float, metavar="SECONDS", help="time-out of each request, its retries included (30)"
     )
-    group.add_argument("--tls", action="store_true", help="use TLS; implied by --ca and --cert")
+    group.add_argument("--tls", action="store_true", help="use TLS; implied by --ca, --cert and --server-name")
     group.add_argument(
         "--ca", metavar="PEM", help="certificate authority of the server, if it is not one of the system's"
     )
+    group.add_argument("--server-name", metavar="NAME", help="name in the server's certificate, if it is not the host")
     group.add_argument("--cert", metavar="PEM", help="certificate of this client")
     group.add_argument("--key", metavar="PEM", help="its key")
     group.add_argument(
@@ -294,11 +306,11 @@ def _addresses(arguments: argparse.Namespace) -> list[str]:
 def _client(arguments: argparse.Namespace, address: str | None = None) -> Client:
     """A client of ``address``, or of all addresses of the command line."""
     addresses = [address] if address else _addresses(arguments)
-    certificates = arguments.ca or arguments.cert or arguments.key
+    certificates = arguments.ca or arguments.cert or arguments.key or arguments.server_name
     return Client(
         addresses[0] if len(addresses) == 1 else addresses,
         timeout=arguments.timeout,
-        tls=TLS(arguments.ca, arguments.cert, arguments.key) if certificates else arguments.tls,
+        tls=TLS(arguments.ca, arguments.cert, arguments.key, arguments.server_name) if certificates else arguments.tls,
         headers=dict(map(_header, arguments.header)),
     )
 
