@@ -77,11 +77,23 @@ class Session:
         self.closing = threading.Event()
         self._max_batch_size: dict[str, int] = {}
         self._dim: int | None = None
+        self._memory_kind = shared_memory
         self._memory = SharedMemory(shared_memory) if shared_memory else None
+        self._lock = threading.Lock()
 
     @property
     def closed(self) -> bool:
         return self.closing.is_set()
+
+    def after_fork(self) -> None:
+        """Replaces, in a child process, what belongs to the parent and what its threads may have locked."""
+        closed, self.closing = self.closed, threading.Event()
+        if closed:
+            self.closing.set()
+        self.budget, self._lock = Budget(self.budget.retry), threading.Lock()
+        if self._memory:
+            self._memory.leave_to_parent()
+            self._memory = None
 
     def check_open(self) -> None:
         if self.closed:
@@ -138,7 +150,7 @@ class Session:
 
     def infer(self, pipeline: Pipeline[R], batch: list[Row], call: Call, span: Span) -> Steps[R]:
         """Sends a batch, with retries, and reads the response."""
-        memory = self._memory
+        memory = self._own_memory()
         if memory and not memory.registered:
             yield from self._register(memory, call)
         request, slot = _wire.infer_request(pipeline, batch, memory)
@@ -177,6 +189,13 @@ class Session:
     def _call_without_retry(self, seconds: float) -> Call:
         self.check_open()
         return Call(Timeout(seconds, seconds, seconds), Budget(None))
+
+    def _own_memory(self) -> SharedMemory | None:
+        """The shared memory of this process, if the client uses any. After a fork it is created here."""
+        with self._lock:
+            if self._memory is None and self._memory_kind:
+                self._memory = SharedMemory(self._memory_kind)
+            return self._memory
 
     def _register(self, memory: SharedMemory, call: Call) -> Steps[None]:
         memory.watch(self.endpoint, metadata(self.headers))

@@ -1,7 +1,8 @@
 """Shared memory between a client and a server on the same host: requests refer to it instead of carrying the items.
 
-A client has one region, which is divided into slots. A batch that does not fit into a free slot is sent over gRPC. If
-the client is killed, a helper process (``_cleanup``) unregisters the region at the server and removes the file.
+A client has one region in each process, which is divided into slots. A batch that does not fit into a free slot is
+sent over gRPC. If the client is killed, a helper process (``_cleanup``) unregisters the region at the server and
+removes the file.
 """
 
 from __future__ import annotations
@@ -177,6 +178,7 @@ class SharedMemory:
             self._helper = subprocess.Popen(
                 [sys.executable, "-c", program],
                 stdin=subprocess.PIPE,
+                bufsize=0,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
                 cwd="/",
@@ -191,7 +193,6 @@ class SharedMemory:
         assert process.stdin
         with suppress(BrokenPipeError):
             process.stdin.write(message)
-            process.stdin.flush()
 
     def close(self, unregistered: bool) -> None:
         """Removes the file. The helper process unregisters the region later if the server may still read it."""
@@ -205,6 +206,13 @@ class SharedMemory:
             assert self._helper.stdin
             self._helper.stdin.close()
             self._helper.returncode = 0  # it outlives this process, so nothing waits for it
+
+    def leave_to_parent(self) -> None:
+        """Closes, in a child process, what would keep the helper process waiting after the parent's end."""
+        if self._helper is not None:
+            assert self._helper.stdin
+            self._helper.stdin.close()
+            self._helper.returncode = 0  # it is no child of this process, so nothing waits for it
 
     def _claim(self, size: int) -> Slot | None:
         now = time.monotonic()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from vlclip.errors import InvalidInputError, OverloadedError, RequestError, UnavailableError
+from vlclip.errors import InvalidInputError, OverloadedError, RequestError, ServerError, UnavailableError
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ TimeoutTypes = float | Timeout | None
 class Retry:
     """Retry with exponential backoff and jitter, when a server is unavailable or overloaded.
 
+    A request to a model whose process died is sent again too, up to three times and about ``max_backoff`` later: the
+    server needs seconds to load the model again.
+
     initial_backoff   seconds: the wait before try n + 1 is random, between 0 and initial_backoff · 2ⁿ⁻¹
     max_backoff       seconds: no wait is longer
     max_tokens        tokens of the client's retry budget; a failed try takes one, and without tokens there is no retry
@@ -79,6 +82,10 @@ class Retry:
 
 
 DEFAULT_RETRY = Retry()
+NOT_HEALTHY = "is not healthy"
+"""Triton's message about a model whose process died. The server loads the model again within seconds."""
+MODEL_RESTARTS = 3
+"""How often a request waits for a model whose process died. A request that kills the process must not do so often."""
 NO_CONNECTION = "connections to all backends failing"
 """gRPC's message about a request that it could not send to any address."""
 
@@ -127,6 +134,7 @@ class Tries:
         self._deadline = min(self._started + call.timeout.request, call.end)
         self.allowed = self._deadline - self._started
         self.count = 0
+        self._restarts = 0
 
     def begin(self) -> None:
         """Must be called before each try."""
@@ -145,13 +153,17 @@ class Tries:
 
     def backoff(self, error: RequestError) -> float | None:
         """Seconds until the next try, or ``None`` if there is no further try."""
-        if not isinstance(error, UnavailableError | OverloadedError):
-            return None
+        restarts = isinstance(error, ServerError) and NOT_HEALTHY in error.problem
         budget = self._call.budget
         retry = budget.retry
-        if retry is None:
+        if retry is None or not (restarts or isinstance(error, UnavailableError | OverloadedError)):
             return None
         wait = random.uniform(0.0, min(retry.max_backoff, retry.initial_backoff * 2.0 ** min(self.count - 1, 30)))
+        if restarts:
+            self._restarts += 1
+            if self._restarts > MODEL_RESTARTS:
+                return None
+            wait = random.uniform(0.5, 1.0) * retry.max_backoff
         if isinstance(error, OverloadedError) and self._call.batches > 1:
             now = self._call.clock()
             if now + wait < self._started + retry.overload_timeout:

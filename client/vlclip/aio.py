@@ -6,12 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from vlclip import _wire
+from vlclip import _fork, _wire
 from vlclip._connection import TLS, Headers, endpoint
 from vlclip._core import Errors, Rpc, Session, Sleep, Steps, T
 from vlclip._inputs import (
@@ -47,7 +47,8 @@ class AsyncClient:
         async for part in client.stream.embed_texts(texts):
             ...
 
-    Tasks of one event loop may share a client. Cancelling a task cancels its requests on the server.
+    Tasks may share a client, also those of several event loops. Cancelling a task cancels its requests on the server.
+    A process cannot use gRPC if it is forked after an AsyncClient was used: see `ForkError`.
     """
 
     def __init__(
@@ -65,9 +66,9 @@ class AsyncClient:
         timeouts = Timeout.of(timeout, Timeout())
         to = endpoint(address, tls, compression, timeouts.connect)
         self._session = Session(to, timeouts, retry, headers, max_in_flight, shared_memory)
-        self._channel: Any = None
-        self._stub: Any = None
+        self._channels: dict[asyncio.AbstractEventLoop, tuple[Any, Any]] = {}
         self.stream = AsyncStream(self)
+        _fork.register(self)
 
     async def embed_images(
         self, images: AsyncImages, product_type: AsyncTexts, *, errors: Errors = "status", timeout: TimeoutTypes = None
@@ -109,8 +110,10 @@ class AsyncClient:
         """Close the connections and cancel all requests. A second call does nothing."""
         if not self._session.closed:
             await self._run(self._session.close())
-            if self._channel is not None:
-                await self._channel.close()
+            channel, _ = self._channels.get(asyncio.get_running_loop(), (None, None))
+            self._channels.clear()  # ends the connections of other event loops
+            if channel is not None:
+                await channel.close()
 
     async def __aenter__(self) -> AsyncClient:
         self._session.check_open()
@@ -123,6 +126,16 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         return f"<vlclip.AsyncClient {self._session.endpoint.label}{' (closed)' if self._session.closed else ''}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an AsyncClient cannot be pickled: its connections belong to this process. Create one in each process"
+        )
+
+    def _after_fork(self) -> None:
+        _fork.inherited(self._channels)
+        self._channels = {}
+        self._session.after_fork()
 
     async def _collect(self, pipeline: Pipeline[R], items: Items, errors: Errors, timeout: TimeoutTypes) -> R:
         parts: list[R] = []
@@ -209,15 +222,21 @@ class AsyncClient:
             raise
 
     def _connect(self) -> Any:
-        """The stub. Its channel belongs to the event loop of the first request, so it is created only then."""
-        if self._channel is None:
+        """The stub for the running event loop, to which its channel belongs."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._channels:
+            _fork.check()
+            _fork.always_in_grpc()
+            for other in list(self._channels):
+                if other.is_closed():
+                    self._channels.pop(other, None)
             to = self._session.endpoint
             if to.credentials:
-                self._channel = grpc.aio.secure_channel(to.target, to.credentials, to.options, to.compression)
+                channel = grpc.aio.secure_channel(to.target, to.credentials, to.options, to.compression)
             else:
-                self._channel = grpc.aio.insecure_channel(to.target, to.options, to.compression)
-            self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        return self._stub
+                channel = grpc.aio.insecure_channel(to.target, to.options, to.compression)
+            self._channels[loop] = channel, service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        return self._channels[loop][1]
 
 
 class AsyncStream:

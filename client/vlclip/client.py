@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from vlclip import _wire
+from vlclip import _fork, _wire
 from vlclip._connection import TLS, Headers, endpoint
 from vlclip._core import Errors, Rpc, Session, Sleep, Steps, T
 from vlclip._inputs import (
@@ -31,6 +32,7 @@ from vlclip._memory import Kind
 from vlclip._retry import DEFAULT_RETRY, Call, Retry, Timeout, TimeoutTypes
 from vlclip._tracing import Span
 from vlclip._wire import Batches, Pipeline, R, Row
+from vlclip.errors import ForkError
 from vlclip.results import (
     EnrichedTexts,
     Grounding,
@@ -44,6 +46,9 @@ from vlclip.results import (
 
 class Client:
     """A client of one or more VL-CLIP servers, over gRPC. Threads may share it.
+
+    Processes may not, but a process that is forked while no request is in flight may use it: it opens its own
+    connections and its own shared memory.
 
     Client("localhost:8001")                   one server, without TLS
     Client("dns:///vlclip.shop.svc:8001")      all addresses of a name, round robin (a headless service of Kubernetes)
@@ -87,12 +92,11 @@ class Client:
         timeouts = Timeout.of(timeout, Timeout())
         to = endpoint(address, tls, compression, timeouts.connect)
         self._session = Session(to, timeouts, retry, headers, max_in_flight, shared_memory)
-        if to.credentials:
-            self._channel = grpc.secure_channel(to.target, to.credentials, to.options, to.compression)
-        else:
-            self._channel = grpc.insecure_channel(to.target, to.options, to.compression)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._channel: Any = None
+        self._stub: Any = None
+        self._connecting = threading.Lock()
         self.stream = Stream(self)
+        _fork.register(self)
 
     def embed_images(
         self, images: Images, product_type: Texts, *, errors: Errors = "status", timeout: TimeoutTypes = None
@@ -138,7 +142,9 @@ class Client:
         """Close the connections and cancel all requests. A second call does nothing."""
         if not self._session.closed:
             self._run(self._session.close())
-            self._channel.close()
+            with self._connecting:
+                if self._channel is not None:
+                    self._channel.close()
 
     def __enter__(self) -> Client:
         self._session.check_open()
@@ -149,6 +155,17 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<vlclip.Client {self._session.endpoint.label}{' (closed)' if self._session.closed else ''}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Client cannot be pickled: its connections belong to this process. Create one in each process"
+        )
+
+    def _after_fork(self) -> None:
+        _fork.inherited(self._channel)
+        self._channel = self._stub = None
+        self._connecting = threading.Lock()
+        self._session.after_fork()
 
     def _collect(self, pipeline: Pipeline[R], items: Items, errors: Errors, timeout: TimeoutTypes) -> R:
         parts: list[R] = []
@@ -196,14 +213,20 @@ class Client:
         """Sends at most ``max_in_flight`` batches at a time, in a thread each."""
         session, in_flight = self._session, _InFlight()
         waiting: deque[Future[R]] = deque()
+
+        def oldest() -> R:
+            if in_flight.in_parent:
+                raise ForkError("this call belongs to the parent of this process", advice="Start it again in this one")
+            return waiting.popleft().result()
+
         with ThreadPoolExecutor(session.max_in_flight, "vlclip") as pool:
             try:
                 for batch in batches:
                     if len(waiting) == session.max_in_flight:
-                        yield waiting.popleft().result()
+                        yield oldest()
                     waiting.append(pool.submit(self._run, session.infer(pipeline, batch, call, span), in_flight))
                 while waiting:
-                    yield waiting.popleft().result()
+                    yield oldest()
             finally:
                 in_flight.cancel()
 
@@ -225,16 +248,32 @@ class Client:
         if isinstance(step, Sleep):
             (in_flight.cancelled if in_flight else self._session.closing).wait(step.seconds)
             return None
-        method = getattr(self._stub, step.method)
+        method = getattr(self._connect(), step.method)
         options = {"timeout": step.timeout, "metadata": step.metadata, "wait_for_ready": step.wait_for_ready}
         try:
-            if in_flight is None:
-                return method(step.request, **options)
-            return in_flight.result(method.future(step.request, **options))
+            with _fork.in_grpc():
+                if in_flight is None:
+                    return method(step.request, **options)
+                return in_flight.result(method.future(step.request, **options))
         except ValueError as error:  # gRPC's error for a channel that was closed
             if self._session.closed:
                 raise self._session.closed_during_call() from error
             raise
+
+    def _connect(self) -> Any:
+        """The stub. Its channel is opened at the first request, since gRPC may not be in use before a fork."""
+        _fork.check()
+        with self._connecting:
+            if self._stub is None:
+                if self._session.closed:
+                    raise self._session.closed_during_call()
+                to = self._session.endpoint
+                if to.credentials:
+                    self._channel = grpc.secure_channel(to.target, to.credentials, to.options, to.compression)
+                else:
+                    self._channel = grpc.insecure_channel(to.target, to.options, to.compression)
+                self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+            return self._stub
 
 
 class Stream:
@@ -278,6 +317,7 @@ class _InFlight:
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
+        self._process = os.getpid()
         self._rpcs: set[Any] = set()
         self._lock = threading.Lock()
 
@@ -293,7 +333,14 @@ class _InFlight:
             with self._lock:
                 self._rpcs.discard(rpc)
 
+    @property
+    def in_parent(self) -> bool:
+        """Whether this process is a fork of the one that sends the requests."""
+        return os.getpid() != self._process
+
     def cancel(self) -> None:
+        if self.in_parent:
+            return
         with self._lock:
             self.cancelled.set()
             rpcs = list(self._rpcs)

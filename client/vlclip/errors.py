@@ -3,6 +3,7 @@
 VlclipError
  ├─ InvalidInputError      an argument is not what was expected; also a ValueError
  ├─ ClosedError            the client was used after close()
+ ├─ ForkError              gRPC does not work in this process, because of when it was forked
  ├─ ContractError          the response does not match the pipeline's contract
  ├─ ItemError              an image was not decoded, in a call with errors="raise"; see `index` and `status`
  └─ RequestError           a request failed; `code` is its gRPC status code
@@ -68,6 +69,10 @@ class InvalidInputError(VlclipError, ValueError):
 
 class ClosedError(VlclipError):
     """The client was used after ``close()``."""
+
+
+class ForkError(VlclipError):
+    """gRPC does not work in this process, because of when it was forked."""
 
 
 class ContractError(VlclipError):

@@ -75,6 +75,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         with self._changed:
             assert self._changed.wait_for(condition, timeout=60)
 
+    def wake(self) -> None:
+        """Makes the batches that are held look at their conditions again."""
+        with self._changed:
+            self._changed.notify_all()
+
     @property
     def batches(self) -> list[list[bytes]]:
         """The items of each request, in the order in which they arrived."""
@@ -150,11 +155,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         if released is None:
             return
 
-        def wake() -> None:
-            with self._changed:
-                self._changed.notify_all()
-
-        context.add_callback(wake)
+        context.add_callback(self.wake)
         with self._changed:
             self._changed.wait_for(lambda: released() or not context.is_active())
         if not context.is_active():

@@ -18,6 +18,7 @@ from vlclip._retry import Call
 from vlclip._wire import PRODUCT_TEXT
 
 OVERLOADED = "in ensemble 'product_text', overloaded: 0.9 s of work are waiting, 0.5 s at most: try again later"
+NOT_HEALTHY = "Failed to process the request(s) for model 'decode', message: Stub process 'decode_0' is not healthy."
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
@@ -95,6 +96,7 @@ def session(retry: vlclip.Retry | None) -> Session:
         (grpc.StatusCode.UNKNOWN, "Stream removed", True),
         (grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'x' is not found", False),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "Sent message larger than max (9 vs. 4)", False),
+        (grpc.StatusCode.INTERNAL, NOT_HEALTHY, True),
         (grpc.StatusCode.INTERNAL, "no", False),
         (grpc.StatusCode.INVALID_ARGUMENT, "no", False),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "no", False),
@@ -208,6 +210,15 @@ def test_an_overloaded_server_is_retried_for_a_limited_time(
     with pytest.raises((vlclip.OverloadedError, vlclip.DeadlineError), match="product_text"):
         server.embed(session(retry), timeout, batches=2)
     assert earliest - 0.5 <= server.now <= latest
+
+
+def test_a_request_waits_for_a_model_that_is_loaded_again_but_not_often() -> None:
+    """The request itself may have ended the model's process."""
+    server = Server(failures=math.inf, code=grpc.StatusCode.INTERNAL, details=NOT_HEALTHY)
+    with pytest.raises(vlclip.ServerError, match="tried 4 times"):
+        server.embed(session(vlclip.Retry(max_backoff=4)), vlclip.Timeout())
+    assert len(server.backoffs) == 3
+    assert all(2 <= backoff <= 4 for backoff in server.backoffs)
 
 
 @pytest.mark.parametrize(

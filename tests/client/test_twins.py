@@ -80,6 +80,27 @@ def test_asynchronous_generators(triton: FakeTriton) -> None:
     assert asyncio.run(main()).embedding[:, :2].tolist() == [[i, i] for i in range(9)]
 
 
+def test_an_async_client_in_several_event_loops(triton: FakeTriton) -> None:
+    """One after the other, as in scripts with several ``asyncio.run``, and at the same time, in threads."""
+    client = vlclip.AsyncClient(triton.address)
+
+    async def embed(n: int) -> list[float]:
+        return first_column(await client.embed_texts([str(n), *numbers(9)]))
+
+    async def end() -> None:
+        await client.close()
+
+    try:
+        for n in range(3):
+            assert asyncio.run(embed(n)) == [n, *range(9)]
+        with ThreadPoolExecutor(3) as pool:
+            assert list(pool.map(lambda n: asyncio.run(embed(n)), range(9))) == [[n, *range(9)] for n in range(9)]
+    finally:
+        asyncio.run(end())
+    with pytest.raises(vlclip.ClosedError):
+        asyncio.run(embed(1))
+
+
 def test_pixels_are_sent_as_png(triton: FakeTriton, twin: Twin) -> None:
     pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
     image = Image.fromarray(pixels)

@@ -128,6 +128,52 @@ input()
     until(lambda: not files(child.pid) and not regions(server))
 
 
+def test_shared_memory_after_a_fork(server: Server, truth: Embeddings, clean_up: None, tmp_path: Path) -> None:
+    """The child has its own region: in the parent's, each would overwrite what the server still reads for the other."""
+    program = f"""
+import os, sys
+import numpy as np
+import vlclip
+texts = {TEXTS[:20]!r}
+client = vlclip.Client({server.grpc_url!r}, shared_memory="system")
+client.embed_texts(texts)
+child = os.fork()
+mine = texts[::-1] if child else texts
+for _ in range(20):
+    found = client.embed_texts(mine).embedding
+np.save(sys.argv[1] + ("/parent.npy" if child else "/child.npy"), found[::-1] if child else found)
+if child == 0:
+    sys.stdout.write("child\\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    client.close()
+    os._exit(0)
+os.wait()
+client.embed_texts(texts)
+print("parent", flush=True)
+os.read(0, 1)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(vlclip.__file__).parents[1])},
+    )
+    assert process.stdin
+    assert process.stdout
+    assert process.stdout.readline() == b"child\n"
+    assert len(regions(server)) == 2
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == b"parent\n"
+    assert len(files(process.pid)) == len(regions(server)) == 1
+    for name in ("parent", "child"):
+        assert (np.load(tmp_path / f"{name}.npy") * truth[:20]).sum(axis=1).min() > 0.99999
+    process.kill()
+    process.communicate()
+    until(lambda: not files(process.pid) and not regions(server))
+
+
 def test_shared_memory_of_a_client_that_was_closed_in_a_call(server: Server, clean_up: None) -> None:
     client = vlclip.Client(server.grpc_url, shared_memory="system")
 
