@@ -12,12 +12,13 @@ PROFILE ?=
 # hold the defaults.
 EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD VERSION
 CANARY := VERSION PROFILE PHOTOS TYPE MIN_OVERLAP
+CALIBRATE := PHOTOS VERSION ABSENT MAX_FALSE
 LOAD := TARGET METRICS RATE USERS DURATION SHAPE SLO MIX PHOTOS
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
 options = $(strip $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve setup models engines check-repository canary rollback load loadgen tune train-mini
+.PHONY: help demo serve setup models engines calibrate check-repository canary rollback load loadgen tune train-mini
 .PHONY: test test-all check audit clean
 
 help:
@@ -42,6 +43,11 @@ models: $(VENV)/.dev  ## Export models into MODELS and compare them with PyTorch
 
 engines:  ## Like `models`, as TensorRT plans. Runs in the `engines` image, on the type of GPU that will serve
 	@$(PYTHON) -m export --out "$(MODELS)" --format tensorrt $(call options,$(filter-out FORMAT,$(EXPORT))) $(if $(STAGE),--stage)
+
+calibrate: $(VENV)/.dev  ## Choose the detector's threshold from your photos, one subfolder for each product type: PHOTOS=folder
+#  Also ABSENT="bicycle, piano" MAX_FALSE=0.05 VERSION STAGE=1 (python -m export calibrate --help)
+	@test -n "$(PHOTOS)" || { echo "Name the folder of your photos: make calibrate PHOTOS=folder" >&2; exit 2; }
+	@$(BIN)/python -m export calibrate --out "$(MODELS)" $(call options,$(CALIBRATE)) $(if $(STAGE),--stage)
 
 check-repository: $(VENV)/.demo install-mini  ## Check that configs, profiles, pipelines and graphs of MODELS fit together
 	@$(BIN)/python -m serving check --model-repository "$(MODELS)"

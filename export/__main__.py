@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from export import calibrate
 from export.errors import ExportError
 from export.place import serve_version
 from export.progress import progress
@@ -57,6 +58,7 @@ Other commands:
 
   python -m export use --version 1   serve this version; running servers switch to it
   python -m export show              list the versions of the repository, with their parity figures
+  python -m export calibrate         choose the threshold from your own photos (calibrate --help)
   python -m export pack-mini         export the mini models and pack them for git (weights/mini/graphs)
   python -m export.install           install the packed mini models into the repository, without torch
 
@@ -64,12 +66,15 @@ Every graph is compared with PyTorch, PIL and open_clip before anything is place
 missing or damaged, the repository does not change. ultralytics' code and weights are AGPL-3.0.
 """
 INTERRUPTED = 130
-
+MINI = (
+    "mini is a demonstration model: it knows 61 of the 66 drawn product types of training/catalogue, and no real photo"
+)
 
 COMMANDS = {
     "models": "export models (the default)",
     "use": "serve another version",
     "show": "list the versions of the repository",
+    "calibrate": "choose the threshold from your own photos",
     "pack-mini": "export the mini models and pack them for git",
 }
 
@@ -79,14 +84,17 @@ def parser() -> argparse.ArgumentParser:
     usage = f"python -m export [{' | '.join(COMMANDS)}] [option …]"
     main = argparse.ArgumentParser(prog="python -m export", usage=usage)
     added = main.add_subparsers(dest="command", required=True, metavar="command")
-    models, use, show, pack = (added.add_parser(name, help=help) for name, help in COMMANDS.items())
+    models, use, show, calibrated, pack = (added.add_parser(name, help=help) for name, help in COMMANDS.items())
     models.usage, models.description, models.formatter_class = usage, HELP, argparse.RawDescriptionHelpFormatter
-    for command in (models, use, show):
-        command.add_argument("--out", type=Path, default=Path("model_repository"), help="model repository (%(default)s)")
+    for command in (models, use, show, calibrated):
+        command.add_argument(
+            "--out", type=Path, default=Path("model_repository"), help="model repository (%(default)s)"
+        )
     for command in (models, pack):
         command.add_argument(
             "--threshold", type=float, default=0.2, help="score below which the whole image is used (%(default)s)"
         )
+    calibrate.add_options(calibrated)
     use.add_argument("--version", type=int, default=1, help="version to serve (%(default)s)")
 
     add = models.add_argument
@@ -124,6 +132,10 @@ def show(out: Path) -> str:
             f"version {manifest.version}{served}: {manifest.models}, {settings.precision}, {settings.format}, "
             f"detector at {manifest.detector_side} px, threshold {settings.threshold}"
         )
+        if "mini" in (manifest.request.detector.get("model"), manifest.request.encoder.get("model")):
+            lines.append(f"  {MINI}")
+        if manifest.calibration:
+            lines.append(f"  {manifest.calibration.describe()}")
         lines.extend(f"  {leaf.describe(name)}" for name, leaf in manifest.leaves.items())
     return "\n".join(lines) or f"{out} holds no export"
 
@@ -136,6 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif arguments.command == "use":
             manifest = serve_version(arguments.out, arguments.version)
             print(f"{arguments.out} now serves version {arguments.version}: {manifest.models}")
+        elif arguments.command == "calibrate":
+            calibrate.run(arguments)
         elif arguments.command == "pack-mini":
             pack_mini(arguments)
         else:

@@ -46,6 +46,12 @@ def test_make_lists_every_target() -> None:
         ("models", "export", "VERSION=2 STAGE=1", [*OUT, "--version", "2", "--stage"]),
         ("canary", "benchmarks.canary", "VERSION=2", [*SERVED, "--version", "2"]),
         ("canary", "benchmarks.canary", "MIN_OVERLAP=0.4 PROMOTE=1", [*SERVED, "--min-overlap", "0.4", "--promote"]),
+        (
+            "calibrate",
+            "export",
+            "PHOTOS=/tmp MAX_FALSE=0.1 STAGE=1",
+            ["calibrate", *OUT, "--photos", "/tmp", "--max-false", "0.1", "--stage"],
+        ),
         ("rollback", "export", "VERSION=1", ["use", *OUT, "--version", "1"]),
         ("load", "benchmarks.load", "", []),
         ("serve", "serving", "PROFILE=tuned", ["start", *SERVED, "--profile", "tuned"]),

@@ -42,13 +42,13 @@ from rich.table import Table
 from benchmarks import photos
 from benchmarks.beside.services import Array, Connection, FastApi, InThisProcess, LitServe, Served, Service, running
 from benchmarks.engine import Answer, Engine, User
-from benchmarks.in_process import CORES, REPOSITORY, InProcess
 from benchmarks.machine import cpu_seconds, machine, versions
 from benchmarks.photos import Sample
 from benchmarks.runs import Request, frame
 from benchmarks.slo import percentile
 from benchmarks.target import keep, parser_of
 from benchmarks.traffic import Ask
+from export.in_process import CORES, REPOSITORY, InProcess
 from serving.paths import REPOSITORIES
 from serving.repository.profiles import EMBEDDED_CPU, PROFILES
 from serving.server.server import Server

@@ -15,7 +15,7 @@ import onnxruntime as ort
 import uvicorn
 from fastapi import Body, FastAPI, Query
 
-from benchmarks.in_process import InProcess
+from export.in_process import InProcess
 
 
 def make_app(repository: Path) -> FastAPI:

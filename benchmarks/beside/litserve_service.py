@@ -13,7 +13,7 @@ from typing import Any
 
 import litserve
 
-from benchmarks.in_process import InProcess, quiet_options
+from export.in_process import InProcess, quiet_options
 
 BATCH = 32
 BATCH_TIMEOUT_SECONDS = 0.005

@@ -27,8 +27,8 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import serialize_byte_tensor
 
-from benchmarks.in_process import ANSWER, InProcess
 from benchmarks.photos import Sample
+from export.in_process import ANSWER, InProcess
 
 START_SECONDS = 90
 HttpMessage = tuple[str, bytes, dict[str, str]]
