@@ -41,6 +41,8 @@ from vlclip.results import (
     WholeImageEmbeddings,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "TLS",
     "AccessError",

@@ -41,5 +41,5 @@ def test_the_command_line_without_rich() -> None:
     done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
         USAGE,
-        "vlclip: the command line needs rich: pip install 'vlclip[cli]'\n",
+        "vlclip: the command line needs rich: pip install rich (in a checkout of VL-CLIP: pip install '.[cli]')\n",
     )

@@ -1,27 +1,24 @@
-"""The photos of the command line: finds and reads them, and draws boxes on them."""
+"""The photos of the command line: finds them, and draws boxes on them."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from vlclip.cli.rows import UNREADABLE, Row, UsageError
-from vlclip.results import Result, Status
+from vlclip.cli.exits import UsageError
+from vlclip.cli.rows import Item, Row
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 COLOUR = (214, 39, 40)
 
 
 class Photos:
-    """An iterable over the content of photos, read lazily. It keeps the path of a photo until its result arrives."""
+    """The photos that arguments name, each with the same product type."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        self._arguments = arguments
-        self._waiting: deque[tuple[Path, str]] = deque()
+    def __init__(self, arguments: Sequence[str], product_type: str | None = None) -> None:
+        self._arguments, self._type = arguments, product_type
         for argument in arguments:
             if not os.path.exists(argument) and not _is_pattern(argument):
                 raise UsageError(f"{argument}: no such file or folder")
@@ -31,6 +28,9 @@ class Photos:
     def count(self) -> int:
         return sum(1 for _ in self._paths())
 
+    def __iter__(self) -> Iterator[Item]:
+        return (Item(path=str(path), file=path, type=self._type).checked() for path in self._paths())
+
     def _paths(self) -> Iterator[Path]:
         for argument in self._arguments:
             if _is_pattern(argument):
@@ -39,37 +39,6 @@ class Photos:
                 yield from _below(Path(argument))
             else:
                 yield Path(argument)
-
-    def __iter__(self) -> Iterator[bytes]:
-        for path in self._paths():
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                self._waiting.append((path, error.strerror or str(error)))
-            else:
-                self._waiting.append((path, ""))
-                yield content
-
-    def rows(self, parts: Iterable[Result]) -> Iterator[list[Row]]:
-        """The rows of each part, with a row for each file that could not be read, in the order of the files."""
-        for part in parts:
-            rows = self._unreadable()
-            columns = [(field.name, getattr(part, field.name)) for field in fields(part)]
-            for i in range(len(part)):
-                path, _ = self._waiting.popleft()
-                rows.append(Row(file=str(path), **{name: column[i] for name, column in columns}))
-                rows += self._unreadable()
-            yield rows
-        if rows := self._unreadable():
-            yield rows
-
-    def _unreadable(self) -> list[Row]:
-        """The unreadable files before the next photo that was sent."""
-        rows = []
-        while self._waiting and self._waiting[0][1]:
-            path, reason = self._waiting.popleft()
-            rows.append(Row(file=str(path), status=UNREADABLE, reason=reason))
-        return rows
 
     def drawn_to(self, out: Path) -> Callable[[Path], Path]:
         """Maps each photo to the path of its drawing: ``out``, or the photo's place in the folder ``out``.
@@ -121,18 +90,18 @@ def _below(folder: Path) -> Iterator[Path]:
             yield Path(entry.path)
 
 
-def draw(row: Row, product_type: str, target: Path) -> None:
+def draw(row: Row, target: Path) -> None:
     """Saves the photo, after its EXIF rotation, with its box, score and type."""
     from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-    with Image.open(row.file or "") as stored:
+    with Image.open(row.item.file or "") as stored:
         picture = ImageOps.exif_transpose(stored).convert("RGB")
     canvas = ImageDraw.Draw(picture)
     line = max(2, round(max(picture.size) / 200))
-    label, left, top = f"no {product_type}", 0.0, 0.0
-    if row.status == Status.GROUNDED and row.box_xyxy is not None:
-        left, top, right, bottom = map(float, row.box_xyxy)
-        label = f"{product_type} {row.score:.2f}"
+    label, left, top = f"no {row.item.type}", 0.0, 0.0
+    if row.status == "grounded":
+        left, top, right, bottom = map(float, row.values["box_xyxy"])
+        label = f"{row.item.type} {row.values['score']:.2f}"
         canvas.rectangle((left, top, right, bottom), outline=COLOUR, width=line)
     font = ImageFont.load_default(max(12, max(picture.size) / 32))
     _, _, text_width, text_height = canvas.textbbox((0, 0), label, font)

@@ -1,274 +1,194 @@
-"""The output of the command line: rows as a table or as JSON, as they arrive, and embeddings in a file."""
+"""The input and the output of the command line, row by row."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import sys
-import tempfile
-import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from vlclip.results import Status
+from vlclip._wire import ENRICHED_TEXT, GROUND, PRODUCT_IMAGE, PRODUCT_TEXT, WHOLE_IMAGE, Pipeline
+from vlclip.results import Result, Status
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
-    from rich.text import Text
+UNREADABLE = "unreadable"
+"""A status in addition to those of the server: the row or its file could not be read, and was not sent."""
+IMAGE_STATUSES = tuple(status.name.lower() for status in Status)
+ENRICHED_STATUSES = ("written", "composed", "unanswered", "refused", "not_a_product")
+"""The names of ``STATUS`` of ``enriched_text``, in the order of docs/contract.md."""
+FAILED = {UNREADABLE, "not_an_image", "too_large", "not_a_product"}
 
-UNREADABLE = -1
-"""A status in addition to those of `Status`: the file could not be read, and was not sent."""
+INPUTS = {
+    PRODUCT_IMAGE.name: ("id", "path", "type"),
+    GROUND.name: ("id", "path", "type"),
+    WHOLE_IMAGE.name: ("id", "path"),
+    PRODUCT_TEXT.name: ("id", "text"),
+    ENRICHED_TEXT.name: ("id", "path", "type"),
+}
+"""What each pipeline's rows repeat of their input."""
 
-PIPED_WIDTH = 200
-"""Columns of a table that is not printed on a terminal; wide, so that names are not folded."""
 
-WIDTHS = {"status": 12, "score": 5, "box": 19, "similarity": 10, "embedding": 25}
-NUMBERS = ("score", "box", "similarity")
+@dataclass(frozen=True)
+class Item:
+    """One row of the input."""
+
+    where: str = ""
+    """The file and the line of a table."""
+    id: str | None = None
+    path: str | None = None
+    """As the user wrote it."""
+    file: Path | None = None
+    type: str | None = None
+    text: str | None = None
+    product: dict[str, Any] | None = None
+    reason: str = ""
+    """Why the row cannot be sent."""
+
+    @property
+    def name(self) -> str:
+        title = (self.product or {}).get("title") or (self.product or {}).get("product_type")
+        return next((str(one) for one in (self.path, self.text, title, self.id) if one is not None), self.where)
+
+    @property
+    def key(self) -> str:
+        """A digest of everything that is asked about this row, but for the content of its file."""
+        asked = json.dumps([self.id, self.path, self.type, self.text, self.product])
+        return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+    def checked(self) -> Item:
+        """The item, with a reason if UTF-8 cannot encode its texts."""
+        try:
+            json.dumps([self.id, self.type, self.text, self.product], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            return replace(self, reason="expected text in UTF-8")
+        return self
 
 
-class UsageError(Exception):
-    """An argument of the command line is invalid."""
+@dataclass(frozen=True)
+class Column:
+    """A column of the output: ``size`` is 0 for single values, -1 for embeddings, whose size the server decides."""
+
+    dtype: type[np.generic] | type[object]
+    size: int = 0
+
+
+TEXT = Column(object)
+
+
+def columns_of(pipeline: Pipeline[Any], *, similarity: bool = False) -> dict[str, Column]:
+    """The columns of a pipeline's rows, in order."""
+    columns = dict.fromkeys((*INPUTS[pipeline.name], "status", "reason"), TEXT)
+    if similarity:
+        columns["similarity"] = Column(np.float32)
+    for name, output in sorted(pipeline.outputs.items(), key=lambda one: one[0] == "embedding"):
+        if name != "status":
+            columns[name] = Column(output.dtype, *output.shape)
+    return columns
 
 
 @dataclass
 class Row:
-    """The result of one photo or text. The names are those of the fields of results."""
+    """The result of one item. ``values`` has the names of the fields of results."""
 
-    file: str | None = None
-    text: str | None = None
-    status: int | None = None
+    item: Item
+    status: str | None = None
     reason: str = ""
-    """The reason why the file could not be read."""
-    score: float | None = None
-    box_xyxy: np.ndarray | None = None
-    similarity: float | None = None
-    embedding: np.ndarray | None = None
+    values: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
-        return self.text or "" if self.file is None else self.file
+    def failed(self) -> bool:
+        return self.status in FAILED
 
     @property
-    def decoded(self) -> bool:
-        return self.status in (None, Status.GROUNDED, Status.WHOLE_IMAGE)
+    def problem(self) -> str:
+        """One line about a row that failed: its place, its name and the reason."""
+        reason = self.reason or (self.status or "").replace("_", " ")
+        name = "" if self.item.name == self.item.where else self.item.name
+        return ": ".join(filter(None, (self.item.where, name, reason)))
 
-    @property
-    def state(self) -> str:
-        if self.status is None:
-            return ""
-        return "unreadable" if self.status == UNREADABLE else Status(self.status).name.lower()
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields that have a value."""
-        values: dict[str, Any] = {"text": self.text} if self.file is None else {"file": self.file, "status": self.state}
-        if self.reason:
-            values["reason"] = self.reason
-        for name, value in (
-            ("score", self.score),
-            ("box_xyxy", self.box_xyxy),
-            ("similarity", self.similarity),
-            ("embedding", self.embedding),
-        ):
-            if value is not None and self.decoded:
-                # Nine significant digits identify a float32.
-                values[name] = [float(f"{x:.9g}") for x in value] if isinstance(value, np.ndarray) else float(value)
-        return values
-
-    def cells(self) -> dict[str, str]:
-        """The text of each column of a table; empty for fields without a value."""
-        shown = self if self.decoded else Row()
-        return {
-            "name": f"{self.name}: {self.reason}" if self.reason else self.name,
-            "status": self.state.replace("_", " "),
-            "score": "" if shown.score is None else f"{shown.score:.2f}",
-            "box": "" if shown.box_xyxy is None else " ".join(f"{x:.0f}" for x in shown.box_xyxy),
-            "similarity": "" if shown.similarity is None else f"{shown.similarity:.3f}",
-            "embedding": "" if shown.embedding is None else " ".join(f"{x:+.3f}" for x in shown.embedding[:3]) + " …",
-        }
+    def to_json(self, columns: Iterable[str]) -> dict[str, Any]:
+        """The columns that have a value."""
+        given = {"id": self.item.id, "path": self.item.path, "type": self.item.type, "text": self.item.text}
+        known = {**given, "status": self.status, "reason": self.reason or None, **self.values}
+        return {name: _plain(known[name]) for name in columns if known.get(name) is not None}
 
 
-class Output:
-    """Writes rows. On a terminal, a progress bar on stderr shows how many of ``count()`` rows have arrived."""
-
-    def __init__(self, as_json: bool, count: Callable[[], int] | None, out: Path | None = None) -> None:
-        self._json, self._count, self._out = as_json, count, out
-        self._open = ExitStack()
-        self._console = _console()
-        self._table: _Table | None = None
-        self._bar: Progress | None = None
-        self._rows: list[Row] | None = None
-        self._states: Counter[str] = Counter()
-
-    def __enter__(self) -> Output:
-        if self._out:
-            self._rows = self._open.enter_context(_saving(self._out))
-        if sys.stderr.isatty():
-            self._bar = self._open.enter_context(_bar())
-            self._bar.add_task("", total=self._count() if self._count else None)
-            if sys.stdout.isatty():
-                # One console writes to the terminal, so that the bar does not overwrite rows.
-                self._console = self._bar.console
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
-        if kind and self._rows and (saved := _summary(self._rows)):
-            print(f"vlclip: {self._out} has the results before the failure: {saved}", file=sys.stderr)
-
-    def write(self, rows: Sequence[Row]) -> None:
-        # Keep the rows first, so that a row that was printed is in the file, even after Ctrl-C.
-        if self._rows is not None:
-            self._rows += rows
-        if self._json:
-            for row in rows:
-                self._console.out(json.dumps(row.to_json()), highlight=False)
-        else:
-            self._table = self._table or _Table(self._console, rows)
-            self._table.print(rows)
-        if self._bar:
-            self._bar.advance(self._bar.task_ids[0], len(rows))
-        self._states.update(row.state for row in rows)
-
-    def report(self, things: str, also: str = "") -> int:
-        """Prints the number of rows by status on stderr. Returns the number of photos that were not decoded."""
-        failed = sum(n for state, n in self._states.items() if state not in ("", "grounded", "whole_image"))
-        counts = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in self._states.items() if state)
-        if failed or not self._json:
-            summary = f"{self._states.total()} {things}" + (f": {counts}" if counts else "")
-            saved = "" if self._rows is None else f"{self._out}: {_summary(self._rows) or 'no embeddings'}"
-            print("; ".join(filter(None, (summary, saved, also))), file=sys.stderr)
-        return failed
+def _plain(value: Any) -> Any:
+    """The value as JSON has it. Nine significant digits identify a float32."""
+    if isinstance(value, np.ndarray):
+        return [float(f"{x:.9g}") for x in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
-def print_list(as_json: bool, objects: Sequence[Any], titles: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    """Prints a short table, or its objects as JSON."""
-    from rich.table import Table
+class Feed:
+    """Hands over the items that can be sent, and keeps each item until its result arrives."""
 
-    console = _console()
-    if as_json:
-        for one in objects:
-            console.out(json.dumps(one), highlight=False)
-        return
-    table = Table(*titles, box=None, pad_edge=False, header_style="bold")
-    for line in cells:
-        table.add_row(*map(_plain, line))
-    console.print(table)
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = items
+        self._waiting: deque[Item] = deque()
 
+    def columns(self, first: Callable[[Item, bytes], Any], second: Callable[[Item, bytes], Any]) -> tuple[Any, Any]:
+        """Two iterators over the items and the contents of their files, which the client reads alternately."""
+        later: deque[Any] = deque()
 
-class _Table:
-    """A table that is printed in parts. Its first rows decide which columns it has, and their widths."""
+        def firsts() -> Iterator[Any]:
+            for item, content in self._sent():
+                later.append(second(item, content))
+                yield first(item, content)
 
-    def __init__(self, console: Console, first: Sequence[Row]) -> None:
-        self._console = console
-        self._title = "text" if first[0].file is None else "file"
-        cells = [row.cells() for row in first]
-        self._columns = {name: width for name, width in WIDTHS.items() if any(line[name] for line in cells)}
-        available = console.width - sum(width + 2 for width in self._columns.values())
-        self._name_width = max(16, min(available, max(len(line["name"]) for line in cells)))
-        self._has_header = False
+        def seconds() -> Iterator[Any]:
+            while later:
+                yield later.popleft()
 
-    def print(self, rows: Sequence[Row]) -> None:
-        from rich.table import Table
+        return firsts(), seconds()
 
-        table = Table(
-            box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=not self._has_header, header_style="bold"
-        )
-        table.add_column(self._title, width=self._name_width, overflow="fold")
-        for name, width in self._columns.items():
-            table.add_column(name, width=width, justify="right" if name in NUMBERS else "left", no_wrap=True)
-        for row in rows:
-            cells = row.cells()
-            texts = [_plain(cells[name]) for name in ("name", *self._columns)]
-            table.add_row(*texts, style=None if row.decoded else "red")
-        self._console.print(table)
-        self._has_header = True
+    def column(self, value: Callable[[Item, bytes], Any]) -> Iterator[Any]:
+        return (value(item, content) for item, content in self._sent())
 
+    def _sent(self) -> Iterator[tuple[Item, bytes]]:
+        for item in self._items:
+            content, reason = b"", item.reason
+            if not reason and item.file is not None:
+                try:
+                    content = item.file.read_bytes()
+                except (OSError, ValueError) as error:
+                    reason = getattr(error, "strerror", None) or str(error)
+            self._waiting.append(replace(item, reason=reason))
+            if not reason:
+                yield item, content
 
-def _plain(text: str) -> Text:
-    """The text without rich's markup. Names of files may contain bytes that are not UTF-8."""
-    from rich.text import Text
-
-    return Text(text.encode("utf-8", "replace").decode())
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    class Stdout(Console):
-        def on_broken_pipe(self) -> None:
-            raise  # the BrokenPipeError, for which rich would exit with code 1
-
-    return Stdout(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
-
-
-def _bar() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
-
-
-def checked_out(out: Path | None) -> Path | None:
-    """Returns ``out``. Raises UsageError if no embeddings can be saved there."""
-    if out and out.suffix not in (".npy", ".npz"):
-        raise UsageError(f"--out: expected a name that ends in .npy or .npz, got {out}")
-    if out and not out.parent.is_dir():
-        raise UsageError(f"--out: there is no folder {out.parent}")
-    return out
-
-
-@contextmanager
-def _saving(out: Path) -> Iterator[list[Row]]:
-    """Yields a list. Saves its rows to ``out`` at the end, also after an error, if any of them has an embedding."""
-    rows: list[Row] = []
-    # The folder shows at once whether the file can be written. The rename leaves no incomplete file.
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        try:
+    def rows(self, parts: Iterable[Result], statuses: tuple[str, ...] = IMAGE_STATUSES) -> Iterator[list[Row]]:
+        """The rows of each part, with a row for each item that was not sent, in the order of the items."""
+        for part in parts:
+            rows = self._unsent()
+            results = {field.name: getattr(part, field.name) for field in fields(part)}
+            for i in range(len(part)):
+                rows.append(
+                    _row(self._waiting.popleft(), {name: column[i] for name, column in results.items()}, statuses)
+                )
+                rows += self._unsent()
             yield rows
-        finally:
-            if columns := _columns(rows):
-                complete = Path(folder, out.name)
-                if out.suffix == ".npy":
-                    np.save(complete, columns["embedding"])
-                else:
-                    _save_npz(complete, columns)
-                os.replace(complete, out)
+        if rows := self._unsent():
+            yield rows
+
+    def _unsent(self) -> list[Row]:
+        """The items before the next one that was sent."""
+        rows = []
+        while self._waiting and self._waiting[0].reason:
+            item = self._waiting.popleft()
+            rows.append(Row(item, UNREADABLE, item.reason))
+        return rows
 
 
-def _save_npz(path: Path, columns: dict[str, np.ndarray]) -> None:
-    """Like ``np.savez``, which cannot save an array with the name ``file``."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, column in columns.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, column)
-
-
-def _columns(rows: Sequence[Row]) -> dict[str, np.ndarray]:
-    """An array for each field of the first row with an embedding, with zeros for rows without a value."""
-    whole = next((row for row in rows if row.embedding is not None), None)
-    if whole is None:
-        return {}
-    columns = {"text" if whole.file is None else "file": np.array([row.name for row in rows])}
-    for name in ("embedding", "status", "score", "box_xyxy"):
-        if (like := getattr(whole, name)) is not None:
-            zeros = np.zeros_like(like)
-            values = [getattr(row, name) for row in rows]
-            columns[name] = np.array([zeros if value is None else value for value in values], zeros.dtype)
-    return columns
-
-
-def _summary(rows: Sequence[Row]) -> str:
-    """The shape of the embeddings that are saved. Empty if there are none."""
-    embeddings = [row.embedding for row in rows if row.embedding is not None]
-    return f"embeddings {[len(rows), *embeddings[0].shape]}" if embeddings else ""
+def _row(item: Item, values: dict[str, Any], statuses: tuple[str, ...]) -> Row:
+    if "status" not in values:
+        return Row(item, values=values)
+    number = int(values.pop("status"))
+    row = Row(item, statuses[number] if number < len(statuses) else str(number), values=values)
+    if row.failed:  # what the server returns for such a row says nothing about a product
+        row.values = {name: value for name, value in values.items() if isinstance(value, str) and name != "text"}
+    return row
