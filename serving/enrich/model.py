@@ -112,7 +112,8 @@ def open_agent(config: Config, tokens: Tokens, metrics: Metrics) -> Agent:
         from serving.enrich.agent import Agent
     except ModuleNotFoundError as error:
         raise pb_utils.TritonModelException(
-            f"VLCLIP_AGENT_URL is set, but the agent needs {error.name}: pip install 'vlclip-serving[agent]'"
+            f"VLCLIP_AGENT_URL is set, but the agent needs {error.name}: pip install {error.name}, "
+            "or in a checkout of VL-CLIP: pip install --editable './serving[agent]'"
         ) from None
     return Agent(config, tokens, metrics)
 

@@ -225,17 +225,19 @@ def test_a_failure_without_results_does_not_change_the_file(triton: FakeTriton, 
     triton.fail = grpc.StatusCode.INTERNAL
     assert run("embed-text", "1", "--out", out)[0] == cli.REFUSED
     assert np.load(out).tolist() == [1, 1]
-    assert list(tmp_path.iterdir()) == [out]
+    assert sorted(tmp_path.iterdir()) == [out, tmp_path / "shop"]
 
 
 def test_names_that_are_not_utf8(run: Run, tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/\xff.jpg"
     Path(os.fsdecode(path)).write_bytes(b"1")
-    code, out, _ = run("ground", tmp_path, "--type", "mug")
+    code, out, _ = run("ground", os.fsdecode(path), "--type", "mug")
     assert code == cli.OK
     assert "?.jpg" in out
-    _, out, _ = run("ground", tmp_path, "--type", "mug", "--json")
+    _, out, _ = run("ground", os.fsdecode(path), "--type", "mug", "--json")
     assert os.fsencode(objects(out)[0]["path"]) == path
+    assert run("ground", os.fsdecode(path), "--type", "mug", "--out", "out.parquet")[0] == cli.OK
+    assert parquet.read_table("out.parquet")["path"][0].as_py().endswith("\\udcff.jpg")
 
 
 ARGUMENTS = ("embed-image", "--table", "shop/products.csv", "--out")
@@ -276,21 +278,22 @@ def test_a_run_continues_after_a_failure(run: Run, triton: FakeTriton, suffix: s
 def test_a_run_that_was_cut_off_anywhere_continues(run: Run, triton: FakeTriton) -> None:
     """A kill can leave any beginning of the file of unfinished rows. No row is then lost, doubled or asked again."""
     write_table(6)
+    one = ("--max-in-flight", "1")
     assert run(*ARGUMENTS, "expected.jsonl")[0] == cli.NOT_DECODED
     fail_at(triton, b"6")
     triton.max_batch_size = 1
-    assert run(*ARGUMENTS, "out.jsonl")[0] == cli.REFUSED
+    assert run(*ARGUMENTS, "out.jsonl", *one)[0] == cli.REFUSED
     triton.fail = None
     whole = Path("out.jsonl.partial").read_bytes()
     assert whole.count(b"\n") == 6  # a line about the run, and five rows
     for size in [*range(0, len(whole), 29), len(whole) - 1, len(whole)]:
         Path("out.jsonl.partial").write_bytes(whole[:size])
         triton.infer_requests.clear()
-        assert run(*ARGUMENTS, "out.jsonl")[0] == cli.NOT_DECODED
+        assert run(*ARGUMENTS, "out.jsonl", *one)[0] == cli.NOT_DECODED
         assert Path("out.jsonl").read_bytes() == Path("expected.jsonl").read_bytes()
         complete = max(0, whole[:size].count(b"\n") - 1)
         sent = [b"1", None, b"id", b"4", b"5", b"6"][complete:]
-        assert [items[0].split(b",")[0] for items in triton.batches] == [one for one in sent if one]
+        assert [items[0].split(b",")[0] for items in triton.batches] == [item for item in sent if item]
 
 
 def test_a_killed_run_continues(run: Run, triton: FakeTriton) -> None:

@@ -74,3 +74,22 @@ def test_serving_needs_no_copyleft_package() -> None:
     assert {"numpy", "grpcio", "onnxruntime", "openai", "tokenizers"} <= needed.keys()
     assert not [name for name, licence in needed.items() if re.search(r"\bA?GPL", licence)]
     assert "AGPL" in table()["ultralytics"][1]
+
+
+@pytest.mark.parametrize("folder", [".", "serving"])
+def test_our_code_has_a_licence(folder: str) -> None:
+    """In both packages: the licence of a package must be in its own folder."""
+    text = (ROOT / folder / "LICENSE").read_text()
+    assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"]
+    assert text == (ROOT / "LICENSE").read_text()
+    assert (project(folder)["license"], project(folder)["license-files"]) == ("Apache-2.0", ["LICENSE"])
+
+
+def test_no_message_names_a_package_of_ours_that_no_registry_has() -> None:
+    files = [
+        path
+        for folder in ("client", "serving", "export", "benchmarks", "training")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    assert len(files) > 50
+    assert not [path.name for path in files if re.search(r"pip install [^\n]*vlclip", path.read_text())]

@@ -30,6 +30,7 @@ class Journal:
     def __init__(self, out: Path, run: dict[str, Any]) -> None:
         self.path = Path(f"{out}.partial")
         self.count = 0
+        self._resumed = False
         self._header = f"{json.dumps(run)}\n".encode()
         self._file = self.path.open("a+b")
         with suppress(ImportError):
@@ -40,9 +41,9 @@ class Journal:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         """After an error the rows stay, if there are any. Without an error they are in ``out``."""
-        if kind is None or not self.count:
+        if self._resumed and (kind is None or not self.count):
             self.path.unlink(missing_ok=True)
-        else:
+        elif self._resumed:
             print(f"vlclip: {self.path} has {self.count} rows. Run the same command again to continue", file=sys.stderr)
         self._file.close()
 
@@ -55,6 +56,7 @@ class Journal:
         except BlockingIOError:
             busy = True
         if busy:
+            self._file.close()
             raise UsageError(f"{self.path} is in use: another vlclip writes it. Wait for it, or choose another --out")
 
     def resume(self, items: Iterable[Item], statuses: Counter[str]) -> Iterator[Item]:
@@ -79,6 +81,7 @@ class Journal:
             self.count += 1
             end = self._file.tell()
         self._file.truncate(end)
+        self._resumed = True
         return remaining
 
     def append(self, rows: Sequence[Row], columns: Iterable[str]) -> None:

@@ -50,8 +50,9 @@ class Item:
 
     @property
     def name(self) -> str:
-        title = (self.product or {}).get("title") or (self.product or {}).get("product_type")
-        return next((str(one) for one in (self.path, self.text, title, self.id) if one is not None), self.where)
+        product = self.product or {}
+        names = (product.get("title"), product.get("product_type"), self.path, self.text, self.id)
+        return next((str(name) for name in names if name is not None), self.where)
 
     @property
     def key(self) -> str:

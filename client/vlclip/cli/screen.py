@@ -151,6 +151,8 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 def _cells(row: Row) -> dict[str, str]:
     """The text of each column of a table; empty for fields without a value."""
     cells = {name: FORMATS.get(name, str)(row.values[name]) if name in row.values else "" for name in WIDTHS}
+    if cells["text"]:
+        cells["embedding"] = ""  # the text says more
     name = row.problem if row.reason else row.item.name
     return {**cells, "name": name, "status": (row.status or "").replace("_", " ")}
 

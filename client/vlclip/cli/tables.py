@@ -57,8 +57,8 @@ class Table:
                     continue
                 except ValueError as error:
                     reason = str(error)
-            number, path, kind = (str(record[name]) if record.get(name) else None for name in ("id", "path", "type"))
-            yield Item(where, number, path, type=kind, reason=reason)
+            name, path, kind = (str(record[name]) if record.get(name) else None for name in ("id", "path", "type"))
+            yield Item(where, name, path, type=kind, reason=reason)
 
     def _open(self) -> Any:
         # Bytes that are not UTF-8 are kept, so that they make their own row invalid.
