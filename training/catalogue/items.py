@@ -19,7 +19,7 @@ HELD_OUT_TYPES = ("table lamp", "rain boot", "alarm clock", "cooking pot", "toy 
 
 TRAINED_TYPES = tuple(sorted(set(REGISTRY) - set(HELD_OUT_TYPES)))
 
-_WORDS: dict[str, Any] = json.loads(Path(__file__).with_name("shop_words.json").read_text())
+SHOP_WORDS: dict[str, Any] = json.loads(Path(__file__).with_name("shop_words.json").read_text())
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Item:
         """A shop's title: attributes in random order, mixed with a synonym, a brand and marketing words."""
         rng = self._rng("title")
         kind = REGISTRY[self.product_type]
-        words = [self.colour.title(), str(rng.choice(_WORDS["patterns"][self.pattern])).title(), self.material.title(),
-                 f"for {self.audience.title()}", str(rng.choice(_WORDS["marketing"])), kind.name.title()]  # fmt: skip
+        words = [self.colour.title(), str(rng.choice(SHOP_WORDS["patterns"][self.pattern])).title(), self.material.title(),
+                 f"for {self.audience.title()}", str(rng.choice(SHOP_WORDS["marketing"])), kind.name.title()]  # fmt: skip
         if kind.synonyms:
             words.append(str(rng.choice(kind.synonyms)).title())
         rng.shuffle(words)
-        brand = str(rng.choice(_WORDS["brands"]))
+        brand = str(rng.choice(SHOP_WORDS["brands"]))
         return " ".join([brand, *words[: int(rng.integers(4, len(words) + 1))], kind.department])
 
     @cached_property
@@ -59,10 +59,10 @@ class Item:
         others = rng.choice([c for c in COLOURS if c != self.colour], 3, replace=False)
         sentences = [
             f"This {self.material} {self.product_type} comes in {self.colour}.",
-            f"{str(rng.choice(_WORDS['patterns'][self.pattern])).capitalize()} design.",
+            f"{str(rng.choice(SHOP_WORDS['patterns'][self.pattern])).capitalize()} design.",
             f"Also available in {', '.join(others)}.",
-            *rng.choice(_WORDS["praise"], 2, replace=False),
-            *rng.choice(_WORDS["facts"], 2, replace=False),
+            *rng.choice(SHOP_WORDS["praise"], 2, replace=False),
+            *rng.choice(SHOP_WORDS["facts"], 2, replace=False),
         ]
         rng.shuffle(sentences)
         return " ".join(sentences).format(number=self.seed % 1_000_000)
@@ -94,6 +94,6 @@ def draw_item(rng: np.random.Generator, types: tuple[str, ...] = TRAINED_TYPES, 
         colour=colour,
         pattern=pattern,
         material=str(rng.choice(REGISTRY[product_type].materials)),
-        audience=str(rng.choice(_WORDS["audiences"])),
+        audience=str(rng.choice(SHOP_WORDS["audiences"])),
         seed=int(rng.integers(2**31)),
     )
