@@ -10,6 +10,14 @@ It is searched for among all scenes twice: by the embeddings of the grounded pro
     hits5    HITS@5: share of the queries that find their own scene among the first five
     mrr      mean reciprocal rank of the own scene
 
+The scene is also asked for a product type that it does not show, and for a word that names no product type, which no
+training has seen:
+
+    grounded_present, grounded_absent, grounded_unknown
+             share of the scenes whose score reaches the threshold (STATUS 0), for the item's type and for these two
+    auc_absent, auc_unknown
+             area under the ROC curve of the scores of the item's type against the other scores
+
 A second set of scenes shows product types that no model was trained on.
 
 The ablation uses a shop's noisy texts as queries. It draws what each step adds to build/ablation.png.
@@ -30,12 +38,25 @@ from benchmarks import ablation
 from benchmarks.judge import box_iou, hits, mrr, ranks
 from benchmarks.photos import draw_scenes
 from benchmarks.target import keep, parser_of, served
-from training.catalogue.items import HELD_OUT_TYPES, Item, is_held_out
+from export.calibrate import auc
+from training.catalogue.items import HELD_OUT_TYPES, TRAINED_TYPES, Item, is_held_out
 from training.catalogue.scenes import Photo
+from training.texts import EVALUATION_WORDS
 from vlclip import Client, Status
 
 ABLATION = Path("build/ablation.png")
-FIGURES = ("iou50", "fallback_rate", "hits5_grounded", "hits5_whole", "mrr_grounded", "mrr_whole")
+ASKED = ("present", "absent", "unknown")
+"""What a scene is asked for: the item's type, a type that is not there, a word that names no type."""
+FIGURES = (
+    "iou50",
+    *(f"grounded_{asked}" for asked in ASKED),
+    "auc_absent",
+    "auc_unknown",
+    "hits5_grounded",
+    "hits5_whole",
+    "mrr_grounded",
+    "mrr_whole",
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +66,8 @@ class Answers:
     items: Sequence[Item]
     true_xyxy: np.ndarray  # [N, 4]
     box_xyxy: np.ndarray  # [N, 4]
-    status: np.ndarray  # [N]
+    score: np.ndarray  # [N, 3], in the order of ASKED
+    status: np.ndarray  # [N, 3]
     grounded: np.ndarray  # [N, D]
     whole: np.ndarray  # [N, D]
     text: np.ndarray  # [N, D]
@@ -55,28 +77,43 @@ def ask(client: Client, photos: Sequence[Photo]) -> Answers:
     """Embed the scenes with and without grounding, and their captions."""
     items = [photo.items[0] for photo in photos]
     files = [photo.jpeg for photo in photos]
+    rng = np.random.default_rng(len(photos))
+    absent = [draw_absent(photo, rng) for photo in photos]
+    unknown = rng.choice(EVALUATION_WORDS, len(photos)).tolist()
     found = client.embed_images(files, [item.product_type for item in items])
+    others = [client.ground(files, types) for types in (absent, unknown)]
     return Answers(
         items=items,
         true_xyxy=np.stack([photo.boxes_xyxy[0] for photo in photos]),
         box_xyxy=found.box_xyxy,
-        status=found.status,
+        score=np.stack([found.score, *(other.score for other in others)], axis=1),
+        status=np.stack([found.status, *(other.status for other in others)], axis=1),
         grounded=found.embedding,
         whole=client.embed_whole_images(files).embedding,
         text=client.embed_texts([item.caption for item in items]).embedding,
     )
 
 
+def draw_absent(photo: Photo, rng: np.random.Generator) -> str:
+    """A random trained type that the scene does not show."""
+    shown = {item.product_type for item in photo.items}
+    return str(rng.choice([kind for kind in TRAINED_TYPES if kind not in shown]))
+
+
 def measure(answers: Answers, rows: np.ndarray | None = None) -> dict[str, float]:
     """The figures of all queries, or of those in ``rows`` (bool [N]). All scenes are searched in both cases."""
     rows = np.ones(len(answers.items), bool) if rows is None else rows
     grounded, whole = ranks(answers.text, answers.grounded)[rows], ranks(answers.text, answers.whole)[rows]
-    iou = np.where(answers.status == Status.GROUNDED, box_iou(answers.box_xyxy, answers.true_xyxy), 0)[rows]
+    found = answers.status[rows] == Status.GROUNDED
+    iou = np.where(found[:, 0], box_iou(answers.box_xyxy, answers.true_xyxy)[rows], 0)
+    present, absent, unknown = answers.score[rows].T
     return {
         "queries": int(rows.sum()),
         "iou50": float((iou >= 0.5).mean()),
         "iou_mean": float(iou.mean()),
-        "fallback_rate": float((answers.status[rows] == Status.WHOLE_IMAGE).mean()),
+        **{f"grounded_{asked}": float(found[:, i].mean()) for i, asked in enumerate(ASKED)},
+        "auc_absent": auc(present, absent),
+        "auc_unknown": auc(present, unknown),
         "hits5_grounded": hits(grounded),
         "hits5_whole": hits(whole),
         "mrr_grounded": mrr(grounded),
