@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load import parser as load_parser
-from export.__main__ import parser as export_parser
+from export.__main__ import parse as parse_export
 from serving.paths import ROOT
 
 OUT = ["--out", "model_repository"]
@@ -74,7 +74,7 @@ def test_every_variable_of_an_export_is_an_option() -> None:
         "version": 2,
     }
     variables = ["MODELS=/tmp/some models", *(f"{name.upper()}={value}" for name, value in given.items())]
-    parsed = vars(export_parser().parse_args(arguments("models", "export", *variables)))
+    parsed = vars(parse_export(arguments("models", "export", *variables)))
     assert {name: parsed[name] for name in given} == given
     assert parsed["out"] == Path("/tmp/some models")
 
@@ -101,5 +101,5 @@ def test_every_variable_of_a_load_test_is_an_option(tmp_path: Path) -> None:
 
 def test_engines_are_plans_whatever_format_is_given() -> None:
     command = arguments("engines", "export", "DETECTOR=yolo-world-s", "FORMAT=onnx", "MODELS=/models")
-    parsed = export_parser().parse_args(command)
+    parsed = parse_export(command)
     assert (parsed.format, parsed.detector, parsed.out) == ("tensorrt", "yolo-world-s", Path("/models"))
