@@ -10,7 +10,7 @@ MODELS ?= model_repository
 PROFILE ?=
 # A variable of these lists that is set becomes an option: DETECTOR_WEIGHTS=x becomes --detector-weights x. The programs
 # hold the defaults.
-EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD VERSION
+EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT ACTIVATION TOKENIZER PRECISION FORMAT THRESHOLD VERSION
 CANARY := VERSION PROFILE PHOTOS TYPE MIN_OVERLAP
 CALIBRATE := PHOTOS VERSION ABSENT MAX_FALSE
 LOAD := TARGET METRICS RATE USERS DURATION SHAPE SLO MIX PHOTOS
@@ -37,7 +37,7 @@ serve: $(VENV)/.demo install-mini  ## Serve the models in MODELS until Ctrl-C. C
 #: Export and deploy models
 models: $(VENV)/.dev  ## Export models into MODELS and compare them with PyTorch. Without variables: the mini models.
 #  For example DETECTOR=yolo-world-s ENCODER=ViT-B-32 PRETRAINED=laion2b_s34b_b79k VERSION=2
-#  Also DETECTOR_WEIGHTS CHECKPOINT TOKENIZER PRECISION FORMAT THRESHOLD (python -m export --help)
+#  Also DETECTOR_WEIGHTS CHECKPOINT ACTIVATION TOKENIZER PRECISION FORMAT THRESHOLD (python -m export --help)
 #  STAGE=1 exports the version without serving it
 	@$(BIN)/python -m export --out "$(MODELS)" $(call options,$(EXPORT)) $(if $(STAGE),--stage)
 

@@ -6,8 +6,10 @@ import argparse
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from export import calibrate
 from export.errors import ExportError
@@ -39,6 +41,9 @@ Export weights to verified ONNX graphs or TensorRT plans in a Triton model repos
   python -m export --detector yolo-world-s --encoder ViT-B-16-SigLIP --pretrained webli --checkpoint tuned.pt \\
                    --tokenizer siglip-tokenizer
       fine-tuned weights with the preprocessing of webli; the tokenizer comes from a folder, not from the hub
+
+  python -m export --detector yolo-world-s --encoder ViT-B-32 --pretrained openai --checkpoint tuned.pt
+      weights that were tuned from openai's: with their preprocessing and their activation, QuickGELU
 
   python -m export --detector best.pt --encoder ViT-B-32 --version 2
       a second version; a running server switches to it without dropping a request
@@ -106,11 +111,12 @@ def parser() -> argparse.ArgumentParser:
     add("--detector-weights", metavar="PATH", help="weights of a named detector: a file; for Grounding DINO a folder")
     add("--detector-size", type=int, metavar="PIXELS", help="side of the detector's input (as in training)")
     add("--encoder", default="mini", help="mini, any open_clip model, or a folder (%(default)s)")
-    add("--pretrained", metavar="TAG", help="open_clip's tag of weights; with --checkpoint, of their preprocessing")
-    add("--checkpoint", metavar="PATH", help="weights of the encoder: a file, or a folder")
+    add("--pretrained", metavar="TAG", help="open_clip's tag of weights; with --checkpoint, of those it was tuned from")
+    add("--checkpoint", metavar="FILE", help="weights of the encoder")
+    add("--activation", choices=["gelu", "quickgelu"], help="activation of a --checkpoint without --pretrained")
     add("--tokenizer", metavar="FOLDER", help="folder with tokenizer.json and its configuration, in place of the hub")
     add("--prompt-encoder", metavar="NAME", help="model whose text tower encodes prompts (the detector's)")
-    add("--random-weights", action="store_true", help="true architectures, random weights")
+    add("--random-weights", action="store_true", help="random weights for named models without weights")
     precisions = "fp16: for GPUs, at least twice as fast; inputs and outputs stay FP32 (%(default)s)"
     add("--precision", choices=["fp32", "fp16"], default="fp32", help=precisions)
     add("--format", choices=["onnx", "tensorrt"], default="onnx", help="format of the graphs (%(default)s)")
@@ -142,6 +148,25 @@ def show(out: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(sys.argv[1:] if argv is None else argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning
+        return run(arguments)
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Replaces ``warnings.showwarning``, whose second line is a line of a library."""
+    print(f"export: warning: {message}", file=sys.stderr)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a command. Returns the exit status."""
     try:
         if arguments.command == "show":
             print(show(arguments.out))
@@ -183,6 +208,7 @@ def models(arguments: argparse.Namespace) -> None:
         format=arguments.format,
         tokenizer=arguments.tokenizer,
         precision=arguments.precision,
+        activation=arguments.activation,
     )
     with progress() as say:
         build(request, arguments.out, arguments.version, arguments.force, say, stage=arguments.stage)

@@ -10,10 +10,12 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
+import open_clip
 from tokenizers import Tokenizer
 
 from export import examples, gate
 from export.compact import compact
+from export.encoder_sources import DEFAULT_PRETRAINED, Activation, has_own_weights, resolve_encoder
 from export.encoders import EncodePrompt, require_one_file, text_weights
 from export.engine import Engine
 from export.errors import UsageError
@@ -27,7 +29,7 @@ from export.place import copy_handwritten, put_in_place, require_another_served,
 from export.precision import with_policy
 from export.progress import Say, throttled
 from export.quiet import quiet_ultralytics
-from export.sources import YOLO_WORLD_TEXT, DetectorSource, EncoderSource, resolve_detector, resolve_encoder
+from export.sources import YOLO_WORLD_TEXT, DetectorSource, EncoderSource, resolve_detector
 from export.tensorrt import PLAN, Compiler, Limits, compile_graph, find_compiler, limits_of
 from export.tokenizer import build_tokenizer
 from serving.repository.manifest import Leaf, Manifest, Plan, Request, Settings, manifest_path, read_served
@@ -68,6 +70,7 @@ def make_request(
     format: str = "onnx",
     tokenizer: str | None = None,
     precision: str = "fp32",
+    activation: Activation | None = None,
 ) -> ExportRequest:
     """The request for what the user typed. Mistakes are found before anything is loaded.
 
@@ -77,15 +80,19 @@ def make_request(
     """
     if not 0.0 <= threshold <= 1.0:
         raise UsageError(f"the threshold must be between 0 and 1, got {threshold}")
-    detector_source = resolve_detector(detector, detector_weights, random_weights)
-    encoder_source = resolve_encoder(encoder, pretrained, checkpoint, random_weights, tokenizer)
+    random_detector = random_weights and not (detector_weights or detector == "mini" or detector.endswith(".pt"))
+    random_encoder = random_weights and not has_own_weights(encoder, checkpoint)
+    if random_weights and not (random_detector or random_encoder):
+        raise UsageError("the detector and the encoder have weights of their own: leave out --random-weights")
+    detector_source = resolve_detector(detector, detector_weights, random_detector)
+    encoder_source = resolve_encoder(encoder, pretrained, checkpoint, random_encoder, tokenizer, activation)
     prompt_source: EncoderSource | None
     if detector_source.is_grounding_dino:
         if prompt_encoder:
             raise UsageError(f"{detector} brings its own prompt encoder: leave out --prompt-encoder")
         prompt_source = None
     elif prompt_encoder:
-        prompt_source = resolve_encoder(prompt_encoder, random=random_weights and prompt_encoder != "mini")
+        prompt_source = resolve_prompt_encoder(prompt_encoder, random_weights)
     elif detector == "mini":
         prompt_source = resolve_encoder("mini")
     else:
@@ -93,6 +100,17 @@ def make_request(
         prompt_source = resolve_encoder(name, tag, random=random_weights)
     settings = Settings(threshold, detector_side, precision, format)
     return ExportRequest(detector_source, encoder_source, prompt_source, settings)
+
+
+def resolve_prompt_encoder(name: str, random_weights: bool) -> EncoderSource:
+    """The source of a prompt encoder, which has no options for weights."""
+    random = random_weights and not has_own_weights(name)
+    if not (random or has_own_weights(name) or name in DEFAULT_PRETRAINED or name not in open_clip.list_models()):
+        raise UsageError(
+            f"--prompt-encoder {name} names no weights: expected mini, {', '.join(DEFAULT_PRETRAINED)}, or a folder "
+            "with open_clip_config.json and weights"
+        )
+    return resolve_encoder(name, random=random)
 
 
 def build(

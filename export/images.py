@@ -27,7 +27,7 @@ class Preprocessing:
     std: tuple[float, ...]
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
-    fill_color: int = 0
+    fill_color: int | tuple[int, int, int] = 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,6 +66,7 @@ class Preprocess(nn.Module):
 
     mean: Tensor
     std: Tensor
+    fill: Tensor
 
     def __init__(self, config: Preprocessing):
         super().__init__()
@@ -73,6 +74,8 @@ class Preprocess(nn.Module):
         self.kernel: Kernel = config.interpolation
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
+        fill = torch.as_tensor(config.fill_color, dtype=torch.float32).view(1, -1, 1, 1)
+        self.register_buffer("fill", fill, persistent=False)  # (1, 1 or 3, 1, 1)
 
     def resized_lengths(self, width: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
         """Width and height after the resize, in whole pixels. (B, 1), (B, 1) → (B, 1), (B, 1)"""
@@ -104,7 +107,7 @@ class Preprocess(nn.Module):
         pixels = resample(canvas, wy, wx)  # (B, 3, R, R)
         if self.config.resize_mode == "longest" and self.config.fill_color:
             covered = (wy.sum(2) > 0.5)[:, None, :, None] & (wx.sum(2) > 0.5)[:, None, None, :]  # (B, 1, R, R)
-            pixels = torch.where(covered, pixels, torch.full_like(pixels, float(self.config.fill_color)))
+            pixels = torch.where(covered, pixels, self.fill.expand_as(pixels))
         return (pixels / 255.0 - self.mean) / self.std
 
 

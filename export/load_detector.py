@@ -6,17 +6,19 @@ its graph ``detect`` with the tensors of ``serving/repository/specs.py``.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from export import examples
-from export.errors import SourceError, UsageError, first_line
+from export.errors import SourceError, UnsupportedModel, UsageError, first_line
 from export.phrases import character_tokenizer
 from export.quiet import quiet_exporters, quiet_ultralytics
 from export.sources import CACHE, GROUNDING_DINO, GROUNDING_DINO_SIDE, YOLO_WORLD, YOLO_WORLD_SIDE, DetectorSource
 
+SWIN_WIDTHS = {"grounding-dino-tiny": 96, "grounding-dino-base": 128}
 STRIDE = 32
 """The largest stride of both architectures, which must divide the side of the input."""
 
@@ -40,6 +42,7 @@ def load_detector(source: DetectorSource, side: int | None = None) -> LoadedDete
 
     Raises:
         SourceError: weights that are missing, damaged or of another architecture.
+        UnsupportedModel: a YOLO-World v1.
         UsageError: a side that is not a multiple of 32.
     """
     require_multiple(side or STRIDE)
@@ -71,8 +74,24 @@ def load_yolo_world(source: DetectorSource, side: int | None) -> LoadedDetector:
         raise SourceError(f"the detector cannot be loaded from {file}{hint}: {first_line(error)}") from error
     if not isinstance(model, untyped.WorldModel):
         raise SourceError(f"{file} holds a {type(model).__name__}, not a YOLO-World")
+    if any(type(part).__name__ == "ImagePoolingAttn" for part in model.modules()):
+        raise UnsupportedModel(
+            f"{file} holds a YOLO-World v1, which cannot be exported, because it changes the prompts with the image: "
+            "use a v2, whose published files are named like yolov8s-worldv2.pt"
+        )
+    scale, asked = (model.yaml or {}).get("scale"), source.name.removeprefix("yolo-world-")
+    if source.name in YOLO_WORLD and scale and scale != asked:
+        raise SourceError(
+            f"{file} holds a YOLO-World {scale.upper()}, not {asked.upper()}: --detector yolo-world-{scale}"
+        )
     trained = checkpoint.get("train_args", {}).get("imgsz") or getattr(model, "args", {}).get("imgsz")
-    return LoadedDetector(model, side or (trained if isinstance(trained, int) else YOLO_WORLD_SIDE))
+    return LoadedDetector(model, side or trained_side(trained))
+
+
+def trained_side(imgsz: object) -> int:
+    """The side for ultralytics' ``imgsz``: the largest of its numbers, rounded up to the stride as in training."""
+    sides = [side for side in (imgsz if isinstance(imgsz, (list, tuple)) else [imgsz]) if isinstance(side, int)]
+    return -(-max(sides, default=YOLO_WORLD_SIDE) // STRIDE) * STRIDE
 
 
 def load_grounding_dino(source: DetectorSource, side: int | None) -> LoadedDetector:
@@ -103,6 +122,12 @@ def load_grounding_dino(source: DetectorSource, side: int | None) -> LoadedDetec
     model, report = loaded
     if report["missing_keys"]:
         raise SourceError(f"the weights in {where} lack {sorted(report['missing_keys'])[0]}")
+    if report["unexpected_keys"]:
+        unused = sorted(report["unexpected_keys"])
+        warnings.warn(f"{len(unused)} tensors in {where} belong to no Grounding DINO: {unused[0]}, …", stacklevel=2)
+    width = config.backbone_config.embed_dim
+    if width in SWIN_WIDTHS.values() and width != SWIN_WIDTHS[source.name]:
+        raise SourceError(f"{where} holds a Grounding DINO of another size than {source.name}")
     return LoadedDetector(model.eval(), side, tokenizer)
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from open_clip.factory import load_state_dict
+from open_clip.factory import load_checkpoint
 from open_clip.tokenizer import HFTokenizer
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transform import image_transform_v2
 from torch import Tensor
 
-from export.errors import SourceError, UnsupportedModel, UsageError, first_line
+from export.checkpoints import plain_checkpoint
+from export.encoder_sources import preprocessing_of_tag, text_config
+from export.errors import ExportError, SourceError, first_line
 from export.images import Preprocessing
-from export.quiet import quiet_exporters, quiet_logging
-from export.sources import EncoderSource, preprocessing_of_tag
+from export.preprocessing import open_clip_config, read_preprocessing
+from export.quiet import quiet_exporters, warnings_shown
+from export.sources import EncoderSource
 from export.tokenizer import build_tokenizer
 
 
@@ -45,47 +46,69 @@ def load_encoder(source: EncoderSource) -> Encoder:
 
     Raises:
         SourceError: files are missing, damaged, or of another architecture.
-        UnsupportedModel: the model takes images that are not square.
+        UnsupportedModel: the preprocessing of images cannot be exported.
     """
     torch.manual_seed(0)  # for random weights
     try:
-        with quiet_exporters(), quiet_logging(logging.ERROR):
-            model = open_clip.create_model(
-                source.name,
-                pretrained=source.pretrained,
-                load_weights=not source.random,
-                pretrained_text=False,
-                require_pretrained=not source.random,
-                force_preprocess_cfg=preprocessing_of_tag(source.name, source.preprocessing_of)
-                if source.preprocessing_of
-                else None,
-            )
+        model = create_model(source)
+        if source.checkpoint:
+            load_weights(model, source.checkpoint, source.label)
+    except ExportError:
+        raise
     except Exception as error:
         raise SourceError(explain_failure(source, error)) from error
-    config = PreprocessCfg(**model.visual.preprocess_cfg)
-    size = config.size if isinstance(config.size, int) else config.size[0]
-    if not isinstance(config.size, int) and len(set(config.size)) != 1:
-        raise UnsupportedModel(f"{source.label} takes {config.size} pixels: only square inputs can be exported")
-    fill = config.fill_color
+    preprocessing = read_preprocessing(source.label, model.visual.preprocess_cfg)
     return Encoder(
         model=model.eval().float(),
-        preprocessing=Preprocessing(
-            size=size,
-            mean=tuple(config.mean),
-            std=tuple(config.std),
-            interpolation="bilinear" if config.interpolation == "bilinear" else "bicubic",
-            resize_mode=config.resize_mode,
-            fill_color=fill if isinstance(fill, int) else fill[0],
-        ),
-        transform=image_transform_v2(config, is_train=False),
+        preprocessing=preprocessing,
+        transform=image_transform_v2(open_clip_config(preprocessing), is_train=False),
         tokenizer=load_tokenizer(source),
     )
 
 
+def create_model(source: EncoderSource) -> Any:
+    """open_clip's model with its preprocessing; with weights, if open_clip downloads them."""
+    preprocessing = preprocessing_of_tag(source.name, source.preprocessing_of) if source.preprocessing_of else None
+    if source.pretrained:
+        with warnings_shown():
+            return open_clip.create_model(
+                source.name, pretrained=source.pretrained, pretrained_text=False, require_pretrained=True
+            )
+    with quiet_exporters():  # warns that there are no weights
+        return open_clip.create_model(
+            source.name, load_weights=False, pretrained_text=False, force_preprocess_cfg=preprocessing
+        )
+
+
+def load_weights(model: Any, file: Path, label: str) -> None:
+    """Load the weights of a file: all of them, and none is adapted to another shape."""
+    with plain_checkpoint(file) as (path, weights):
+        own = model.state_dict()
+        for name, weight in weights.items():
+            # open_clip would stretch position tables for another size of images or texts.
+            if (
+                "pos" in name
+                and name in own
+                and weight.shape != own[name].shape
+                and weight.shape[-1:] == own[name].shape[-1:]
+            ):
+                raise SourceError(
+                    f"{file} was trained for another size of images or texts than {label}: {name} is "
+                    f"{tuple(weight.shape)}, expected {tuple(own[name].shape)}"
+                )
+        try:
+            with warnings_shown():
+                load_checkpoint(model, path)
+        except Exception as error:
+            lines = str(error).splitlines()
+            reason = " ".join(lines[1].split()) if "Error(s) in loading state_dict" in lines[0] else first_line(error)
+            raise SourceError(f"{file} holds weights of another architecture than {label}: {reason[:160]}") from error
+
+
 def explain_failure(source: EncoderSource, error: Exception) -> str:
-    """One sentence: which weights to download and where to put them, which file does not fit, or what is damaged."""
+    """One sentence: which weights to download and where to put them, or what cannot be loaded."""
     message = str(error)
-    if source.pretrained and not Path(source.pretrained).is_file() and "ownload" in message:
+    if source.pretrained and "ownload" in message:
         published = open_clip.get_pretrained_cfg(source.name, source.pretrained)
         repository, _, file = published.get("hf_hub", "").rpartition("/")
         file = file or "open_clip_model.safetensors or open_clip_pytorch_model.bin"
@@ -94,23 +117,8 @@ def explain_failure(source: EncoderSource, error: Exception) -> str:
             f"the weights {source.pretrained} of {source.label} cannot be downloaded: get {needed} elsewhere "
             f"and give it with --pretrained {source.pretrained} --checkpoint FILE"
         )
-    weights = source.pretrained or source.folder or source.label
-    if "Error(s) in loading state_dict" in message:
-        message = " ".join(message.splitlines()[1].split())
-    elif not (source.pretrained and is_checkpoint(source.pretrained)):
-        return f"the encoder {source.label} cannot be loaded from {weights}: {first_line(error)}"
-    return f"{weights} holds weights of another architecture than {source.label}: {message[:160]}"
-
-
-def is_checkpoint(file: str) -> bool:
-    """Whether open_clip can read tensors from the file.
-
-    If it can, loading failed because the tensors do not fit the model: for example, position tables of another form.
-    """
-    try:
-        return bool(load_state_dict(file, device="cpu"))
-    except Exception:  # pickle, zip and safetensors each raise errors of their own
-        return False
+    where = source.pretrained or source.folder or source.label
+    return f"the encoder {source.label} cannot be loaded from {where}: {first_line(error)}"
 
 
 def load_tokenizer(source: EncoderSource) -> Any:
@@ -119,7 +127,7 @@ def load_tokenizer(source: EncoderSource) -> Any:
     A folder's vocabulary is read from the folder: the file that its configuration names, or ``bpe.txt.gz``. open_clip
     itself would look for a relative ``bpe_path`` in the current directory.
     """
-    text = text_config(source)
+    text = text_config(source.name)
     hub = text.get("hf_tokenizer_name")
     options: dict[str, Any] = dict(text.get("tokenizer_kwargs", {}))
 
@@ -137,8 +145,6 @@ def load_tokenizer(source: EncoderSource) -> Any:
             raise SourceError(f"no such file: {bpe} (the vocabulary that open_clip_config.json names)")
         return open_clip.get_tokenizer(source.name)
 
-    if source.tokenizer and not hub:
-        raise UsageError(f"{source.label} has CLIP's own tokenizer: --tokenizer is for models that take another")
     if source.folder and hub and not (source.folder / "tokenizer.json").is_file():
         raise SourceError(f"no such file: {source.folder / 'tokenizer.json'} (the tokenizer of {source.label})")
     try:
@@ -163,13 +169,3 @@ def require_vocabulary(label: str, tokenizer: Any, size: int) -> None:
     tokens = build_tokenizer(tokenizer).get_vocab_size()
     if tokens > size:
         raise SourceError(f"the tokenizer of {label} has {tokens} tokens, its text tower only {size}")
-
-
-def text_config(source: EncoderSource) -> dict[str, Any]:
-    """open_clip's configuration of the text tower."""
-    if source.folder is None:
-        config = open_clip.get_model_config(source.name)
-    else:
-        config = json.loads((source.folder / "open_clip_config.json").read_text())["model_cfg"]
-    text: dict[str, Any] = config["text_cfg"]
-    return text

@@ -1,4 +1,4 @@
-"""Keep libraries from writing to the home folder, installing packages and sending usage data."""
+"""Keep libraries from writing to the home folder, installing packages, sending usage data and cluttering the screen."""
 
 from __future__ import annotations
 
@@ -41,3 +41,35 @@ def quiet_logging(level: int = logging.WARNING) -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Collect what libraries log and warn of, and show it as warnings if the block succeeds.
+
+    An error says more than the lines that a library logs before it raises it. Announcements of changes in libraries
+    are left out.
+    """
+    logged = Collector(logging.WARNING)
+    logging.root.addHandler(logged)
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            for announcement in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", announcement)
+            yield
+    finally:
+        logging.root.removeHandler(logged)
+    for message in dict.fromkeys([*(str(warning.message) for warning in warned), *logged.messages]):
+        warnings.warn(" ".join(message.split()), stacklevel=3)
+
+
+class Collector(logging.Handler):
+    """Keeps the messages of a log."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from export.encoder_sources import resolve_encoder
 from export.load_encoder import load_encoder
-from export.sources import resolve_encoder
 
 Box = Sequence[float]
 

@@ -1,18 +1,15 @@
-"""From what the user typed to the source of a model: a published name, a checkpoint or a folder.
+"""Where a model comes from: a published name, a checkpoint or a folder. And from what the user typed to a detector's.
 
-Nothing is loaded here. Every mistake that can be found without loading is reported in one sentence.
+``encoder_sources`` does the same for an encoder. Nothing is loaded in either. Every mistake that can be found without
+loading is reported in one sentence.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import open_clip
-from open_clip.transform import merge_preprocess_dict
 
 from export.errors import SourceError, UsageError, unknown
 from serving.repository.manifest import Source
@@ -29,7 +26,8 @@ YOLO_WORLD_TEXT = ("ViT-B-32-quickgelu", "openai")
 """The text tower that YOLO-World's published weights were trained with."""
 GROUNDING_DINO = {f"grounding-dino-{scale}": f"IDEA-Research/grounding-dino-{scale}" for scale in ("tiny", "base")}
 GROUNDING_DINO_SIDE = 800
-DEFAULT_PRETRAINED = {"ViT-B-32": "laion2b_s34b_b79k", YOLO_WORLD_TEXT[0]: YOLO_WORLD_TEXT[1]}
+LOCAL = "local-dir:"
+"""What open_clip puts in front of a folder's name."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,9 @@ class EncoderSource:
     name: str
     """open_clip's name: ``ViT-B-32``, or ``local-dir:FOLDER`` for a folder."""
     pretrained: str | None = None
-    """A tag or a file."""
-    random: bool = False
+    """The tag of the weights that open_clip downloads."""
+    checkpoint: Path | None = None
+    """The file of the weights. Random weights have neither."""
     preprocessing_of: str | None = None
     """The tag whose preprocessing is used with a file or with random weights."""
     tokenizer: str | None = None
@@ -50,19 +49,23 @@ class EncoderSource:
 
     @property
     def folder(self) -> Path | None:
-        return Path(self.name.removeprefix("local-dir:")) if self.name.startswith("local-dir:") else None
+        return Path(self.name.removeprefix(LOCAL)) if self.name.startswith(LOCAL) else None
 
     def describe(self) -> Source:
         """What identifies the weights, the preprocessing and the tokenizer, found without loading them."""
         description: dict[str, object] = {"model": self.label}
-        if self.random:
-            description["weights"] = "random"
-        elif self.folder:
-            description["files"] = hashes_of(self.folder)
-        elif self.pretrained and Path(self.pretrained).is_file():
-            description["files"] = {Path(self.pretrained).name: sha256_of(Path(self.pretrained))}
-        else:
+        if self.folder and self.checkpoint:
+            description["files"] = {
+                file.name: sha256_of(file)
+                for file in [*sorted(set(self.folder.iterdir()) - {*weights_in(self.folder)}), self.checkpoint]
+                if file.is_file()
+            }
+        elif self.checkpoint:
+            description["files"] = {self.checkpoint.name: sha256_of(self.checkpoint)}
+        elif self.pretrained:
             description["pretrained"] = self.pretrained
+        else:
+            description["weights"] = "random"
         if self.preprocessing_of:
             description["preprocessing_of"] = self.preprocessing_of
         if self.tokenizer:
@@ -101,84 +104,14 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
+def weights_in(folder: Path) -> list[Path]:
+    """The files of a folder that can be weights, in order."""
+    return [file for file in sorted(folder.iterdir()) if file.suffix in (".safetensors", ".bin", ".pth", ".pt")]
+
+
 def hashes_of(folder: Path) -> dict[str, str]:
     """The hash of each file in a folder, by name."""
     return {file.name: sha256_of(file) for file in sorted(folder.iterdir()) if file.is_file()}
-
-
-def resolve_encoder(
-    name: str,
-    pretrained: str | None = None,
-    checkpoint: str | None = None,
-    random: bool = False,
-    tokenizer: str | None = None,
-) -> EncoderSource:
-    """The source of an encoder.
-
-    resolve_encoder("mini")                                 the mini model in weights/mini/encoder
-    resolve_encoder("runs/my-clip")                         a folder: open_clip_config.json and its weights
-    resolve_encoder("ViT-B-32", pretrained="openai")        open_clip's model, weights from its hub
-    resolve_encoder("ViT-B-32", checkpoint="tuned.pt")      open_clip's model, weights from a file
-    resolve_encoder("ViT-B-32", random=True)                the true architecture, no weights
-
-    A file says nothing about the preprocessing of images, and random weights have none. Both use the preprocessing of
-    ``pretrained``, else the one that all tags of the model share, else open_clip's default.
-
-    Raises:
-        UsageError: an unknown name, or options that contradict each other.
-        SourceError: a file is missing.
-    """
-    if tokenizer:
-        if not Path(tokenizer, "tokenizer.json").is_file():
-            raise SourceError(f"no such file: {Path(tokenizer, 'tokenizer.json')} (with --tokenizer {tokenizer})")
-        source = resolve_encoder(name, pretrained, checkpoint, random)
-        if source.folder:
-            raise UsageError(f"{source.folder} brings its own tokenizer: --tokenizer is for open_clip's named models")
-        return replace(source, tokenizer=tokenizer)
-    if name == "mini":
-        return _encoder_folder("mini", MINI / "encoder", "the mini encoder is trained by `make train-mini`")
-    if checkpoint and Path(checkpoint).is_dir():
-        return _encoder_folder(Path(checkpoint).name, Path(checkpoint))
-    if name.startswith("local-dir:") or "/" in name or Path(name).is_dir():
-        folder = Path(name.removeprefix("local-dir:"))
-        return _encoder_folder(folder.name, folder)
-    if name not in open_clip.list_models():
-        raise unknown("encoder", name, ["mini", *open_clip.list_models()])
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained and pretrained not in tags:
-        raise unknown(f"pretrained tag of {name}", pretrained, tags)
-    if random:
-        return EncoderSource(name, name, random=True, preprocessing_of=pretrained or _shared_tag(name, tags))
-    if checkpoint:
-        if not Path(checkpoint).is_file():
-            raise SourceError(f"no such checkpoint: {checkpoint}")
-        return EncoderSource(name, name, checkpoint, preprocessing_of=pretrained or _shared_tag(name, tags))
-    tag = pretrained or DEFAULT_PRETRAINED.get(name)
-    if tag is None:
-        known = ", ".join(tags) or "none known"
-        raise UsageError(f"{name} needs weights: --pretrained TAG ({known}), --checkpoint FILE or --random-weights")
-    return EncoderSource(name, name, tag)
-
-
-def _shared_tag(name: str, tags: list[str]) -> str | None:
-    """A tag of the model, if all its tags have the same preprocessing."""
-    configs = [preprocessing_of_tag(name, tag) for tag in tags]
-    return tags[0] if configs and all(config == configs[0] for config in configs) else None
-
-
-def preprocessing_of_tag(name: str, tag: str) -> dict[str, Any]:
-    """The fields of open_clip's ``PreprocessCfg`` for published weights."""
-    return dict(merge_preprocess_dict({}, open_clip.get_pretrained_cfg(name, tag)))
-
-
-def _encoder_folder(label: str, folder: Path, hint: str = "open_clip's training writes it") -> EncoderSource:
-    config = folder / "open_clip_config.json"
-    if not config.is_file():
-        raise SourceError(f"no such file: {config} ({hint})")
-    weights = [file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".pth", ".pt")]
-    if not weights:
-        raise SourceError(f"no weights in {folder}: expected open_clip_model.safetensors next to the configuration")
-    return EncoderSource(label, f"local-dir:{folder}")
 
 
 def resolve_detector(name: str, weights: str | None = None, random: bool = False) -> DetectorSource:
@@ -196,14 +129,25 @@ def resolve_detector(name: str, weights: str | None = None, random: bool = False
         UsageError: an unknown name, or one without published weights.
         SourceError: a file is missing.
     """
-    if name == "mini":
-        return _detector_file("mini", MINI / "detector.pt", "the mini detector is trained by `make train-mini`")
-    if name.endswith(".pt"):
+    if name == "mini" or name.endswith(".pt"):
+        if weights:
+            raise UsageError(
+                f"the detector {name} has weights of its own: leave out --detector-weights, or name the architecture "
+                f"of {weights} with --detector"
+            )
+        if random:
+            raise UsageError(
+                f"the detector {name} has weights of its own: --random-weights is for a named architecture"
+            )
+        if name == "mini":
+            return _detector_file("mini", MINI / "detector.pt", "the mini detector is trained by `make train-mini`")
         return _detector_file(Path(name).stem, Path(name))
+    if name not in YOLO_WORLD and name not in GROUNDING_DINO:
+        raise unknown("detector", name, ["mini", *YOLO_WORLD, *GROUNDING_DINO])
+    if weights and random:
+        raise UsageError(f"--random-weights contradicts --detector-weights {weights}: leave out one of them")
     if name in GROUNDING_DINO:
         return _grounding_dino(name, weights, random)
-    if name not in YOLO_WORLD:
-        raise unknown("detector", name, ["mini", *YOLO_WORLD, *GROUNDING_DINO])
     if weights:
         return _detector_file(name, Path(weights))
     if not random and name not in YOLO_WORLD_PUBLISHED:

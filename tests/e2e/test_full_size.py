@@ -15,12 +15,13 @@ import pytest
 import torch
 
 from benchmarks.photos import draw_scenes
+from export.encoder_sources import resolve_encoder
 from export.examples import canvases
 from export.images import Detect, YoloWorld
 from export.load_detector import load_detector
 from export.load_encoder import load_encoder
 from export.reference import Reference, open_image
-from export.sources import YOLO_WORLD_TEXT, resolve_detector, resolve_encoder
+from export.sources import YOLO_WORLD_TEXT, resolve_detector
 from serving.paths import REPOSITORIES, ROOT
 from serving.server.server import Server
 from serving.server.stubs import find_stubs

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from export.build import export_leaf, export_tokenizer
+from export.encoder_sources import resolve_encoder
 from export.encoders import FP32_BYTES, LARGEST_GRAPH, image_weights, require_one_file, text_weights
 from export.errors import SourceError, UnsupportedModel, UsageError
 from export.leaves import encoder_leaves, example_photos, pixel_leaves
 from export.load_encoder import Encoder, load_encoder
-from export.sources import resolve_encoder
 from export.tensorrt import Compiler, Limits, compile_graph
 from serving.repository.manifest import Leaf, Request, Settings
 from serving.repository.specs import LEAVES

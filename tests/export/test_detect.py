@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.judge import box_iou
+from export.encoder_sources import resolve_encoder
 from export.encoders import EncodePrompt
 from export.examples import canvases, picture
 from export.graph import export_graph
@@ -29,7 +30,7 @@ from export.load_detector import load_detector
 from export.load_encoder import load_encoder
 from export.quiet import quiet_ultralytics
 from export.reference import open_image
-from export.sources import MINI, resolve_detector, resolve_encoder
+from export.sources import MINI, resolve_detector
 from serving.repository.specs import LEAVES, ModelSpec, TensorSpec
 from tests.export.conftest import write_detector
 from training.catalogue.items import draw_item

@@ -82,6 +82,18 @@ def put_plain_yolo(file: Path) -> None:
     torch.save({"model": untyped.DetectionModel("yolov8n.yaml", verbose=False)}, file)
 
 
+def put_yolo_world_v1(file: Path) -> None:
+    from ultralytics.nn import tasks
+
+    untyped: Any = tasks
+    torch.save({"model": untyped.WorldModel("yolov8n-world.yaml", verbose=False)}, file)
+
+
+def put_python_objects(file: Path) -> None:
+    file.unlink()
+    torch.save({"state_dict": {"logit_scale": torch.ones(())}, "options": Path("runs")}, file.with_suffix(".pt"))
+
+
 DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "half a detector": ("detector.pt", halve, "the detector cannot be loaded from"),
     "detector of noise": (
@@ -91,7 +103,9 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "empty detector": ("detector.pt", lambda file: file.write_bytes(b""), "the detector cannot be loaded from"),
     "another detector": ("detector.pt", put_plain_yolo, "a DetectionModel, not a YOLO-World"),
-    "half an encoder": ("encoder/open_clip_model.safetensors", halve, "the encoder encoder cannot be loaded from"),
+    "YOLO-World v1": ("detector.pt", put_yolo_world_v1, "a YOLO-World v1, which cannot be exported"),
+    "half an encoder": ("encoder/open_clip_model.safetensors", halve, "cannot be read: "),
+    "encoder of objects": ("encoder/open_clip_model.safetensors", put_python_objects, "save the weights alone"),
     "another encoder": ("encoder", deepen_text_tower, "holds weights of another architecture than encoder"),
     "configuration": ("encoder/open_clip_config.json", lambda file: file.write_text("{"), "export: "),
     "no vocabulary": ("encoder/bpe.txt.gz", Path.unlink, "no such file: "),

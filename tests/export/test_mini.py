@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from export.encoder_sources import resolve_encoder
 from export.install import SHIPPED
-from export.sources import MINI, resolve_detector, resolve_encoder
+from export.sources import MINI, resolve_detector
 from serving.repository.manifest import Manifest
 
 
