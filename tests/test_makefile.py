@@ -68,6 +68,7 @@ def test_every_variable_of_an_export_is_an_option() -> None:
         "encoder": "ViT-B-32",
         "pretrained": "openai",
         "checkpoint": "tuned.pt",
+        "activation": "gelu",
         "tokenizer": "folder",
         "format": "onnx",
         "threshold": 0.3,
