@@ -10,7 +10,7 @@ import threading
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from tritonclient.grpc import service_pb2
@@ -24,7 +24,6 @@ from vlclip._wire import GROUND, PIPELINES, Pipeline, R, Row
 from vlclip.errors import ClosedError, DeadlineError, InvalidInputError, RequestError, UnavailableError, translated
 from vlclip.results import Health, Model
 
-Errors = Literal["status", "raise"]
 T = TypeVar("T")
 
 
@@ -168,7 +167,7 @@ class Session:
         finally:
             if memory and slot:
                 memory.release(slot, answered=response is not None)
-        part = _wire.read_response(pipeline, len(batch), response)
+        part = _wire.with_unreadable(_wire.read_response(pipeline, len(batch), response), batch)
         if hasattr(part, "embedding"):
             self._dim = part.embedding.shape[1]
         return part

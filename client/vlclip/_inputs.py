@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Union, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from vlclip._wire import Row
-from vlclip.errors import InvalidInputError
+from vlclip._files import content_at, content_of, short
+from vlclip._pictures import is_pil, png_of_array, png_of_image
+from vlclip._wire import Row, Unreadable
+from vlclip.errors import InvalidInputError, ItemError
+from vlclip.results import Status
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
+Errors = Literal["status", "raise"]
+"""Whether an image that is not decoded or read has a row with its status, or ends the call with an ItemError."""
 Image = Union[bytes, bytearray, memoryview, str, os.PathLike[str], BinaryIO, npt.NDArray[np.uint8], "PILImage"]
-"""An encoded file (JPEG, PNG, WebP…) as bytes, path or open file; or pixels, as a PIL image or as uint8 [H, W],
-[H, W, 3] or [H, W, 4], which are sent as PNG."""
+"""An encoded file (JPEG, PNG, WebP…) as bytes, path or open file, which is read from its start if possible; or pixels,
+as a PIL image or as uint8 [H, W], [H, W, 3] or [H, W, 4], which are sent as PNG."""
 Images = Image | Iterable[Image]
 Texts = str | Iterable[str]
 Product = Mapping[str, Any]
@@ -77,7 +80,7 @@ class Items:
 
     def blocks(self, values: tuple[Any, ...]) -> bool:
         """Whether ``row`` takes long for these arguments, because it reads a file or encodes pixels."""
-        return self.names[0] == "images" and not isinstance(values[1], bytes)
+        return "images" in self.names and not isinstance(values[1 + self.names.index("images")], bytes)
 
     def _check_same_length(self, values: Sequence[Any], number: int) -> None:
         if any(value is _END for value in values):
@@ -97,19 +100,21 @@ async def _async(source: Iterable[Any]) -> AsyncIterator[Any]:
         yield item
 
 
-def image_items(images: Any) -> Items:
-    return Items((_many(images, _is_image, "images"),), lambda n, image: (_file(image, n),), ("images",))
+def image_items(images: Any, errors: Errors) -> Items:
+    _check(errors)
+    return Items((_images(images),), lambda n, image: (_file(image, n, errors),), ("images",))
 
 
-def grounded_items(images: Any, product_type: Any) -> Items:
+def grounded_items(images: Any, product_type: Any, errors: Errors) -> Items:
     """Images with one product type for all, or one for each."""
-    files = _many(images, _is_image, "images")
+    _check(errors)
+    files = _images(images)
     if isinstance(product_type, str):
         prompt = _utf8(product_type, "the product type")
-        return Items((files,), lambda n, image: (_file(image, n), prompt), ("images",))
+        return Items((files,), lambda n, image: (_file(image, n, errors), prompt), ("images",))
     return Items(
         (files, _many(product_type, _is_text, "product types")),
-        lambda n, image, kind: (_file(image, n), _utf8(kind, f"product type {n}")),
+        lambda n, image, kind: (_file(image, n, errors), _utf8(kind, f"product type {n}")),
         ("images", "product types"),
     )
 
@@ -124,18 +129,34 @@ def product_items(products: Any, images: Any) -> Items:
     if images is None:
         return Items((mappings,), lambda n, product: (_json(product, n), b""), ("products",))
     return Items(
-        (mappings, _many(images, _is_image, "images")),
-        lambda n, product, image: (_json(product, n), b"" if image is None else _file(image, n)),
+        (mappings, _images(images)),
+        lambda n, product, image: (_json(product, n), b"" if image is None else _content(image, f"image {n}")),
         ("products", "images"),
     )
+
+
+def _check(errors: Any) -> None:
+    if errors not in get_args(Errors):
+        raise InvalidInputError(f'expected "status" or "raise", got {short(errors)}', argument="errors")
+
+
+def _images(given: Any) -> Any:
+    """The images. An array of objects or texts is a list of images, not the pixels of one."""
+    if isinstance(given, np.ndarray) and given.dtype.kind in "OUT" and given.ndim == 1:
+        return given.tolist()
+    return _many(given, _is_image, "images")
 
 
 def _many(given: Any, is_one: Callable[[Any], bool], what: str) -> Any:
     if is_one(given):
         return [given]
-    if isinstance(given, Iterable | AsyncIterable):
+    single = isinstance(given, str | bytes | bytearray | memoryview | Mapping)
+    if isinstance(given, Iterable | AsyncIterable) and not single and getattr(given, "shape", None) != ():
         return given
-    raise InvalidInputError(f"{what}: expected one item or an iterable of them, got {type(given).__name__}")
+    text = what != "images" and isinstance(given, bytes | bytearray)
+    advice = "Decode it: value.decode()" if text else ""
+    problem = f"{what}: expected one item or an iterable of them, got {type(given).__name__}"
+    raise InvalidInputError(problem, advice=advice)
 
 
 def _is_text(given: Any) -> bool:
@@ -144,64 +165,40 @@ def _is_text(given: Any) -> bool:
 
 def _is_image(given: Any) -> bool:
     if isinstance(given, np.ndarray):
-        return given.ndim < 4
+        return given.dtype.kind in "biufc" and given.ndim < 4
     return (
-        isinstance(given, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(given, "read") or _pil(given)
+        isinstance(given, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(given, "read") or is_pil(given)
     )
 
 
-def _pil(given: Any) -> bool:
-    """Whether ``given`` is a PIL image. PIL is not imported for this check."""
-    return any(kind.__module__ == "PIL.Image" and kind.__name__ == "Image" for kind in type(given).__mro__)
+def _file(image: Any, n: int, errors: Errors) -> bytes:
+    """The encoded file of an image. If it cannot be read: `Unreadable`, or an ItemError with ``errors="raise"``."""
+    try:
+        return _content(image, f"image {n}")
+    except OSError as error:
+        if errors == "status":
+            return Unreadable()
+        name = f"{short(image)}: " if isinstance(image, str | os.PathLike) else ""
+        problem = f"image {n} is unreadable ({name}{error.strerror or error})"
+        raise ItemError(problem, n, Status.UNREADABLE) from error
 
 
-def _file(image: Any, n: int) -> bytes:
+def _content(image: Any, what: str) -> bytes:
+    """The encoded file of an image. Raises OSError if it cannot be read."""
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, str | os.PathLike):
-        return Path(image).read_bytes()
+        return content_at(image, what)
     if isinstance(image, np.ndarray):
-        return _encoded(_of_pixels(image, n))
-    if _pil(image):
-        return _encoded(image)
+        return png_of_array(image, what)
+    if is_pil(image):
+        return png_of_image(image, what)
     if hasattr(image, "read"):
-        content = image.read()
-        if isinstance(content, bytes):
-            return content
-        raise InvalidInputError(f"image {n}: expected a file opened with mode 'rb', got a file in text mode")
+        return content_of(image, what)
     raise InvalidInputError(
-        f"image {n}: expected an image file (bytes, path or open file), a PIL image or an array of uint8, "
+        f"{what}: expected an image file (bytes, path or open file), a PIL image or an array of uint8, "
         f"got {type(image).__name__}"
     )
-
-
-def _of_pixels(pixels: npt.NDArray[Any], n: int) -> Any:
-    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
-        raise InvalidInputError(
-            f"image {n}: expected pixels as uint8 [H, W], [H, W, 3] or [H, W, 4], "
-            f"got {pixels.dtype} {list(pixels.shape)}"
-        )
-    return _pillow().fromarray(np.ascontiguousarray(pixels))
-
-
-def _encoded(image: Any) -> bytes:
-    """The image as PNG, which is lossless, after its EXIF rotation."""
-    from PIL import ImageOps
-
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-        upright = upright.convert("RGB")
-    file = io.BytesIO()
-    upright.save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as exc:
-        raise InvalidInputError("images: arrays are sent as PNG, which needs Pillow: `pip install pillow`") from exc
-    return Image
 
 
 def _json(product: Any, n: int) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +28,11 @@ from vlclip.results import (
 Row = tuple[bytes, ...]
 """One item: the bytes of each input of its pipeline."""
 R = TypeVar("R", bound=Result)
+
+
+class Unreadable(bytes):
+    """Stands for an image that could not be read. Its content is empty, so the server returns a row without it."""
+
 
 MAX_REQUEST_BYTES = 64 << 20
 """The most bytes in a batch, which bounds memory. A larger item is sent alone."""
@@ -159,6 +164,16 @@ def read_response(pipeline: Pipeline[R], n: int, response: Any) -> R:
             )
         arrays[field] = array.reshape(n, *shape[1:][: len(output.shape)])
     return pipeline.result(**arrays)
+
+
+def with_unreadable(part: R, batch: Sequence[Row]) -> R:
+    """The result of a batch, with the client's own status for images that could not be read."""
+    rows = [row for row, items in enumerate(batch) if isinstance(items[0], Unreadable)]
+    if rows:
+        status = part.status.copy()  # type: ignore[attr-defined]
+        status[rows] = Status.UNREADABLE
+        part = replace(part, status=status)  # type: ignore[call-arg]
+    return part
 
 
 def _array(output: Output, content: bytes) -> npt.NDArray[Any] | None:

@@ -13,12 +13,13 @@ from tritonclient.grpc import service_pb2_grpc
 
 from vlclip import _fork, _wire
 from vlclip._connection import TLS, Headers, endpoint
-from vlclip._core import Errors, Rpc, Session, Sleep, Steps, T
+from vlclip._core import Rpc, Session, Sleep, Steps, T
 from vlclip._inputs import (
     AsyncImages,
     AsyncProductImages,
     AsyncProducts,
     AsyncTexts,
+    Errors,
     Items,
     grounded_items,
     image_items,
@@ -74,19 +75,19 @@ class AsyncClient:
         self, images: AsyncImages, product_type: AsyncTexts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> ImageEmbeddings:
         """Find the product in each image and embed its crop, or the whole image if the product is not found."""
-        return await self._collect(_wire.PRODUCT_IMAGE, grounded_items(images, product_type), errors, timeout)
+        return await self._collect(_wire.PRODUCT_IMAGE, grounded_items(images, product_type, errors), errors, timeout)
 
     async def embed_whole_images(
         self, images: AsyncImages, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> WholeImageEmbeddings:
         """Embed each image as a whole, without detection of the product."""
-        return await self._collect(_wire.WHOLE_IMAGE, image_items(images), errors, timeout)
+        return await self._collect(_wire.WHOLE_IMAGE, image_items(images, errors), errors, timeout)
 
     async def ground(
         self, images: AsyncImages, product_type: AsyncTexts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> Grounding:
         """Find the product in each image, without embedding it."""
-        return await self._collect(_wire.GROUND, grounded_items(images, product_type), errors, timeout)
+        return await self._collect(_wire.GROUND, grounded_items(images, product_type, errors), errors, timeout)
 
     async def embed_texts(self, texts: AsyncTexts, *, timeout: TimeoutTypes = None) -> TextEmbeddings:
         """Embed texts in the space of the images: the dot product of two embeddings is their cosine similarity."""
@@ -252,17 +253,17 @@ class AsyncStream:
     def embed_images(
         self, images: AsyncImages, product_type: AsyncTexts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> AsyncGenerator[ImageEmbeddings, None]:
-        return self._client._parts(_wire.PRODUCT_IMAGE, grounded_items(images, product_type), errors, timeout)
+        return self._client._parts(_wire.PRODUCT_IMAGE, grounded_items(images, product_type, errors), errors, timeout)
 
     def embed_whole_images(
         self, images: AsyncImages, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> AsyncGenerator[WholeImageEmbeddings, None]:
-        return self._client._parts(_wire.WHOLE_IMAGE, image_items(images), errors, timeout)
+        return self._client._parts(_wire.WHOLE_IMAGE, image_items(images, errors), errors, timeout)
 
     def ground(
         self, images: AsyncImages, product_type: AsyncTexts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> AsyncGenerator[Grounding, None]:
-        return self._client._parts(_wire.GROUND, grounded_items(images, product_type), errors, timeout)
+        return self._client._parts(_wire.GROUND, grounded_items(images, product_type, errors), errors, timeout)
 
     def embed_texts(self, texts: AsyncTexts, *, timeout: TimeoutTypes = None) -> AsyncGenerator[TextEmbeddings, None]:
         return self._client._parts(_wire.PRODUCT_TEXT, text_items(texts), "status", timeout)

@@ -16,8 +16,9 @@ from tritonclient.grpc import service_pb2_grpc
 
 from vlclip import _fork, _wire
 from vlclip._connection import TLS, Headers, endpoint
-from vlclip._core import Errors, Rpc, Session, Sleep, Steps, T
+from vlclip._core import Rpc, Session, Sleep, Steps, T
 from vlclip._inputs import (
+    Errors,
     Images,
     Items,
     ProductImages,
@@ -64,15 +65,16 @@ class Client:
 
     images        "a.jpg"                      a path: str or Path
                   b"\\xff\\xd8…"                 an encoded file, as bytes or as an open file
-                  array, PIL image             pixels, as uint8 [H, W, 3] or [H, W]; they are sent as PNG
+                  array, PIL image             pixels, as uint8 [H, W, 3] (RGB) or [H, W]; they are sent as PNG
                   ["a.jpg", b"\\xff\\xd8…"]      an iterable of any length; it is read while batches are sent
     product_type  "mug"                        one type for all images
                   ["mug", "lamp"]              one type for each image
 
     A call sends its items in batches of the server's maximum size and returns the results in the order of the items.
-    The `status` of a row says why an image was not decoded; with ``errors="raise"`` the call raises `ItemError`
-    instead. A request that fails after its retries raises a `RequestError`: the call cancels its other requests, and
-    ``error.partial`` has the results before the failure. The result of no items is empty: [0, D], [0, 4], [0].
+    The `status` of a row says why an image was not decoded, or that its file could not be read. With
+    ``errors="raise"`` the call raises `ItemError` instead. A request that fails after its retries raises a
+    `RequestError`: the call cancels its other requests, and ``error.partial`` has the results before the failure. The
+    result of no items is empty: [0, D], [0, 4], [0].
 
     ``client.stream`` has the same methods as iterators over batches, for more items than fit into memory.
     """
@@ -102,19 +104,19 @@ class Client:
         self, images: Images, product_type: Texts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> ImageEmbeddings:
         """Find the product in each image and embed its crop, or the whole image if the product is not found."""
-        return self._collect(_wire.PRODUCT_IMAGE, grounded_items(images, product_type), errors, timeout)
+        return self._collect(_wire.PRODUCT_IMAGE, grounded_items(images, product_type, errors), errors, timeout)
 
     def embed_whole_images(
         self, images: Images, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> WholeImageEmbeddings:
         """Embed each image as a whole, without detection of the product."""
-        return self._collect(_wire.WHOLE_IMAGE, image_items(images), errors, timeout)
+        return self._collect(_wire.WHOLE_IMAGE, image_items(images, errors), errors, timeout)
 
     def ground(
         self, images: Images, product_type: Texts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> Grounding:
         """Find the product in each image, without embedding it."""
-        return self._collect(_wire.GROUND, grounded_items(images, product_type), errors, timeout)
+        return self._collect(_wire.GROUND, grounded_items(images, product_type, errors), errors, timeout)
 
     def embed_texts(self, texts: Texts, *, timeout: TimeoutTypes = None) -> TextEmbeddings:
         """Embed texts in the space of the images: the dot product of two embeddings is their cosine similarity."""
@@ -291,17 +293,17 @@ class Stream:
     def embed_images(
         self, images: Images, product_type: Texts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> Generator[ImageEmbeddings, None, None]:
-        return self._client._parts(_wire.PRODUCT_IMAGE, grounded_items(images, product_type), errors, timeout)
+        return self._client._parts(_wire.PRODUCT_IMAGE, grounded_items(images, product_type, errors), errors, timeout)
 
     def embed_whole_images(
         self, images: Images, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> Generator[WholeImageEmbeddings, None, None]:
-        return self._client._parts(_wire.WHOLE_IMAGE, image_items(images), errors, timeout)
+        return self._client._parts(_wire.WHOLE_IMAGE, image_items(images, errors), errors, timeout)
 
     def ground(
         self, images: Images, product_type: Texts, *, errors: Errors = "status", timeout: TimeoutTypes = None
     ) -> Generator[Grounding, None, None]:
-        return self._client._parts(_wire.GROUND, grounded_items(images, product_type), errors, timeout)
+        return self._client._parts(_wire.GROUND, grounded_items(images, product_type, errors), errors, timeout)
 
     def embed_texts(self, texts: Texts, *, timeout: TimeoutTypes = None) -> Generator[TextEmbeddings, None, None]:
         return self._client._parts(_wire.PRODUCT_TEXT, text_items(texts), "status", timeout)

@@ -5,7 +5,7 @@ VlclipError
  ├─ ClosedError            the client was used after close()
  ├─ ForkError              gRPC does not work in this process, because of when it was forked
  ├─ ContractError          the response does not match the pipeline's contract
- ├─ ItemError              an image was not decoded, in a call with errors="raise"; see `index` and `status`
+ ├─ ItemError              an image was not decoded or read, in a call with errors="raise"; see `index` and `status`
  └─ RequestError           a request failed; `code` is its gRPC status code
      ├─ UnavailableError       there is no server, or it is loading or stopping; was retried
      ├─ DeadlineError          no response within `timeout`; also a TimeoutError
@@ -16,8 +16,8 @@ VlclipError
      ├─ RejectedError          the server does not accept this request; a retry does not help
      └─ ServerError            the server failed
 
-A file that cannot be read raises Python's own OSError. Every error that ends a call has `error.partial`: the result
-of the items before the failure, in their order, or None if there is none.
+A file that `enrich` cannot read raises Python's own OSError. Every error that ends a call has `error.partial`: the
+result of the items before the failure, in their order, or None if there is none.
 
 A message consists of the problem and of the advice. `error.message(names)` spells the client's arguments in both as
 another program calls them: the command line passes its flags.
@@ -80,7 +80,7 @@ class ContractError(VlclipError):
 
 
 class ItemError(VlclipError):
-    """An image was not decoded, in a call with ``errors="raise"``.
+    """An image was not decoded, or its file could not be read, in a call with ``errors="raise"``.
 
     index   position of the image in the call
     status  its `Status`

@@ -13,7 +13,7 @@ IntArray = npt.NDArray[np.int32]
 
 
 class Status(IntEnum):
-    """The outcome of one image. The embedding of an image that was not decoded (2 and 3) is all zeros."""
+    """The outcome of one image. The embedding of an image that was not decoded (2, 3 and 100) is all zeros."""
 
     GROUNDED = 0
     """The product was found, and its box was cropped."""
@@ -23,6 +23,8 @@ class Status(IntEnum):
     """The file is damaged, or not an image format that the server decodes."""
     TOO_LARGE = 3
     """The image exceeds the server's limits, in bytes or in pixels."""
+    UNREADABLE = 100
+    """The client could not read the file, for example because there is none. The server does not have this status."""
 
 
 @dataclass(frozen=True)

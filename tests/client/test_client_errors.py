@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator
-from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -60,12 +58,36 @@ INVALID_INPUT: dict[str, tuple[Callable[[Any], Any], str]] = {
     "iterator, too few": (lambda c: c.ground(iter([b"1", b"2"]), ["mug"]), "got more than 1 images and 1 product type"),
     "iterators, too many": (lambda c: c.ground(iter([b"1"]), iter("ab")), "got 1 images and more than 1 product types"),
     "a number": (lambda c: c.embed_whole_images(5), "images: expected one item or an iterable"),
-    "float pixels": (
-        lambda c: c.embed_whole_images([b"1", np.zeros((2, 2, 3))]),
-        "image 1: expected pixels as uint8 [H,",
+    "a dict of images": (
+        lambda c: c.embed_whole_images({}),
+        "images: expected one item or an iterable of them, got dict",
     ),
-    "text mode": (lambda c: c.embed_whole_images(StringIO("1")), "image 0: expected a file opened with mode 'rb'"),
     "bytes as text": (lambda c: c.embed_texts([b"mug"]), "text 0: expected a str, got bytes"),
+    "bytes as texts": (
+        lambda c: c.embed_texts(b"mug"),
+        "texts: expected one item or an iterable of them, got bytes.",
+    ),
+    "bytes as type": (
+        lambda c: c.ground(b"1", b"mug"),
+        "product types: expected one item or an iterable of them, got",
+    ),
+    "a product as texts": (
+        lambda c: c.embed_texts({"title": "x"}),
+        "texts: expected one item or an iterable of them",
+    ),
+    "a text as products": (lambda c: c.enrich("mug"), "products: expected one item or an iterable of them, got str"),
+    "an array without axes": (
+        lambda c: c.embed_texts(np.array("mug")),
+        "texts: expected one item or an iterable of",
+    ),
+    "other errors": (
+        lambda c: c.embed_images(b"1", "mug", errors="ignore"),
+        'errors: expected "status" or "raise", got \'i',
+    ),
+    "of a stream": (
+        lambda c: c.stream.ground(b"1", "mug", errors=None),
+        'errors: expected "status" or "raise", got None',
+    ),
     "lone surrogate": (lambda c: c.embed_texts(["\ud800"]), "text 0: expected text that UTF-8"),
     "None as type": (lambda c: c.ground([b"1"], [None]), "product type 0: expected a str, got None"),
     "no product type": (lambda c: c.ground([b"1"], None), "product types: expected one item or"),
@@ -82,11 +104,6 @@ def test_invalid_input_is_refused_before_anything_is_sent(
     assert message in str(caught.value)
     assert isinstance(caught.value, ValueError)
     assert triton.infer_requests == []
-
-
-def test_a_missing_file_is_pythons_own_error(tmp_path: Path, client: vlclip.Client) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg"):
-        client.embed_whole_images([b"1", tmp_path / "nowhere.jpg"])
 
 
 def wrong_type(response: Any) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
-import numpy as np
 import psutil
 import pytest
-from PIL import Image
 
 import vlclip
 from tests.client.conftest import FakeTriton, never
@@ -99,23 +96,6 @@ def test_an_async_client_in_several_event_loops(triton: FakeTriton) -> None:
         asyncio.run(end())
     with pytest.raises(vlclip.ClosedError):
         asyncio.run(embed(1))
-
-
-def test_pixels_are_sent_as_png(triton: FakeTriton, twin: Twin) -> None:
-    pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
-    image = Image.fromarray(pixels)
-    turned = Image.fromarray(pixels)
-    turned.getexif()[0x0112] = 6  # to be displayed after a rotation by 90 degrees
-    with twin(triton.address) as client:
-        client.embed_whole_images([pixels, image, pixels[:, :, 0], turned])
-        sent = [np.asarray(Image.open(io.BytesIO(item))) for item in triton.batches[0]]
-        for array, expected in zip(sent, [pixels, pixels, pixels[:, :, 0], np.rot90(pixels, -1)], strict=True):
-            np.testing.assert_array_equal(array, expected)
-        assert first_column(client.embed_whole_images(io.BytesIO(b"12"))) == [12]
-        client.embed_whole_images(np.stack([pixels, pixels]))
-        assert len(triton.batches[-1]) == 2
-        client.embed_whole_images(image.convert("CMYK"))
-        assert Image.open(io.BytesIO(triton.batches[-1][0])).mode == "RGB"
 
 
 def test_an_image_that_is_not_decoded_raises_with_errors_raise(triton: FakeTriton, twin: Twin) -> None:
