@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from google.protobuf import json_format
 from PIL import Image
+from pyarrow import parquet
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from benchmarks.photos import draw_scenes
 from serving.paths import ROOT
 from serving.server.server import Server
 from vlclip import Client
@@ -38,20 +38,17 @@ def block(language: str, sign: str) -> str:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with the files that the examples name."""
-    scenes = draw_scenes(2, 5, ("coffee mug", "desk lamp"))
-    (tmp_path / "photos").mkdir()
-    for name, scene in zip(("mug.jpg", "lamp.jpg"), scenes, strict=True):
-        (tmp_path / name).write_bytes(scene.jpeg)
-        (tmp_path / "photos" / name).write_bytes(scene.jpeg)
+    for folder in (tmp_path, tmp_path / "examples", tmp_path / "photos"):
+        shutil.copytree(ROOT / "examples", folder, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def expected(here: Path, server: Server) -> Iterator[np.ndarray]:
-    """The embedding of mug.jpg for "coffee mug" (D)."""
+    """The embedding of the mug in mug.jpg (D)."""
     with Client(server.grpc_url) as client:
-        yield client.embed_images("mug.jpg", "coffee mug").embedding[0]
+        yield client.embed_images("mug.jpg", "mug").embedding[0]
 
 
 def for_server(code: str, server: Server) -> str:
@@ -80,6 +77,7 @@ def embedding(answer: str) -> np.ndarray:
 def test_python(server: Server, expected: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
     names = run_python(for_server(block("python", "from vlclip"), server))
     assert names["found"].embedding[0] @ expected > 0.9999
+    assert names["found"].status.tolist() == [0, 0]
     assert capsys.readouterr().out.count("[") > 3
 
 
@@ -118,13 +116,20 @@ def test_grpcurl_json(server: Server, expected: np.ndarray, here: Path) -> None:
     assert np.frombuffer(content["EMBEDDING"], np.float32) @ expected > 0.9999
 
 
-@pytest.mark.parametrize("sign", ["vlclip ground mug.jpg", "vlclip health"])
+@pytest.mark.parametrize("sign", ["vlclip ground examples/mug.jpg", "vlclip health", "vlclip enrich --table"])
 def test_command_line(server: Server, here: Path, sign: str) -> None:
     commands = here / "bin/vlclip"
     commands.parent.mkdir()
-    commands.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT / "client"} exec {sys.executable} -m vlclip "$@" 2> stderr\n')
+    commands.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT / "client"} exec {sys.executable} -m vlclip "$@" 2>> stderr\n')
     commands.chmod(0o755)
     (here / "titles.txt").write_text("a red mug\na desk lamp\n")
-    run_sh(f"export VLCLIP_ADDRESS={server.grpc_url}\n" + block("sh", sign), commands.parent)
-    Image.open(here / ("found.png" if "found.png" in block("sh", sign) else "found/mug.jpg")).verify()
-    assert np.load(here / "mugs.npz")["embedding"].shape[0] == 2
+    shown = run_sh(f"export VLCLIP_ADDRESS={server.grpc_url}\n" + block("sh", sign), commands.parent)
+    for drawing in re.findall(r"--draw (\S+)", block("sh", sign)):
+        Image.open(here / drawing / "mug.jpg" if drawing.endswith("/") else here / drawing).verify()
+    for out in re.findall(r"--out (\S+)", block("sh", sign)):
+        reader = {".npz": np.load, ".parquet": parquet.read_table, ".jsonl": Path.read_bytes}[Path(out).suffix]
+        assert reader(here / out)
+    if "head" in block("sh", sign):
+        assert shown.startswith("id,type,path,title,description\n")
+    if "products.parquet" in block("sh", sign):
+        assert parquet.read_table("products.parquet")["status"].to_pylist() == ["grounded"] * 3

@@ -16,7 +16,7 @@ PAGES = {
 }
 MAKEFILE = (ROOT / "Makefile").read_text()
 COMPOSE = ROOT / "deploy/compose.yaml"
-FOLDERS = "model_repository|ensembles|serving|export|training|benchmarks|deploy|weights|tests|docs"
+FOLDERS = "model_repository|ensembles|examples|serving|export|training|benchmarks|deploy|weights|tests|docs"
 MADE = {"model_repository/manifest.json", "serving/profiles/tuned"}
 """Files that commands write."""
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
