@@ -2,7 +2,7 @@
 
 ServingError
 ├── SetupError        something is not installed, not exported or not configured
-├── ServerError       Triton did not start, or stopped and could not be restarted
+├── ServerError       Triton did not start
 └── RepositoryError   the model repository lacks a version, or is locked by another export
 """
 

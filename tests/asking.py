@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import tritonclient.grpc
 import tritonclient.http
 from numpy.typing import NDArray
@@ -23,6 +24,18 @@ def until(is_true: Callable[[], object]) -> None:
     while not is_true():
         assert time.monotonic() < deadline, f"not true within {SECONDS} s"
         time.sleep(0.02)
+
+
+def read_until(wanted: str, capfd: pytest.CaptureFixture[str]) -> str:
+    """Wait until the server reports this, and return its reports."""
+    reports: list[str] = []
+
+    def is_reported() -> bool:
+        reports.append(capfd.readouterr().err)
+        return wanted in "".join(reports)
+
+    until(is_reported)
+    return "".join(reports)
 
 
 def to_array(data: Any) -> NDArray[Any]:

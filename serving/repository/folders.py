@@ -19,7 +19,11 @@ def require_artefacts(repositories: Sequence[Path | str]) -> None:
         raise SetupError(f"{home / SERVED} points to no manifest, because an export was interrupted: run it again")
     for folder in folders:
         if not any(folder.glob("*/config.pbtxt")):
-            raise SetupError(f"{folder} holds no models: `python -m export --out {folder}` makes them")
+            what = "holds no models" if folder.is_dir() else "is not a folder"
+            raise SetupError(
+                f"{folder} {what}: expected a model repository, which `make models MODELS={folder}` "
+                f"(python -m export --out {folder}) makes"
+            )
     for config in sorted(path for folder in folders for path in folder.glob("*/config.pbtxt")):
         leaf, version = config.parent.name, config.parent / "1"
         wanted = ["tokenizer.json"] if leaf.startswith("tokenize") else []

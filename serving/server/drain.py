@@ -18,6 +18,8 @@ POLL_SECONDS = 0.05
 
 def stop_triton(triton: Triton, view: View, api: Api, http_port: int, log: Log) -> None:
     """Wait for accepted requests, then ask Triton to exit. The caller kills the processes that are left."""
+    if triton.process.poll() is not None:
+        return
     has_no_models = drain(view, api, http_port)
     log.mark()
     triton.process.terminate()

@@ -6,25 +6,35 @@ in one folder, with the Python backend's executable ("stub") for one version of 
     backends/python/         the wheel's Python backend, and the stub of the running Python
     backends/onnxruntime/    our implementation, see serving/backends
     lib/                     libpython, which the stub links
+    links/                   links to folders with odd paths
     env/                     a virtual environment without packages, which adds the wheel folder's numpy and then the
                              running Python's packages to the stub's path
 
 The environment is needed because the stub was built for numpy 1: with numpy 2 it reads every array as a repetition of
 its first element. The stub ignores PYTHONPATH, so only an environment can change its path.
+
+The stub's Python takes paths for ASCII whatever the locale is, and Triton starts it by a shell command in which paths
+are not quoted. So everything that the stub is told lies in ``runtime``, whose path is plain, and other folders are
+linked there if their paths have spaces, umlauts or colons.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import importlib.metadata
 import os
+import re
 import shutil
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 import serving
 from serving.errors import SetupError
+from serving.server.stubs import SHARED_MEMORY
 
 BACKENDS = ("onnxruntime",)
 """The packages of ``serving.backends``. Each implements Triton's backend of the same name."""
@@ -53,6 +63,37 @@ def find_tritonserver(where: str | None = None) -> Path:
     )
 
 
+def make_runtime_folder() -> Path:
+    """Make the folder of a server's own files, in TMPDIR if its path is plain. Raises SetupError."""
+    try:
+        preferred = tempfile.gettempdir()
+    except OSError:
+        preferred = "/tmp"
+    for parent in (preferred, "/tmp", "/var/tmp", SHARED_MEMORY):
+        if is_plain(parent):
+            with contextlib.suppress(OSError):
+                return Path(tempfile.mkdtemp(prefix="vlclip-", dir=parent))
+    raise SetupError(
+        f"cannot make a temporary folder in {preferred} or /tmp: set TMPDIR to a folder that can be written to, "
+        "with a short path of ASCII letters and digits, without spaces"
+    )
+
+
+def is_plain(path: Path | str) -> bool:
+    """Whether a path needs no quotes in a shell command or a list of paths, and is short ASCII."""
+    return re.fullmatch(r"[\w./@+-]{1,100}", str(path), re.ASCII) is not None
+
+
+def keep_from_cleaning(folder: Path) -> int:
+    """Lock a temporary folder, so that systemd-tmpfiles does not delete what was not used for days; a restart needs it.
+
+    Closing the file descriptor that it returns unlocks the folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
 def inside_wheel(folder: Path) -> Path:
     return folder / "pytriton" / "tritonserver" / "bin" / "tritonserver"
 
@@ -77,6 +118,7 @@ def assemble(binary: Path, runtime: Path) -> tuple[list[str], dict[str, str]]:
     package_folder = str(Path(serving.__file__).resolve().parents[1])
     packages = [str(wheel_folder), *(path for path in sys.path if path.endswith("-packages")), package_folder]
     require_numpy_1(packages)
+    links = runtime / "links"
 
     # Copies, because Triton refuses a backend that links to another folder.
     backends = runtime / "backends"
@@ -88,10 +130,10 @@ def assemble(binary: Path, runtime: Path) -> tuple[list[str], dict[str, str]]:
     shutil.copytree(home / "backends" / "python", backends / "python", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(stub, backends / "python")
 
-    libraries = [runtime / "lib", wheel_folder / "nvidia_pytriton.libs"]
+    libraries = [runtime / "lib", link(wheel_folder / "nvidia_pytriton.libs", links)]
     libraries[0].mkdir()
     link_libpython(libraries[0])
-    commands = make_environment(runtime / "env", packages)
+    commands = make_environment(runtime / "env", [str(link(Path(path), links)) for path in packages], links)
     return [f"--backend-directory={backends}"], {
         "LD_LIBRARY_PATH": join_paths(*libraries, os.environ.get("LD_LIBRARY_PATH")),
         "PATH": join_paths(commands, os.environ.get("PATH")),
@@ -133,9 +175,20 @@ def link_libpython(folder: Path) -> None:
         ) from None
 
 
-def make_environment(folder: Path, packages: list[str]) -> Path:
+def link(folder: Path, links: Path) -> Path:
+    """The folder if its path is plain, else a link to it in the folder ``links``, which is made if needed."""
+    if is_plain(folder):
+        return folder
+    links.mkdir(exist_ok=True)
+    to = links / str(len(list(links.iterdir())))
+    to.symlink_to(folder)
+    return to
+
+
+def make_environment(folder: Path, packages: list[str], links: Path) -> Path:
     """Make a virtual environment that imports from ``packages``, and return its bin folder."""
     python = Path(sys.executable).resolve()
+    python = link(python.parents[1], links) / python.parent.name / python.name
     site_packages = folder / "lib" / f"python{PYTHON}" / "site-packages"
     site_packages.mkdir(parents=True)
     # Triton takes new bytecode next to a model.py for a change of the model, and would load the model twice.

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import secrets
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from serving.errors import ServerError, SetupError
+from serving.errors import ServerError, ServingError, SetupError
 from serving.repository.manifest import Manifest
 from serving.repository.profiles import CONTAINER, EMBEDDED_CPU, Profile, find_unservable
 from serving.repository.view import View
 from serving.server.api import Api
 from serving.server.embedded import assemble, is_embedded
 from serving.server.gpu import gpu_options
-from serving.server.limits import FIRST_ANSWER_SECONDS, LOAD_SECONDS, MARGIN_SECONDS
-from serving.server.log import Log
+from serving.server.limits import (
+    FIRST_ANSWER_SECONDS,
+    FIRST_STARTS,
+    LOAD_SECONDS,
+    LONGEST_RESTART_SECONDS,
+    MARGIN_SECONDS,
+    RESTART_SECONDS,
+)
+from serving.server.log import Log, report
 from serving.server.options import Access, fixed_options, newer_options
 from serving.server.stubs import SHARED_MEMORY, remove_stubs
 
@@ -34,6 +43,11 @@ class Stopping(Exception):
 
 class RestartNeeded(Exception):
     """Triton must be restarted. ``str()`` says why."""
+
+
+class Crashed(ServerError):
+    """A signal killed Triton while it started. Unlike an exit code, a signal does not mean that it refuses its
+    configuration: a request can crash it, or the kernel can kill it when the memory is full."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,27 @@ class Launcher:
             log,
         )
 
+    def launch_first(self, manifest: Manifest | None, stop: threading.Event) -> Triton:
+        """Like :meth:`launch`, but start Triton FIRST_STARTS times if it crashes. Any other failure is final."""
+        for _, seconds in zip(range(FIRST_STARTS - 1), backoff(), strict=False):
+            try:
+                return self.launch(manifest, stop)
+            except Crashed as error:
+                wait_after(error, seconds, stop)
+        return self.launch(manifest, stop)
+
+    def relaunch(self, choose: Callable[[], Manifest | None], stop: threading.Event) -> Triton:
+        """Start Triton until it comes up. ``choose`` returns the version, which may change from one try to the next.
+
+        It has answered before with this configuration, so no failure is final. Raises Stopping when ``stop`` is set.
+        """
+        for seconds in backoff():
+            try:
+                return self.launch(choose(), stop)
+            except (ServingError, OSError) as error:
+                wait_after(error, seconds, stop)
+        raise AssertionError("backoff() ended")
+
     def launch(self, manifest: Manifest | None, stop: threading.Event) -> Triton:
         """Start Triton with the version of ``manifest``, and wait until its pipelines give correct answers.
 
@@ -147,11 +182,35 @@ class Launcher:
             self.log.follow()
             if stop.is_set():
                 raise Stopping
-            if triton.process.poll() is not None:
-                raise ServerError("Triton did not start:\n" + self.log.excerpt())
+            self._require_running(triton)
             if time.monotonic() - begin > LOAD_SECONDS:
                 raise ServerError(f"Triton was not ready after {LOAD_SECONDS:.0f} s:\n" + self.log.excerpt())
             time.sleep(0.05)
         if problem := self.api.find_problem(self.view.pipelines, FIRST_ANSWER_SECONDS):
+            self._require_running(triton)
             raise ServerError(f"Triton is ready, but {problem}\n" + self.log.excerpt())
         return replace(triton, patience=MARGIN_SECONDS + 2 * (time.monotonic() - begin))
+
+    def _require_running(self, triton: Triton) -> None:
+        code = triton.process.poll()
+        if code is not None:
+            error = Crashed if code < 0 else ServerError
+            raise error(f"Triton did not start, {describe_exit(code)}:\n" + self.log.excerpt())
+
+
+def describe_exit(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"with exit code {code}"
+
+
+def backoff(uniform: Callable[[float, float], float] = random.uniform) -> Iterator[float]:
+    """Seconds to wait before each next start, without end: exponential, with jitter. ``uniform`` draws the jitter."""
+    for power in itertools.count():
+        longest = min(LONGEST_RESTART_SECONDS, RESTART_SECONDS * 2 ** min(power, 30))
+        yield uniform(longest / 2, longest)
+
+
+def wait_after(error: Exception, seconds: float, stop: threading.Event) -> None:
+    """Report a failed start, and wait. Raises Stopping when ``stop`` is set."""
+    report(f"{error}\nTriton is started again in {seconds:.1f} s")
+    if stop.wait(seconds):
+        raise Stopping

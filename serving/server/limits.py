@@ -33,5 +33,9 @@ STOPPED_SECONDS = 3.0
 """For a process that was stopped by a signal to continue, before it is killed."""
 HANG_SECONDS = 20.0
 """For a process that has requests and does nothing, before it is killed."""
+RESTART_SECONDS, LONGEST_RESTART_SECONDS = 1.0, 60.0
+"""Before Triton is started again after a start that failed: at first, and at most."""
+FIRST_STARTS = 3
+"""How often Triton is started before it has ever answered, if it crashes each time."""
 KILL_SECONDS = 10.0
 """For killed processes to end, on a busy machine."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -126,9 +127,9 @@ class Access:
     def options(self) -> list[str]:
         """Options for tritonserver. Raises ServerError if a port is taken."""
         http_interface = LOOPBACK if self.tls else self.interface
-        require_free("gRPC", self.interface, self.ports.grpc)
-        require_free("HTTP", http_interface, self.ports.http)
-        require_free("metrics", self.interface, self.ports.metrics)
+        require_free("gRPC", self.interface, self.ports.grpc, "--grpc-port")
+        require_free("HTTP", http_interface, self.ports.http, "--http-port")
+        require_free("metrics", self.interface, self.ports.metrics, "--metrics-port")
         is_local = self.interface.startswith("127.")
         admin = ",".join(ADMIN_APIS if is_local else ADMIN_APIS + STATISTICS_APIS)
         return [
@@ -150,18 +151,26 @@ class Access:
 def resolve(host: str) -> str:
     """The IPv4 address of ``host``. Triton's HTTP and metrics take no names: they would listen on 255.255.255.255."""
     try:
+        if not host:
+            raise OSError("it is empty, and would open the server to all machines; 0.0.0.0 does so on purpose")
         return socket.gethostbyname(host)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise SetupError(f"--host {host}: expected a host name or an IPv4 address: {error}") from error
 
 
-def require_free(protocol: str, host: str, port: int) -> None:
+def require_free(protocol: str, host: str, port: int, option: str) -> None:
     """Raise ServerError if a port is taken. Triton itself would notice only after it has loaded all models."""
     try:
         # Triton decides about ports that are shared, as with --reuse-grpc-port.
         socket.create_server((host, port), reuse_port=True).close()
     except (OSError, OverflowError) as error:
-        raise ServerError(f"cannot listen for {protocol} on {host}:{port}: {error}") from error
+        message = f"cannot listen for {protocol} on {host}:{port}: {error}"
+        if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES):
+            message += (
+                f"\n    choose another port with {option} (0 takes a free one), or with `make serve PORT=9000`"
+                "\n    (HTTP on 9000, gRPC on 9001 and metrics on 9002)"
+            )
+        raise ServerError(message) from error
 
 
 def replace_zeros(ports: Ports) -> Ports:

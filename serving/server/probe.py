@@ -12,7 +12,7 @@ refuses requests because it is overloaded is ready. If it were not, its load wou
 overload them as well. But its models must finish some requests, because requests also pile up for a model that hangs.
 
 --live fails only if Triton accepts a connection and never answers. While nothing listens, `serving start` is loading
-models or restarting Triton, and it exits if it cannot. It also replaces dead and hung model processes itself: to
+models or restarting Triton, which it tries again and again. It also replaces dead and hung model processes itself: to
 restart the container would take longer and drop the other requests. After SIGTERM, accepted requests finish first;
 meanwhile the server is live and not ready.
 """
@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from serving.repository.specs import PIPELINES
 from serving.server.api import FAILURES, Api
 
+UNREADABLE = "cannot read the metrics; is the server running, and is --metrics its address?"
 TIMEOUT, LAST_LOOK = 2.5, 0.5
 """Seconds. Kubernetes allows the readiness probe 4, and Python needs some of them to start on a busy machine."""
 
@@ -36,15 +37,22 @@ def check_ready(api: Api, pipelines: Sequence[str], timeout: float) -> tuple[boo
     deadline = time.monotonic() + timeout
     try:
         before = api.queues(timeout)
-        inputs = {name: [tensor.name for tensor in PIPELINES[name].inputs] for name in pipelines}
-        problems = api.find_problems(inputs, deadline - time.monotonic())
-        if not problems:
-            return True, f"{', '.join(pipelines)}: correct answers"
-        if broken := [problem.words for problem in problems if not problem.is_overload]:
-            return False, "; ".join(broken)
+    except FAILURES as error:
+        return False, f"{UNREADABLE} {error}"
+    try:
+        api.check_live(max(0.01, deadline - time.monotonic()))
+    except FAILURES as error:
+        return False, f"Triton does not answer over HTTP; is --url its address? {error}"
+    inputs = {name: [tensor.name for tensor in PIPELINES[name].inputs] for name in pipelines}
+    problems = api.find_problems(inputs, deadline - time.monotonic())
+    if not problems:
+        return True, f"{', '.join(pipelines)}: correct answers"
+    if broken := [problem.words for problem in problems if not problem.is_overload]:
+        return False, "; ".join(broken)
+    try:
         after = api.queues(LAST_LOOK)
     except FAILURES as error:
-        return False, f"cannot read the metrics; is the server running, and is --metrics its address? {error}"
+        return False, f"{UNREADABLE} {error}"
     stuck = sorted(
         f"{model} has finished none of {queue.waiting} requests in {timeout:g} s"
         for (model, version), queue in after.items()

@@ -16,8 +16,8 @@ Each part is a module:
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ from serving.paths import REPOSITORIES
 from serving.repository.folders import find_home, require_artefacts
 from serving.repository.profiles import Profile
 from serving.server.drain import stop_triton
-from serving.server.embedded import find_tritonserver
+from serving.server.embedded import find_tritonserver, keep_from_cleaning, make_runtime_folder
 from serving.server.launch import Launcher
 from serving.server.log import LIMIT_BYTES, Log, report
 from serving.server.options import FREE_PORTS, Access, Ports, Tls, replace_zeros, resolve
@@ -93,14 +93,15 @@ class Server:
             tls.check()
         access = Access(resolve(host), replace_zeros(ports), tls)
         with contextlib.ExitStack() as cleanup:
-            runtime = Path(tempfile.mkdtemp(prefix="vlclip-"))
+            runtime = make_runtime_folder()
             cleanup.callback(shutil.rmtree, runtime, ignore_errors=True)
+            cleanup.callback(os.close, keep_from_cleaning(runtime))
             triton_log = Log(log, echo=echo) if log else Log(runtime / "triton.log", limit=LIMIT_BYTES, echo=echo)
             cleanup.callback(triton_log.follow)
             launcher = Launcher.prepare(binary, access, repositories, profile, options, runtime, triton_log)
             stop = threading.Event()
             versions = Versions(find_home(repositories), launcher.view, launcher.api, stop)
-            watcher = Watcher(launcher, launcher.launch(versions.loaded, stop), versions, stop)
+            watcher = Watcher(launcher, launcher.launch_first(versions.loaded, stop), versions, stop)
             cleanup.callback(lambda: watcher.triton.end())
             watcher.start()
             return cls(access, launcher, watcher, cleanup.pop_all())
@@ -117,9 +118,9 @@ class Server:
         self.stop()
 
     def wait(self) -> None:
-        """Block while the server works. Raises ServerError if Triton stopped and cannot be restarted."""
+        """Block while the server works or restarts. Raises ServerError if it can no longer watch Triton."""
         self._watcher.failed.wait()
-        raise ServerError("Triton stopped, and restarting it failed:\n" + self.log.excerpt())
+        raise ServerError("the server cannot watch Triton any longer:\n" + self.log.excerpt())
 
     def stop(self) -> None:
         """Let accepted requests finish, and free ports, processes and shared memory. Calling it twice is harmless."""

@@ -32,11 +32,8 @@ class Versions:
 
         Returns whether models were loaded. Raises RestartNeeded if Triton cannot go on, and Stopping.
         """
-        named = read_served(self._repository) if self._repository else None
-        if named is None or named == self._last_read:
-            return False
-        self._last_read = named
-        if self.loaded is None or named == self.loaded:
+        named = self._read_if_new()
+        if named is None or self.loaded is None or named == self.loaded:
             return False
         if why := find_obstacle(self.loaded, named, self.find_replacement()):
             report(f"version {named.version} of the repository is served after a restart only: {why}")
@@ -51,9 +48,22 @@ class Versions:
         current = Manifest.read(manifest_path(self._repository, self.loaded.version))
         return current if current != self.loaded else None
 
-    def adopt_replacement(self) -> None:
-        """Before Triton restarts: it will load the replacement."""
-        self.loaded = self.find_replacement() or self.loaded
+    def adopt(self) -> Manifest | None:
+        """The version to load when Triton restarts: what the repository names since, or the replacement."""
+        named = self._read_if_new()
+        if self.loaded and named and named.leaves.keys() == self.loaded.leaves.keys():
+            self.loaded = named
+        else:
+            self.loaded = self.find_replacement() or self.loaded
+        return self.loaded
+
+    def _read_if_new(self) -> Manifest | None:
+        """What the repository names, if it has changed since this was last called."""
+        named = read_served(self._repository) if self._repository else None
+        if named is None or named == self._last_read:
+            return None
+        self._last_read = named
+        return named
 
     def _switch(self, old: Manifest, new: Manifest, patience: float) -> None:
         """Load the new version next to the old one, switch the pipelines over, and unload the old one.

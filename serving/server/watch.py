@@ -3,7 +3,11 @@
     tritonserver dies                      Triton is restarted on the same ports
     a model process (stub) dies            its model is loaded again; if the pipelines do not work then, Triton restarts
     either is stopped or hangs             it is killed (hangs.py says when), and then treated like one that died
-    Triton does not come up again          the server fails: `Server.wait` raises, and the command ends
+    a restart fails                        it is tried again, after 1 s at first and 60 s at last, with jitter
+
+No failed restart is final, because Triton has worked with this configuration: something else is wrong, such as a
+request that crashes Triton while it loads, full memory or a port that another program took. A configuration that does
+not work ends the command at its start. A restart serves what was exported or rolled back to in the meantime.
 
 Triton itself does none of this: no release restarts a dead stub, and all call themselves ready without it (server issue
 8604). Requests in a dead process end with an error; the client sends them again.
@@ -16,7 +20,7 @@ from collections.abc import Sequence
 
 from serving.server.api import FAILURES
 from serving.server.hangs import Hangs
-from serving.server.launch import Launcher, RestartNeeded, Stopping, Triton
+from serving.server.launch import Launcher, RestartNeeded, Stopping, Triton, describe_exit
 from serving.server.limits import WATCH_SECONDS
 from serving.server.log import report
 from serving.server.stubs import Stub, Stubs, kill
@@ -40,7 +44,7 @@ class Watcher(threading.Thread):
         self._hangs = Hangs(launcher.api)
 
     def run(self) -> None:
-        """Watch until the stop signal, or until Triton cannot be restarted, which sets ``failed``."""
+        """Watch until the stop signal, or until an unexpected error, which sets ``failed``."""
         try:
             while not self.stop.wait(WATCH_SECONDS):
                 try:
@@ -51,15 +55,17 @@ class Watcher(threading.Thread):
             pass
         except Exception as error:
             if not self.stop.is_set():
-                report(str(error))
                 self.failed.set()
+                report(f"the server ends because of an unexpected error: {error!r}")
 
     def _look(self) -> None:
         """Look once, and do what is needed. Raises RestartNeeded and Stopping."""
         self._launcher.log.follow()
         self._stubs.end_replaced()
         if (code := self.triton.process.poll()) is not None:
-            raise RestartNeeded(f"Triton died, {describe_exit(code)}. From its log:\n{self._launcher.log.excerpt()}")
+            raise RestartNeeded(
+                f"Triton died, {describe_exit(code)}. From its log:\n{self._launcher.log.excerpt(recent=True)}"
+            )
         self._kill_hung()
         if self._stubs.find_dead():
             self._reload()
@@ -71,8 +77,7 @@ class Watcher(threading.Thread):
             raise Stopping
         report(f"restarting Triton: {reason}")
         self.triton.end()
-        self._versions.adopt_replacement()
-        self.triton = self._launcher.launch(self._versions.loaded, self.stop)
+        self.triton = self._launcher.relaunch(self._versions.adopt, self.stop)
         self._stubs.reset()
         report("Triton answers again")
 
@@ -114,7 +119,3 @@ class Watcher(threading.Thread):
             self._launcher.api.reload(model, self.triton.patience)
         # Other processes of these models were replaced as well, and may still have requests.
         self._stubs.update(self._versions.loaded)
-
-
-def describe_exit(code: int) -> str:
-    return f"killed by signal {-code}" if code < 0 else f"with exit code {code}"

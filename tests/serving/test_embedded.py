@@ -5,13 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from serving.errors import SetupError
-from serving.server.embedded import assemble, find_tritonserver, link_libpython, make_environment, require_numpy_1
+from serving.server.embedded import (
+    assemble,
+    find_tritonserver,
+    link,
+    link_libpython,
+    make_environment,
+    make_runtime_folder,
+    require_numpy_1,
+)
 from serving.server.options import NEWER_OPTIONS, fixed_options, newer_options
 
 
@@ -48,14 +57,30 @@ def test_the_first_numpy_on_the_path_must_be_numpy_1(tmp_path: Path, found: list
 
 
 def test_the_environment_imports_from_the_given_folders_in_order(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "numpy.py").write_text("__version__ = 'ours'")
-    packages = [str(tmp_path / "elsewhere"), *(path for path in sys.path if path.endswith("-packages"))]
-    python = make_environment(tmp_path / "env", packages) / "python3"
+    elsewhere, links = tmp_path / "else where: ü", tmp_path / "links"
+    elsewhere.mkdir()
+    (elsewhere / "numpy.py").write_text("__version__ = 'ours'")
+    packages = [str(link(elsewhere, links)), *(path for path in sys.path if path.endswith("-packages"))]
+    python = make_environment(tmp_path / "env", packages, links) / "python3"
     program = "import numpy, pytest; print(numpy.__version__)"
-    # Isolated, like the stub: without PYTHONPATH and the current folder.
-    printed = subprocess.run([python, "-I", "-c", program], check=True, capture_output=True, text=True).stdout
+    # Like the stub: without PYTHONPATH and the current folder, and with ASCII paths.
+    command = [str(python), "-I", "-X", "utf8=0", "-c", program]
+    printed = subprocess.run(command, env={"LC_ALL": "C"}, check=True, capture_output=True, text=True).stdout
     assert printed == "ours\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_plain"), [("tmp-1.2_3", True), ("a b", False), ("ü", False), ("a;b", False), ("x" * 101, False)]
+)
+def test_a_servers_own_files_have_a_plain_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_plain: bool
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+    folder = make_runtime_folder()
+    folder.rmdir()
+    assert (folder.parent == tmp_path / name) == is_plain
+    assert link(tmp_path, tmp_path / "links") == tmp_path
 
 
 def test_a_folder_of_libraries_that_cannot_be_read_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

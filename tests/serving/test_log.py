@@ -48,6 +48,30 @@ def test_the_trace_of_a_crash_is_part_of_the_excerpt(tmp_path: Path) -> None:
     assert log.excerpt() == "Signal (11) received.\n 0# 0x000055\n 1# 0x000066"
 
 
+def test_errors_of_long_ago_are_not_shown_for_what_happened_just_now(tmp_path: Path) -> None:
+    now = 0.0
+    log = Log(tmp_path / "log", clock=lambda: now)
+    old, fine, new = (
+        "E1123 05:42:05.1 1 a.cc:1] old",
+        "I1123 05:42:06.1 1 a.cc:2] fine",
+        "E1123 06:00:00.1 1 a.cc:3] new",
+    )
+    write(log, [old])
+    with log.file.open("a") as stream:
+        for line, seconds, recent in [
+            ("", 5.0, old),
+            (fine, 16.0, old),
+            ("", 27.0, f"{old}\n{fine}"),
+            (new, 28.0, new),
+        ]:
+            stream.write(line + "\n")
+            stream.flush()
+            now = seconds
+            log.follow()
+            assert log.excerpt(recent=True) == recent
+    assert log.excerpt() == f"{old}\n{new}"
+
+
 def test_a_log_that_another_program_empties_is_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = Log(tmp_path / "log", echo=True)
     write(log, ["before"] * 10)

@@ -77,6 +77,17 @@ def test_a_server_that_works_is_ready_and_live(target: Target, capsys: pytest.Ca
     ]
 
 
+def test_an_address_where_nothing_listens_is_named_once(target: Target) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nobody = server.getsockname()
+    well = ("127.0.0.1", target.server.ports.metrics)
+    for api, option in ((Api(nobody, well), "--url"), (Api(well, nobody), "--metrics")):
+        is_ready, message = check_ready(api, list(PIPELINES), SECONDS)
+        assert not is_ready
+        assert f"is {option} its address?" in message
+        assert message.count("refused") == 1
+
+
 def test_a_probe_imports_little() -> None:
     heavy = "numpy", "cv2", "torch", "grpc", "tritonclient", "google"
     program = (

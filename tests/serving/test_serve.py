@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +25,19 @@ from serving.errors import ServerError, SetupError
 from serving.paths import ROOT
 from serving.repository.specs import LEAVES
 from serving.server.api import Api
-from serving.server.limits import DRAIN_SECONDS
+from serving.server.launch import backoff
+from serving.server.limits import DRAIN_SECONDS, FIRST_STARTS
 from serving.server.options import NEWER_OPTIONS
 from serving.server.server import Ports, Server
 from serving.server.stubs import SHARED_MEMORY, find_stubs, is_alive
-from tests.asking import ask_grpc, ask_http, until
+from tests.asking import ask_grpc, ask_http, read_until, until
 from tests.pictures import PHOTO
 from tests.toys import GRAPHS, Gate, to_onnx
 
 
 @pytest.fixture(scope="module")
 def models(toy_repositories: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(shutil.copytree(toy_repositories[0], tmp_path_factory.mktemp("gated") / "models"))
+    return Path(shutil.copytree(toy_repositories[0], tmp_path_factory.mktemp("of Jürgen's") / "models"))
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,48 @@ def test_a_killed_triton_is_restarted_on_the_same_ports(server: Server, capsys: 
     )
 
 
+def send_deep_json(url: str) -> None:
+    """Send JSON that overflows the stack of Triton 2.51, which kills it."""
+    deep = 60_000
+    body = '{"inputs": [{"name": "TEXT", "shape": [1, 1], "datatype": "BYTES", "data": %s}]}' % (
+        "[" * deep + "]" * deep
+    )
+    with (
+        suppress(OSError, http.client.HTTPException),
+        closing(http.client.HTTPConnection(url, timeout=5)) as connection,
+    ):
+        connection.request("POST", "/v2/models/product_text/infer", body)
+        connection.getresponse()
+
+
+def test_a_failed_restart_is_tried_again(server: Server, models: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    graph = models / "fit" / "1" / "model.onnx"
+    content = graph.read_bytes()
+    graph.write_bytes(b"broken")
+    send_deep_json(server.http_url)
+    reports = read_until("Triton is started again in", capfd)
+    assert "restarting Triton: Triton died, killed by signal 11" in reports
+    assert "Triton did not start, with exit code 1" in reports
+    graph.write_bytes(content)
+    wait_until_correct(server.grpc_url)
+
+
+@pytest.mark.slow
+def test_a_request_that_kills_triton_again_while_it_restarts_does_not_end_the_server(
+    server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reports = ""
+
+    def has_failed_to_restart() -> bool:
+        nonlocal reports
+        send_deep_json(server.http_url)
+        reports += capfd.readouterr().err
+        return "Triton is started again in" in reports
+
+    until(has_failed_to_restart)
+    wait_until_correct(server.grpc_url)
+
+
 def test_requests_in_a_killed_process_end_with_an_error(server: Server, gate: Gate) -> None:
     def ask() -> str | None:
         try:
@@ -155,11 +200,13 @@ def assert_nothing_left(processes: list[int], ports: Ports, shm_prefix: str) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_the_command_finishes_accepted_requests_after_a_signal(
-    models: Path, gate: Gate, number: signal.Signals
+    models: Path, gate: Gate, number: signal.Signals, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "serving", "start", f"--model-repository={models}"]
     command += [f"--{name}-port=0" for name in ("grpc", "http", "metrics")]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    (tmp_path / "a b").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "a b"), "HOME": str(tmp_path / "a b")}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         printed = "".join(iter(process.stdout.readline, "Ctrl-C stops.\n"))
         assert "product_image" in printed
@@ -199,7 +246,7 @@ def test_a_missing_model_is_named_with_the_command_that_makes_it(tmp_path: Path,
     shutil.copytree(ROOT / "model_repository", bare, ignore=shutil.ignore_patterns("model.onnx"))
     with pytest.raises(SetupError, match=r"crop/1/model\.onnx is missing: run `make models`"):
         Server.start([bare])
-    with pytest.raises(SetupError, match=r"holds no models: `python -m export --out"):
+    with pytest.raises(SetupError, match=r"holds no models: .* `make models MODELS="):
         Server.start([tmp_path, ROOT / "ensembles"])
     untokenized = Path(shutil.copytree(toy_repositories[0], tmp_path / "untokenized"))
     (untokenized / "tokenize" / "1" / "tokenizer.json").unlink()
@@ -214,9 +261,11 @@ PROMPTS = to_onnx("encode_prompt", GRAPHS["encode_prompt"]).SerializeToString()
 @pytest.mark.parametrize(
     ("file", "content", "error", "message"),
     [
-        pytest.param("fit/1/model.onnx", b"x", ServerError, "did not start:.*load 'fit'.*Protobuf", id="no ONNX"),
-        pytest.param("decode/1/model.py", b"import x", ServerError, "start:.*load 'decode'.*'x'", id="failing import"),
-        pytest.param(CONFIG, b"max_batch_size: 1", ServerError, "did not start:.*crop", id="config without tensors"),
+        pytest.param("fit/1/model.onnx", b"x", ServerError, "did not start.*load 'fit'.*Protobuf", id="no ONNX"),
+        pytest.param(
+            "decode/1/model.py", b"import x", ServerError, "start, with.*load 'decode'.*'x'", id="failing import"
+        ),
+        pytest.param(CONFIG, b"max_batch_size: 1", ServerError, "did not start.*crop", id="config without tensors"),
         pytest.param(CONFIG, b"max_batch_size: x", SetupError, "crop.*is no model config.*integer", id="wrong type"),
         pytest.param("encode_text/1/model.onnx", PROMPTS, ServerError, "ready, but enriched_text", id="wrong answers"),
     ],
@@ -239,11 +288,13 @@ def test_a_failed_start_shows_the_lines_that_matter(
         ("--http-port={taken}", r"cannot listen for HTTP on 127\.0\.0\.1:\d+: .*in use"),
         ("--metrics-port=70000", "cannot listen for metrics on .*:70000"),
         ("--host=192.0.2.1", r"cannot listen for gRPC on 192\.0\.2\.1:\d+: .*annot assign"),
+        ("--host=", "--host : expected a host name or an IPv4 address: it is empty"),
+        (f"--host={'x' * 64}", "expected a host name or an IPv4 address: .*label"),
         ("--host=::1", "--host ::1: expected a host name or an IPv4 address"),
         ("--host=name.invalid", "--host name.invalid: expected a host name or an IPv4 address"),
         ("--profile=nowhere", "there is no profile nowhere: it is embedded-cpu, embedded-gpu, ngc-onnx"),
         ("--profile=/", "there is no profile /"),
-        ("--model-repository=nowhere", "nowhere holds no models"),
+        ("--model-repository=nowhere", "nowhere is not a folder: expected a model repository"),
         ("--tls-cert={file} --tls-key={file}", "cannot use TLS with .*expected matching PEM files"),
         ("--triton=nowhere", "found no tritonserver in nowhere"),
         ("--triton={file}", "cannot be run: .*ermission denied"),
@@ -263,6 +314,9 @@ def test_the_command_says_in_one_line_what_is_wrong(
     first, *remedy = done.stderr.splitlines()
     assert re.search(f"^error: .*{named}", first)
     assert all(line.startswith("    ") for line in remedy)
+    if "{taken}" in option:
+        assert f"choose another port with {option.partition('=')[0]} " in remedy[0]
+        assert "make serve PORT=" in remedy[0]
 
 
 def start_fake(repositories: list[Path], folder: Path, listed: Sequence[str] = ()) -> str:
@@ -287,6 +341,24 @@ def test_telemetry_is_off_by_default(
     assert "telemetry 1," in start_fake(toy_repositories, tmp_path)
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
     assert "telemetry 0," in start_fake(toy_repositories, tmp_path)
+
+
+@pytest.mark.parametrize(("end", "starts"), [("exit 1", 1), ("kill -s SEGV $$", FIRST_STARTS)])
+def test_only_a_crash_is_tried_again_before_the_server_has_ever_worked(
+    toy_repositories: list[Path], tmp_path: Path, end: str, starts: int
+) -> None:
+    triton = tmp_path / "tritonserver"
+    triton.write_text(f"#!/bin/sh\ncase $1 in --help) exit 1;; esac\necho >> {tmp_path}/starts\n{end}\n")
+    triton.chmod(0o755)
+    with pytest.raises(ServerError, match=r"Triton did not start, (with exit code 1|killed by signal 11):"):
+        Server.start(toy_repositories, triton=str(triton))
+    assert (tmp_path / "starts").read_text().count("\n") == starts
+
+
+def test_waits_between_starts_grow_up_to_a_limit_and_have_jitter() -> None:
+    longest = list(itertools.islice(backoff(max), 8))
+    assert longest == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert list(itertools.islice(backoff(min), 8)) == [seconds / 2 for seconds in longest]
 
 
 def test_newer_options_are_passed_to_a_triton_that_lists_them(toy_repositories: list[Path], tmp_path: Path) -> None:

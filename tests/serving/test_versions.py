@@ -24,7 +24,7 @@ from serving.server.server import Server
 from serving.server.stubs import find_stubs
 from serving.server.switch import find_obstacle
 from tests import toys
-from tests.asking import SECONDS, until
+from tests.asking import SECONDS, read_until, until
 from tests.pictures import PHOTO
 from vlclip import Client, VlclipError
 
@@ -72,18 +72,6 @@ def send_until(done: Event, url: str, versions: list[int | None]) -> None:
             versions.append(version_of(client))
 
 
-def read_until(wanted: str, capfd: pytest.CaptureFixture[str]) -> str:
-    """Wait until the server reports this, and return its reports."""
-    reports: list[str] = []
-
-    def is_reported() -> bool:
-        reports.append(capfd.readouterr().err)
-        return wanted in "".join(reports)
-
-    until(is_reported)
-    return "".join(reports)
-
-
 def test_switching_there_and_back_fails_no_request_and_mixes_no_answer(
     server: Server, repository: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,7 +106,7 @@ def test_switching_there_and_back_fails_no_request_and_mixes_no_answer(
 
 
 def test_the_old_version_is_unloaded_and_a_killed_process_of_the_new_one_replaced(
-    server: Server, repository: Path
+    server: Server, repository: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     toys.place_version(repository, 2)
     with Client(server.grpc_url, timeout=SECONDS) as client:
@@ -130,6 +118,11 @@ def test_the_old_version_is_unloaded_and_a_killed_process_of_the_new_one_replace
         os.kill(pid, signal.SIGKILL)
         until(lambda: server.pid != pid)
         assert eventually(client) == 2
+        (repository / "detect" / "2" / "model.onnx").write_bytes(b"broken")
+        os.kill(server.pid, signal.SIGKILL)
+        read_until("Triton is started again in", capfd)
+        assert main(["use", "--version", "1", "--out", str(repository)]) == 0
+        assert eventually(client) == 1
 
 
 def eventually(client: Client) -> int | None:
