@@ -8,11 +8,13 @@ PHOTOS ?=
 TYPE ?=
 MODELS ?= model_repository
 PROFILE ?=
+PORT ?=
 # A variable of these lists that is set becomes an option: DETECTOR_WEIGHTS=x becomes --detector-weights x. The programs
 # hold the defaults.
 EXPORT := DETECTOR DETECTOR_WEIGHTS ENCODER PRETRAINED CHECKPOINT ACTIVATION TOKENIZER PRECISION FORMAT THRESHOLD VERSION
 CANARY := VERSION PROFILE PHOTOS TYPE MIN_OVERLAP
 CALIBRATE := PHOTOS VERSION ABSENT MAX_FALSE
+PORTS = --http-port "$(PORT)" --grpc-port "$$(($(PORT) + 1))" --metrics-port "$$(($(PORT) + 2))"
 LOAD := TARGET METRICS RATE USERS DURATION SHAPE SLO MIX PHOTOS
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
 options = $(strip $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
@@ -32,7 +34,8 @@ demo: $(VENV)/.demo install-mini  ## Draw 300 photos, embed and search them, and
 	$(BIN)/python -m benchmarks.demo $(if $(PHOTOS),--photos "$(PHOTOS)" $(if $(TYPE),--type "$(TYPE)"))
 
 serve: $(VENV)/.demo install-mini  ## Serve the models in MODELS until Ctrl-C. Choose a profile with PROFILE=name
-	@$(BIN)/python -m serving start --model-repository "$(MODELS)" $(if $(PROFILE),--profile "$(PROFILE)")
+#  PORT=9000 serves HTTP on 9000, gRPC on 9001 and metrics on 9002; without it, on 8000, 8001 and 8002
+	@$(BIN)/python -m serving start --model-repository "$(MODELS)" $(if $(PROFILE),--profile "$(PROFILE)") $(if $(PORT),$(PORTS))
 
 #: Export and deploy models
 models: $(VENV)/.dev  ## Export models into MODELS and compare them with PyTorch. Without variables: the mini models.
@@ -113,6 +116,7 @@ clean:  ## Delete what was built, but not what was installed
 #: Variables, as in: make serve MODELS=my-models
 #= MODELS=folder: The model repository to export to and to serve (model_repository)
 #= PROFILE=name: A profile of serving/profiles, or a folder with one of your own
+#= PORT=9000: The first of three ports to serve on: HTTP, then gRPC, then metrics
 #= PHOTOS=folder: Your own JPEG, PNG or WebP files in place of drawn photos
 #= TYPE="mug": The product type of the photos in PHOTOS
 #= VERSION=2: The version number of an export
@@ -120,7 +124,7 @@ clean:  ## Delete what was built, but not what was installed
 
 .PHONY: install-mini
 install-mini: | $(VENV)/.demo
-	@$(BIN)/python -m export.install --if-missing --out "$(MODELS)"
+	@$(BIN)/python -m export.install --if-missing
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import platform, sys; v = sys.version_info[:2]; \

@@ -16,6 +16,8 @@ from serving.paths import ROOT
 
 OUT = ["--out", "model_repository"]
 SERVED = ["--model-repository", "model_repository"]
+PORTS = ["--http-port", "90", "--grpc-port", "$((90 + 1))", "--metrics-port", "$((90 + 2))"]
+SERVE = [".venv/bin/python", "-m", "serving"]
 
 
 def make(*arguments: str) -> str:
@@ -55,6 +57,8 @@ def test_make_lists_every_target() -> None:
         ("rollback", "export", "VERSION=1", ["use", *OUT, "--version", "1"]),
         ("load", "benchmarks.load", "", []),
         ("serve", "serving", "PROFILE=tuned", ["start", *SERVED, "--profile", "tuned"]),
+        ("serve", "serving", "PORT=90", ["start", *SERVED, *PORTS]),
+        ("serve", "export.install", "MODELS=typo", ["--if-missing", *SERVE, "start", "--model-repository", "typo"]),
     ],
 )
 def test_variables_become_options(target: str, module: str, variables: str, expected: list[str]) -> None:
