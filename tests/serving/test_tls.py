@@ -20,8 +20,6 @@ from serving.server.server import Server
 from tests.asking import SECONDS, until
 from tests.pictures import PHOTO
 
-SHORT = vlclip.Timeout(request=20, connect=5)
-
 
 def write_certificates(folder: Path) -> Path:
     """Write ca.pem, and server and client as .pem and .key, all of a new authority. Return the folder."""
@@ -71,7 +69,7 @@ def test_a_known_client_is_accepted(server: Server, pems: Path) -> None:
 def test_refuses(server: Server, request: pytest.FixtureRequest, trusts: str, shows: str | None) -> None:
     tls = client_tls(request.getfixturevalue(trusts), request.getfixturevalue(shows) if shows else None)
     with (
-        vlclip.Client(server.grpc_url, tls=tls, timeout=SHORT) as client,
+        vlclip.Client(server.grpc_url, tls=tls, retry=None, timeout=SECONDS) as client,
         pytest.raises(vlclip.UnavailableError),
     ):
         client.embed_images([PHOTO], ["mug"])
@@ -79,7 +77,7 @@ def test_refuses(server: Server, request: pytest.FixtureRequest, trusts: str, sh
 
 def test_refuses_plaintext(server: Server) -> None:
     with (
-        vlclip.Client(server.grpc_url, timeout=SHORT) as client,
+        vlclip.Client(server.grpc_url, retry=None, timeout=SECONDS) as client,
         pytest.raises(vlclip.UnavailableError, match="pass `tls`"),
     ):
         client.embed_images([PHOTO], ["mug"])
