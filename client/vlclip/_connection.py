@@ -65,12 +65,27 @@ class TLS:
             raise InvalidInputError("expected both a certificate and its key, got only one of them", argument="tls")
 
     def credentials(self) -> grpc.ChannelCredentials:
-        ca, key, certificate = (_pem(value) for value in (self.ca, self.key, self.certificate))
+        ca, key, certificate = (_pem(getattr(self, name), name) for name in ("ca", "key", "certificate"))
         return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
-def _pem(given: str | os.PathLike[str] | bytes | None) -> bytes | None:
-    return given if given is None or isinstance(given, bytes) else Path(given).read_bytes()
+def _pem(given: str | os.PathLike[str] | bytes | None, name: str) -> bytes | None:
+    """The content of a PEM file. gRPC would log what is wrong with it, and say that the server does not answer."""
+    if given is None:
+        return None
+    where = f' in "{given}"'
+    if isinstance(given, bytes):
+        content, where = given, ""
+    elif isinstance(given, str | os.PathLike) and "-----BEGIN" not in str(given):
+        content = Path(given).read_bytes()
+    else:
+        got = "its content as str" if isinstance(given, str) else type(given).__name__
+        raise InvalidInputError(f"expected the path of a PEM file, or its content as bytes, got {got}", argument=name)
+    kind = "PRIVATE KEY" if name == "key" else "CERTIFICATE"
+    if not re.search(rb"-----BEGIN [A-Z0-9 ]*" + kind.encode() + b"-----", content):
+        problem = f'expected PEM with "-----BEGIN {kind}-----", found none{where}'
+        raise InvalidInputError(problem, argument=name)
+    return content
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ def _json(product: Any, n: int) -> bytes:
         raise InvalidInputError(f"product {n}: expected a mapping, got {type(product).__name__}")
     try:
         return json.dumps(dict(product), ensure_ascii=False).encode()
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidInputError(f"product {n}: expected values that JSON can represent ({exc})") from exc
 
 

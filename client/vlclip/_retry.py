@@ -28,7 +28,9 @@ class Timeout:
     def __post_init__(self) -> None:
         for name in ("request", "connect", "total"):
             seconds = getattr(self, name)
-            if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
+            if seconds is None and name == "total":
+                continue
+            if not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
                 problem = f"expected {name} as a number of seconds above 0, got {seconds!r}"
                 raise InvalidInputError(problem, argument="timeout")
 

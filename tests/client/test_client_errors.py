@@ -51,6 +51,13 @@ def unread() -> Iterator[str]:
     yield
 
 
+def deep(depth: int) -> dict[str, Any]:
+    product: dict[str, Any] = {}
+    for _ in range(depth):
+        product = {"of": product}
+    return product
+
+
 INVALID_INPUT: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a type, no image": (lambda c: c.embed_images([], ["mug"]), "got 0 images and 1 product types"),
     "too few types": (lambda c: c.embed_images([b"1", b"2"], ["mug"]), "got 2 images and 1 product types"),
@@ -90,6 +97,7 @@ INVALID_INPUT: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "lone surrogate": (lambda c: c.embed_texts(["\ud800"]), "text 0: expected text that UTF-8"),
     "None as type": (lambda c: c.ground([b"1"], [None]), "product type 0: expected a str, got None"),
+    "a deep product": (lambda c: c.enrich(deep(100_000)), "product 0: expected values that JSON can represent"),
     "no product type": (lambda c: c.ground([b"1"], None), "product types: expected one item or"),
     "time-out of 0": (lambda c: c.embed_texts(unread(), timeout=0), "timeout: expected request as a number"),
 }

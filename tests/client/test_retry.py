@@ -228,6 +228,8 @@ def test_a_request_waits_for_a_model_that_is_loaded_again_but_not_often() -> Non
         (lambda: vlclip.Retry(max_tokens=math.inf), "retry: expected max_tokens of 0 or more, got inf"),
         (lambda: vlclip.Timeout(request=math.nan), "timeout: expected request as a number of seconds above 0, got nan"),
         (lambda: vlclip.Timeout(connect=0), "timeout: expected connect as a number of seconds above 0, got 0"),
+        (lambda: vlclip.Timeout(request=None), "timeout: expected request as a number of seconds above 0, got None"),  # type: ignore[arg-type]
+        (lambda: vlclip.Retry(max_backoff="1"), "retry: expected max_backoff of 0 or more, got '1'"),  # type: ignore[arg-type]
         (lambda: vlclip.Timeout(total=math.inf), "timeout: expected total as a number of seconds above 0, got inf"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -13,6 +14,9 @@ import trustme
 import vlclip
 from tests.client.conftest import FakeTriton
 from tests.client.twins import Twin, first_column
+
+CERTIFICATE = b"-----BEGIN CERTIFICATE-----\n"
+KEY = b"-----BEGIN EC PRIVATE KEY-----\ns3cret"
 
 
 @dataclass
@@ -80,3 +84,30 @@ def test_a_certificate_without_its_key() -> None:
         vlclip.TLS(certificate=b"x")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pem"):
         vlclip.Client("localhost:1", tls=vlclip.TLS(ca="nowhere.pem"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ca": b"DER"}, 'ca: expected PEM with "-----BEGIN CERTIFICATE-----", found none'),
+        (
+            {"ca": vlclip.__file__},
+            f'ca: expected PEM with "-----BEGIN CERTIFICATE-----", found none in "{vlclip.__file__}"',
+        ),
+        ({"ca": 5}, "ca: expected the path of a PEM file, or its content as bytes, got int"),
+        (
+            {"key": KEY.decode(), "certificate": CERTIFICATE},
+            "key: expected the path of a PEM file, or its content as by",
+        ),
+        (
+            {"key": CERTIFICATE, "certificate": CERTIFICATE},
+            'key: expected PEM with "-----BEGIN PRIVATE KEY-----", found',
+        ),
+        ({"key": KEY, "certificate": KEY}, 'certificate: expected PEM with "-----BEGIN CERTIFICATE-----", found none'),
+    ],
+)
+def test_a_certificate_that_is_not_one(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(vlclip.InvalidInputError) as caught:
+        vlclip.Client("localhost:1", tls=vlclip.TLS(**settings))
+    assert str(caught.value).startswith(message)
+    assert "s3cret" not in str(caught.value)

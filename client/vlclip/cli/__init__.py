@@ -36,7 +36,9 @@ __all__ = ["BROKEN_PIPE", "INTERRUPTED", "NOT_DECODED", "NO_SERVER", "OK", "REFU
 FLAGS = {
     "address": "--address",
     "ca": "--ca",
+    "certificate": "--cert",
     "headers": "--header",
+    "key": "--key",
     "max_in_flight": "--max-in-flight",
     "server_name": "--server-name",
     "timeout": "--timeout",
