@@ -73,11 +73,10 @@ def _pem(given: str | os.PathLike[str] | bytes | None, name: str) -> bytes | Non
     """The content of a PEM file. gRPC would log what is wrong with it, and say that the server does not answer."""
     if given is None:
         return None
-    where = f' in "{given}"'
     if isinstance(given, bytes):
         content, where = given, ""
     elif isinstance(given, str | os.PathLike) and "-----BEGIN" not in str(given):
-        content = Path(given).read_bytes()
+        content, where = Path(given).read_bytes(), f' in "{os.fspath(given)}"'
     else:
         got = "its content as str" if isinstance(given, str) else type(given).__name__
         raise InvalidInputError(f"expected the path of a PEM file, or its content as bytes, got {got}", argument=name)
