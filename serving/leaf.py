@@ -28,6 +28,12 @@ def array_of(request: pb_utils.InferenceRequest, name: str) -> npt.NDArray[Any]:
     return input_of(request, name).as_numpy()
 
 
+def column_of(tensor: pb_utils.Tensor) -> list[Any]:
+    """The values of an input [N, 1]."""
+    values: list[Any] = tensor.as_numpy().ravel().tolist()
+    return values
+
+
 def fail(message: str) -> pb_utils.InferenceResponse:
     """A response that fails its request."""
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message))

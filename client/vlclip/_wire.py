@@ -78,6 +78,7 @@ OUTPUTS = {
     "text": Output("TEXT", "BYTES", object, (1,), ()),
     "rounds": Output("ROUNDS", "INT32", np.int32, (1,), ()),
     "prompts": Output("PROMPTS", "BYTES", object, (1,), ()),
+    "truncated": Output("TRUNCATED", "BOOL", np.bool_, (1,), ()),
 }
 """The tensor behind each field of a result."""
 

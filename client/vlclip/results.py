@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
+BoolArray = npt.NDArray[np.bool_]
 
 
 class Status(IntEnum):
@@ -62,19 +63,21 @@ class Result:
 class Grounding(Result):
     """The product's box in each image.
 
-    box_xyxy  [N, 4]  x0 y0 x1 y1 in pixels of the original image after its EXIF rotation
-    score     [N]     confidence of the box, 0 to 1
-    status    [N]     values of `Status`
+    box_xyxy   [N, 4]  x0 y0 x1 y1 in pixels of the original image after its EXIF rotation
+    score      [N]     confidence of the box, 0 to 1
+    status     [N]     values of `Status`
+    truncated  [N]     bool, whether the product type is longer than what the detector reads of it
     """
 
     box_xyxy: FloatArray
     score: FloatArray
     status: IntArray
+    truncated: BoolArray
 
 
 @dataclass(frozen=True, eq=False)
 class ImageEmbeddings(Result):
-    """Embeddings of the products in images, with their boxes, scores and statuses (see `Grounding`).
+    """Embeddings of the products in images, with the fields of `Grounding`.
 
     embedding  [N, D]  unit length, or zeros if the image was not decoded
     """
@@ -83,6 +86,7 @@ class ImageEmbeddings(Result):
     box_xyxy: FloatArray
     score: FloatArray
     status: IntArray
+    truncated: BoolArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +106,11 @@ class TextEmbeddings(Result):
     """Embeddings of texts, in the same space as those of images.
 
     embedding  [N, D]  unit length
+    truncated  [N]     bool, whether the text is longer than what the encoder reads of it
     """
 
     embedding: FloatArray
+    truncated: BoolArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +122,7 @@ class EnrichedTexts(Result):
     rounds     [N]     number of drafts that the agent judged; 0 if the text was composed
     status     [N]     0 if the agent wrote the text, else the server's reason to compose it
     prompts    [N]     str, the version of the agent's prompts; empty if the text was composed
+    truncated  [N]     bool, whether the product's data are longer than what is read of them
     """
 
     text: npt.NDArray[np.object_]
@@ -123,3 +130,4 @@ class EnrichedTexts(Result):
     rounds: IntArray
     status: IntArray
     prompts: npt.NDArray[np.object_]
+    truncated: BoolArray

@@ -12,9 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from serving.admission import Admission
 from serving.decode.images import OK, Decoded, Limits, decode, stack
-from serving.leaf import array_of, parameters_of, refuse
+from serving.leaf import column_of, input_of, parameters_of
 from serving.metrics import Kind, Metrics
 from serving.repository.specs import Status
 
@@ -30,7 +29,6 @@ class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         parameters = parameters_of(args)
         self.limits = Limits.parse(parameters)
-        self.admission = Admission.open(parameters)
         self.metrics = Metrics("vlclip_", FAMILIES, BUCKETS)
         for result in RESULTS.values():
             self.metrics.add("decoded_images_total", 0, result=result)
@@ -43,17 +41,11 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Decode the files of all requests in parallel. All canvases get one size, so that the next model can batch."""
-        files: list[list[bytes]] = [array_of(request, "IMAGE").ravel().tolist() for request in requests]
-        refusals = [self.admission.refusal(len(blobs)) if self.admission else None for blobs in files]
-        accepted = [[] if refusal else blobs for blobs, refusal in zip(files, refusals, strict=True)]
-        decoded = self.decode(accepted)
+        decoded = self.decode([column_of(input_of(request, "IMAGE")) for request in requests])
         for image in (image for images in decoded for image in images):
             self.count(image)
         side = self.limits.canvas_for(image.size for images in decoded for image in images)
-        return [
-            refuse(refusal) if refusal else respond(images, self.canvas(images, side))
-            for images, refusal in zip(decoded, refusals, strict=True)
-        ]
+        return [respond(images, self.canvas(images, side)) for images in decoded]
 
     def decode(self, files: Sequence[Sequence[bytes]]) -> list[list[Decoded]]:
         """The images of each request."""

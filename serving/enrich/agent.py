@@ -27,15 +27,13 @@ from serving.enrich.compose import compose
 from serving.enrich.config import Config, ConfigError
 from serving.enrich.endpoint import Endpoint, EndpointError, Question, Turn
 from serving.enrich.meter import Meter
-from serving.enrich.product import Enriched, Outcome, Product
+from serving.enrich.product import MAX_TEXT, Enriched, Outcome, Product
 from serving.enrich.tokens import Tokens
 
 LOG = logging.getLogger("vlclip.agent")
 
 MAX_ROUNDS = 5
 STOP = re.compile(r"\W*STOP\W*")
-MAX_TEXT = 4000
-"""Characters of a product's text that are sent. The rest seldom says more, and every token costs money."""
 
 SUMMARIZER, EVALUATOR, REFINER = ROLES = ("summarizer", "evaluator", "refiner")
 SEEN = ("colour", "pattern", "material")
@@ -98,7 +96,7 @@ class Agent:
     async def _enrich(self, product: Product, image: bytes | None) -> Enriched:
         shown = data_url(image) if image and self.config.vision else None
         async with self._endpoint.turn() as turn:
-            text, rounds, status = await self._write(shorten(product), shown, turn)
+            text, rounds, status = await self._write(cleaned(product), shown, turn)
         self.meter.add("items", status=status.name.lower())
         self.meter.add("rounds", rounds if text else 0)
         if not text:
@@ -167,14 +165,9 @@ def with_seen(product: Product, seen: Any) -> Product:
     return replace(product, attributes={**product.attributes, **found})
 
 
-def shorten(product: Product) -> Product:
-    """The product with clean texts of bounded length. The model gets it, and the checks compare its drafts with it."""
-    left = MAX_TEXT
-    attributes = {}
-    for name, text in product.attributes.items():
-        left -= len(name) + len(text)
-        if left >= 0:
-            attributes[clean(name)] = clean(text)
+def cleaned(product: Product) -> Product:
+    """The product with clean texts. The model gets it, and the checks compare its drafts with it."""
+    attributes = {clean(name): clean(text) for name, text in product.attributes.items()}
     return Product(clean(product.product_type), clean(product.title), clean(product.description), attributes)
 
 

@@ -52,8 +52,6 @@ FURTHER = re.compile(
 )
 """Further attributes with visible values."""
 
-MAX_TEXT = 5000
-"""Characters of a text that are read."""
 MOST_TYPE_WORDS = 8
 MOST_VALUES = 3
 MOST_VALUE_WORDS = 4
@@ -92,7 +90,6 @@ def compose(product: Product, tokens: Tokens) -> str:
 
 def plain(text: str) -> str:
     """The text without markup, links and e-mail addresses, even if they are HTML-escaped once or twice."""
-    text = text[:MAX_TEXT]
     for _ in range(3):
         text = MARKUP.sub(" ", html.unescape(text))
     return text

@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
+from serving.admission import Admission
 from serving.enrich.compose import compose
 from serving.enrich.config import Config
 from serving.enrich.meter import BUCKETS, METRICS
 from serving.enrich.photo import show
 from serving.enrich.product import Enriched, Outcome, Product, ProductError, parse
 from serving.enrich.tokens import Tokens
-from serving.leaf import array_of, fail, refuse
+from serving.leaf import column_of, fail, input_of, parameters_of, refuse
 from serving.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ Row = tuple[Product | None, bytes]
 
 class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
+        self.admission = Admission.open(parameters_of(args))
         self.tokenize = Path(args["model_repository"]).parent / "tokenize"
         self.tokens = Tokens.served(self.tokenize)
         config = Config.from_environment(os.environ)
@@ -46,12 +48,21 @@ class TritonPythonModel:
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse] | None:
         self.tokens = Tokens.served(self.tokenize, self.tokens)
         if self.queue is None:
-            return [respond([self.compose(product) for product, _ in rows_of(request)]) for request in requests]
+            return [self.composed(self.admit(request)) for request in requests]
         self.queue.agent.tokens = self.tokens
         for request in requests:
-            self.queue.add(request)
+            self.queue.add(request.get_response_sender(), self.admit(request))
         # The queue sends each response on its own, so that no request waits for the products of another.
         return None
+
+    def admit(self, request: pb_utils.InferenceRequest) -> list[Row] | pb_utils.InferenceResponse:
+        """The rows of a request, or the response to one that is refused before any work is done for it."""
+        rows = rows_of(request)
+        refusal = self.admission.refusal(len(rows)) if self.admission else None
+        return refuse(refusal) if refusal else rows
+
+    def composed(self, rows: list[Row] | pb_utils.InferenceResponse) -> pb_utils.InferenceResponse:
+        return respond(rows, [self.compose(product) for product, _ in rows]) if isinstance(rows, list) else rows
 
     def compose(self, product: Product | None) -> Enriched:
         return Enriched(compose(product, self.tokens), 0, Outcome.COMPOSED) if product else NO_PRODUCT
@@ -70,11 +81,13 @@ class AgentQueue:
         self.threads = ThreadPoolExecutor(REQUESTS)
         self.lock, self.products = Lock(), 0
 
-    def add(self, request: pb_utils.InferenceRequest) -> None:
-        sender = request.get_response_sender()
+    def add(self, sender: pb_utils.ResponseSender, rows: list[Row] | pb_utils.InferenceResponse) -> None:
+        if not isinstance(rows, list):
+            send(sender, rows)
+            return
         vision, limit = self.agent.config.vision, self.agent.config.waiting
         # Many requests may wait, so an image that the agent does not look at is not kept.
-        rows = [(product, image if product and vision else b"") for product, image in rows_of(request)]
+        rows = [(product, image if product and vision else b"") for product, image in rows]
         number = sum(product is not None for product, _ in rows)
         if not number:
             # Probes send an empty product. They are answered at once, so that a slow language model does not make the
@@ -95,7 +108,7 @@ class AgentQueue:
         try:
             shown = zip(rows, crops_of(rows), strict=True)
             pending = [self.agent.submit(product, crop) if product else None for (product, _), crop in shown]
-            response = respond([enriched.result() if enriched else NO_PRODUCT for enriched in pending])
+            response = respond(rows, [enriched.result() if enriched else NO_PRODUCT for enriched in pending])
         except Exception as error:
             response = fail(f"enrich: {type(error).__name__}")
         send(sender, response)
@@ -128,7 +141,7 @@ def crops_of(rows: Sequence[Row]) -> list[bytes]:
 
 
 def rows_of(request: pb_utils.InferenceRequest) -> list[Row]:
-    products, images = (array_of(request, name).ravel() for name in ("PRODUCT", "IMAGE"))
+    products, images = (column_of(input_of(request, name)) for name in ("PRODUCT", "IMAGE"))
     return [(read(raw), image) for raw, image in zip(products, images, strict=True)]
 
 
@@ -156,12 +169,13 @@ def send(sender: pb_utils.ResponseSender, response: pb_utils.InferenceResponse) 
     sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
-def respond(enriched: Sequence[Enriched]) -> pb_utils.InferenceResponse:
+def respond(rows: Sequence[Row], enriched: Sequence[Enriched]) -> pb_utils.InferenceResponse:
     return pb_utils.InferenceResponse(
         [
             pb_utils.Tensor("TEXT", np.array([[one.text.encode()] for one in enriched], object)),
             pb_utils.Tensor("ROUNDS", np.array([[one.rounds] for one in enriched], np.int32)),
             pb_utils.Tensor("STATUS", np.array([[one.status] for one in enriched], np.int32)),
             pb_utils.Tensor("PROMPTS", np.array([[one.prompts.encode()] for one in enriched], object)),
+            pb_utils.Tensor("TRUNCATED", np.array([[bool(product and product.truncated)] for product, _ in rows])),
         ]
     )

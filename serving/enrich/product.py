@@ -9,7 +9,10 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Any
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 18
+"""Bytes of a product. JSON of this size is read within 100 ms, whatever it holds."""
+MAX_TEXT = 4000
+"""Characters that are read of the type, of the title, of the description, and of all attributes together."""
 TEXTS = ("product type", "title", "description")
 DEPTH = 4
 """The depth to which nested attributes are read. Deeper ones are ignored."""
@@ -53,13 +56,16 @@ class Product:
     title: str = ""
     description: str = ""
     attributes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    truncated: bool = False
+    """Whether the shop's data had more characters than are read."""
 
 
 def parse(raw: bytes) -> Product:
     """The product in a JSON object. Raises ProductError if there is none.
 
     Attributes may be on the level of the three texts or nested below it, as values, lists, objects or pairs of ``name``
-    and ``value``. Of several attributes with one name, the last one counts.
+    and ``value``. Of several attributes with one name, the last one counts. Texts are cut to ``MAX_TEXT`` characters,
+    and an attribute with more characters than are left is ignored.
     """
     if len(raw) > MAX_BYTES:
         raise ProductError(f"The product has {len(raw)} bytes, more than {MAX_BYTES}.")
@@ -73,8 +79,20 @@ def parse(raw: bytes) -> Product:
     attributes = {name: text for name, text in _leaves(given, DEPTH) if name not in TEXTS}
     if not any(texts.values()) and not attributes:
         raise ProductError("The product is empty: expected a type, a title, a description or an attribute.")
-    kind, title, description = (texts.get(name, "") for name in TEXTS)
-    return Product(kind, title, description, MappingProxyType(attributes))
+    kept = _bounded(attributes)
+    truncated = len(kept) < len(attributes) or any(len(text) > MAX_TEXT for text in texts.values())
+    kind, title, description = (texts.get(name, "")[:MAX_TEXT] for name in TEXTS)
+    return Product(kind, title, description, MappingProxyType(kept), truncated)
+
+
+def _bounded(attributes: Mapping[str, str]) -> dict[str, str]:
+    """The attributes that have ``MAX_TEXT`` characters together, names included, in their order."""
+    kept, left = {}, MAX_TEXT
+    for name, text in attributes.items():
+        if (size := len(name) + len(text)) <= left:
+            kept[name] = text
+            left -= size
+    return kept
 
 
 def _leaves(given: Mapping[str, Any], depth: int) -> Iterator[tuple[str, str]]:

@@ -103,13 +103,15 @@ def find_loose_ends(pipeline: ModelConfig, configs: dict[str, ModelConfig]) -> I
         if leaf.max_batch_size < pipeline.max_batch_size:
             yield f"{here}: takes batches of {leaf.max_batch_size}, the pipeline of {pipeline.max_batch_size}"
         inputs, outputs = ({tensor.name: kind_of(tensor) for tensor in side} for side in (leaf.input, leaf.output))
+        optional = {tensor.name for tensor in leaf.input if tensor.optional}
         for name in sorted(step.input_map.keys() - inputs.keys()):
             yield f"{here}: the model takes no {name}"
         for name in sorted(step.output_map.keys() - outputs.keys()):
             yield f"{here}: the model gives no {name}"
         for name, wanted in inputs.items():
             if name not in step.input_map:
-                yield f"{here}: nothing is given for its input {name}"
+                if name not in optional:
+                    yield f"{here}: nothing is given for its input {name}"
             elif step.input_map[name] not in known:
                 yield f"{here}: no step before it gives {step.input_map[name]}"
             elif not fits(known[step.input_map[name]], wanted):

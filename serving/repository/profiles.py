@@ -15,7 +15,7 @@ A fragment is a ModelConfig in text format, of a few lines. It is laid over a co
     a message               is laid over in the same way    dynamic_batching { max_queue_delay_microseconds: 500 }
     a map                   replaces by key                 parameters { key: "intra_op_thread_count" value: { … } }
     a step of a pipeline    is laid over the step of the same model, or added
-    an input                is added, which only a Python leaf can ignore
+    an input                is added, which a Python leaf ignores, and on the embedded server a graph too
     any other list          replaces as a whole             instance_group [ { count: 4 } ]
 
 A fragment cannot change what callers depend on: the tensors of a pipeline, the kind of a model, versions. It can only
@@ -122,7 +122,7 @@ def read_config(model: Path, profile: Profile | None = None) -> ModelConfig:
     is_pipeline = config.HasField("ensemble_scheduling")
     for file in files_for(model.name, is_pipeline, profile) if profile else ():
         fragment = parse(file)
-        if why := find_violation(config, fragment):
+        if why := find_violation(config, fragment, server_of(profile) if profile else EMBEDDED):
             raise SetupError(f"{file} {why}")
         lay_over(config, fragment)
     return config
@@ -136,7 +136,7 @@ def parse(file: Path) -> ModelConfig:
         raise SetupError(f"{file} is no model config: {error}") from error
 
 
-def find_violation(base: ModelConfig, fragment: ModelConfig) -> str | None:
+def find_violation(base: ModelConfig, fragment: ModelConfig, server: str) -> str | None:
     """Why a fragment is not allowed, in words; None if it is."""
     fields = {field.name for field, _ in fragment.ListFields()}
     if foreign := sorted(fields.difference(ALLOWED)):
@@ -146,7 +146,7 @@ def find_violation(base: ModelConfig, fragment: ModelConfig) -> str | None:
         return f"must not set {', '.join(foreign)}: a pipeline is wiring only, its leaves have fragments of their own"
     if "ensemble_scheduling" in fields and not is_pipeline:
         return "must not set ensemble_scheduling: it is for a leaf, and only pipelines have steps"
-    if "input" in fields and ARTEFACTS.get(base.name) in GRAPHS:
+    if "input" in fields and ARTEFACTS.get(base.name) in GRAPHS and server == CONTAINER:
         return "must not set input: a graph takes the inputs of its file"
     if changed := [one.name for one in fragment.input for own in base.input if own.name == one.name and own != one]:
         return f"must not change the input {', '.join(changed)}: it can only add inputs"

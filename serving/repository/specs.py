@@ -60,6 +60,13 @@ ROUNDS = TensorSpec("ROUNDS", "INT32", (1,))
 PROMPTS = TensorSpec("PROMPTS", "BYTES", (1,))
 """The version of the agent's prompts; empty for a text that was composed without the agent."""
 
+TRUNCATED = TensorSpec("TRUNCATED", "BOOL", (1,))
+"""Whether the text of a row is longer than what is read of it."""
+AFTER = TensorSpec("AFTER", "BOOL", (1,))
+"""``TRUNCATED`` as an input of ``decode``, which waits for it and does not read it."""
+ENRICHED = TensorSpec("ENRICHED", "INT32", (1,))
+"""The ``STATUS`` of ``enrich`` as an input of ``tokenize``, which then asks for no admission."""
+
 CANVAS = TensorSpec("CANVAS", "UINT8", ("S", "S", 3))
 SIZE = TensorSpec("SIZE", "INT32", (4,))
 """Height and width on the canvas, height and width of the original; zeros where nothing was decoded."""
@@ -84,23 +91,23 @@ PIXELS = TensorSpec("PIXELS", "FP32", (3, "R", "R"))
 EMBEDDING = TensorSpec("EMBEDDING", "FP32", ("D",))
 
 LEAVES: dict[str, ModelSpec] = {
-    "decode": ModelSpec((IMAGE,), (CANVAS, SIZE, DECODED)),
-    "tokenize_prompt": ModelSpec((PRODUCT_TYPE,), (TOKENS,)),
+    "decode": ModelSpec((IMAGE, AFTER), (CANVAS, SIZE, DECODED)),
+    "tokenize_prompt": ModelSpec((PRODUCT_TYPE, IMAGE), (TOKENS, TRUNCATED)),
     "encode_prompt": ModelSpec((TOKENS,), (PROMPT, PROMPT_MASK)),
     "detect": ModelSpec((CANVAS, SIZE, PROMPT, PROMPT_MASK), (CANVAS_BOX, SCORE)),
     "crop": ModelSpec((CANVAS, SIZE, DECODED, CANVAS_BOX, SCORE), (PIXELS, BOX, STATUS)),
     "observe": ModelSpec((SCORE, CROPPED), (STATUS,)),
     "fit": ModelSpec((CANVAS, SIZE, DECODED), (PIXELS, STATUS)),
     "encode_image": ModelSpec((PIXELS, STATUS), (EMBEDDING,)),
-    "tokenize": ModelSpec((TEXT,), (TOKENS,)),
+    "tokenize": ModelSpec((TEXT, ENRICHED), (TOKENS, TRUNCATED)),
     "encode_text": ModelSpec((TOKENS,), (EMBEDDING,)),
-    "enrich": ModelSpec((PRODUCT, IMAGE), (TEXT, ROUNDS, STATUS, PROMPTS)),
+    "enrich": ModelSpec((PRODUCT, IMAGE), (TEXT, ROUNDS, STATUS, PROMPTS, TRUNCATED)),
 }
 
 PIPELINES: dict[str, ModelSpec] = {
-    "product_image": ModelSpec((IMAGE, PRODUCT_TYPE), (EMBEDDING, BOX, SCORE, STATUS)),
+    "product_image": ModelSpec((IMAGE, PRODUCT_TYPE), (EMBEDDING, BOX, SCORE, STATUS, TRUNCATED)),
     "whole_image": ModelSpec((IMAGE,), (EMBEDDING, STATUS)),
-    "ground": ModelSpec((IMAGE, PRODUCT_TYPE), (BOX, SCORE, STATUS)),
-    "product_text": ModelSpec((TEXT,), (EMBEDDING,)),
-    "enriched_text": ModelSpec((PRODUCT, IMAGE), (TEXT, EMBEDDING, ROUNDS, STATUS, PROMPTS)),
+    "ground": ModelSpec((IMAGE, PRODUCT_TYPE), (BOX, SCORE, STATUS, TRUNCATED)),
+    "product_text": ModelSpec((TEXT,), (EMBEDDING, TRUNCATED)),
+    "enriched_text": ModelSpec((PRODUCT, IMAGE), (TEXT, EMBEDDING, ROUNDS, STATUS, PROMPTS, TRUNCATED)),
 }

@@ -137,7 +137,7 @@ def test_a_real_server(server: Server, tmp_path: Path) -> None:
     assert found
     assert found.notes == []
     assert {"decode", "tokenize_prompt", "encode_prompt", "detect", "crop", "encode_image"} <= {*found.stages["stage"]}
-    assert found.stages["stage"][0] == "decode"
+    assert found.stages["stage"][0] == "tokenize_prompt"
     assert found.pipelines["pipeline"].to_list() == ["product_image"]
     for model in (*found.stages.iter_rows(named=True), *found.pipelines.iter_rows(named=True)):
         assert [model[name] for name in ("requests", "failed", "items", "largest")] == [3, 0, 6, 2]

@@ -17,11 +17,11 @@ from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 import vlclip
 
 PIPELINES = {
-    "product_image": ("EMBEDDING", "BOX", "SCORE", "STATUS"),
+    "product_image": ("EMBEDDING", "BOX", "SCORE", "STATUS", "TRUNCATED"),
     "whole_image": ("EMBEDDING", "STATUS"),
-    "ground": ("BOX", "SCORE", "STATUS"),
-    "product_text": ("EMBEDDING",),
-    "enriched_text": ("TEXT", "EMBEDDING", "ROUNDS", "STATUS", "PROMPTS"),
+    "ground": ("BOX", "SCORE", "STATUS", "TRUNCATED"),
+    "product_text": ("EMBEDDING", "TRUNCATED"),
+    "enriched_text": ("TEXT", "EMBEDDING", "ROUNDS", "STATUS", "PROMPTS", "TRUNCATED"),
 }
 
 
@@ -175,6 +175,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             "ROUNDS": ("INT32", np.ones((n, 1), np.int32)),
             "TEXT": ("BYTES", np.array(items, object)[:, None]),
             "PROMPTS": ("BYTES", np.array([b"v1"] * n, object)[:, None]),
+            "TRUNCATED": ("BOOL", np.array([len(item) > 40 for item in items])[:, None]),
         }
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         assert {output.name for output in request.outputs} <= set(PIPELINES[request.model_name])

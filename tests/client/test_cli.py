@@ -94,6 +94,7 @@ def test_json_of_a_folder(run: Run, folder: Path) -> None:
         "status": "grounded",
         "score": 0.5,
         "box_xyxy": [3, 4, 5, 6],
+        "truncated": False,
         "similarity": 6,  # [3, 3, 0] @ [2, 0, 0]
         "embedding": [3, 3, 0],
     }

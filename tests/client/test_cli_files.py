@@ -137,7 +137,7 @@ def test_enriching_one_product(run: Run) -> None:
     product = {"product_type": "mug", "title": "NEW! Mug", "description": "red"}
     assert (json.loads(row["text"]), row["status"], row["prompts"], row["rounds"]) == (product, "unanswered", "v1", 1)
     _, out, _ = run("enrich", *arguments)
-    assert out.split()[:7] == ["product", "status", "rounds", "prompts", "text", "NEW!", "Mug"]
+    assert out.split()[:8] == ["product", "status", "rounds", "prompts", "truncated", "text", "NEW!", "Mug"]
 
 
 def test_enriching_a_table(run: Run) -> None:

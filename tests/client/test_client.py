@@ -47,7 +47,8 @@ def test_items_are_split_by_the_servers_batch_size_and_keep_their_order(
     assert result.embedding.flags.writeable
 
 
-IMAGE_SHAPES = {"embedding": (0, 3), "box_xyxy": (0, 4), "score": (0,), "status": (0,)}
+BOX_SHAPES = {"box_xyxy": (0, 4), "score": (0,), "status": (0,), "truncated": (0,)}
+IMAGE_SHAPES = {"embedding": (0, 3), **BOX_SHAPES}
 
 
 @pytest.mark.parametrize(
@@ -58,10 +59,8 @@ IMAGE_SHAPES = {"embedding": (0, 3), "box_xyxy": (0, 4), "score": (0,), "status"
         pytest.param(
             lambda c, none: c.embed_whole_images(none), {"embedding": (0, 3), "status": (0,)}, id="embed_whole_images"
         ),
-        pytest.param(lambda c, none: c.embed_texts(none), {"embedding": (0, 3)}, id="embed_texts"),
-        pytest.param(
-            lambda c, none: c.ground(none, "mug"), {"box_xyxy": (0, 4), "score": (0,), "status": (0,)}, id="ground"
-        ),
+        pytest.param(lambda c, none: c.embed_texts(none), {"embedding": (0, 3), "truncated": (0,)}, id="embed_texts"),
+        pytest.param(lambda c, none: c.ground(none, "mug"), BOX_SHAPES, id="ground"),
     ],
 )
 @pytest.mark.parametrize("none", [pytest.param(list, id="list"), pytest.param(lambda: iter(()), id="iterator")])

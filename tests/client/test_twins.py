@@ -48,6 +48,7 @@ def test_every_method(triton: FakeTriton, twin: Twin) -> None:
         assert enriched.embedding[:, 1].tolist() == [0, 2]
         assert enriched.rounds.tolist() == [1, 1]
         assert enriched.prompts.tolist() == ["v1", "v1"]
+        assert client.embed_texts(["7", "a" * 41]).truncated.tolist() == [False, True]
         assert len(client.enrich([]).text) == 0
         assert client.health().ready
         assert [model.ready for model in client.models()] == [True, True, False, True, True]

@@ -155,7 +155,7 @@ def is_settled(found: Counter[tuple[str, str]]) -> bool:
     return (
         total("vlclip_grounding_images_total") == rows["product_image"] + rows["ground"]
         and total("vlclip_decoded_images_total") == rows["decode"]
-        and total("vlclip_text_tokens_count") == rows["tokenize"] + rows["tokenize_prompt"]
+        and total("vlclip_text_tokens_count") == rows["tokenize"] + rows["tokenize_prompt"] - rows["whole_image"]
     )
 
 

@@ -26,7 +26,7 @@ TABLES = [
     [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     for table in re.findall(r"(?:^\|.*\n)+", PAGE, re.M)
 ]
-PIPELINE_TABLE, TENSOR_TABLE, STATUS_TABLE, OUTCOME_TABLE, ERROR_TABLE = TABLES
+PIPELINE_TABLE, TENSOR_TABLE, STATUS_TABLE, OUTCOME_TABLE, ERROR_TABLE, TRITON_TABLE = TABLES
 
 
 def config(path: Path) -> ModelConfig:
@@ -61,10 +61,14 @@ def test_statuses(table: list[list[str]], statuses: type[IntEnum]) -> None:
 def test_limits() -> None:
     models, ensembles = REPOSITORIES
     limits = config(models / "decode").parameters
+    tokenizers = [config(models / leaf).parameters for leaf in ("tokenize", "tokenize_prompt")]
+    read = {parameters["max_characters"].string_value for parameters in tokenizers}
     expected = {
         f"at most {product.MAX_BYTES} bytes",
         f"more than {limits['max_bytes'].string_value} bytes",
         f"or {limits['max_pixels'].string_value} pixels",
+        *(f"The first {characters} characters are read" for characters in read),
+        f"Of each of the three texts {product.MAX_TEXT} characters are read",
         *(f"N is {config(ensembles / name).max_batch_size} at most" for name in PIPELINES),
     }
     text = " ".join(PAGE.split())

@@ -10,6 +10,8 @@ from serving.repository.profiles import profile_names, read_config, server_of
 from serving.repository.specs import LEAVES, PIPELINES
 
 MODELS, ENSEMBLES = REPOSITORIES
+FIRST = ("tokenize_prompt", "tokenize", "enrich")
+"""The first steps of the pipelines."""
 FOLDERS = {**dict.fromkeys(LEAVES, MODELS), **dict.fromkeys(PIPELINES, ENSEMBLES)}
 
 
@@ -35,17 +37,30 @@ def test_the_embedded_server_runs_one_step_at_a_time(name: str, profile: str) ->
 def test_the_container_encodes_the_prompt_while_it_decodes_the_photo(profile: str) -> None:
     for pipeline in ("product_image", "ground"):
         steps = steps_of(pipeline, profile)
-        assert list(steps["tokenize_prompt"].input_map.values()) == ["PRODUCT_TYPE"]
+        assert list(steps["encode_prompt"].input_map.values()) == ["TOKENS"]
         assert "observe" in steps
     assert steps_of("product_image", profile)["encode_image"].input_map["STATUS"] == "CROPPED"
 
 
 @pytest.mark.parametrize("profile", profile_names())
 def test_each_server_has_one_way_to_limit_what_waits(profile: str) -> None:
-    for first in ("decode", "tokenize", "enrich"):
+    for first in FIRST:
         config = read(first, profile)
         is_bounded = config.dynamic_batching.default_queue_policy.max_queue_size > 0
         assert is_bounded == (server_of(profile) == "ngc")
-        assert ("max_wait_seconds" in config.parameters) == (server_of(profile) == "embedded" and first != "enrich")
+        assert ("max_wait_seconds" in config.parameters) == (server_of(profile) == "embedded")
     for pipeline in PIPELINES:
         assert bool(read(pipeline, profile).ensemble_scheduling.max_inflight_requests) == (server_of(profile) == "ngc")
+
+
+@pytest.mark.parametrize("profile", profile_names())
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_first_step_takes_all_inputs_of_one_request_at_a_time(name: str, profile: str) -> None:
+    """Triton's Python backend checks BYTES when it takes a batch, and one wrong request fails all of its batch."""
+    first = next(iter(steps_of(name, profile).values()))
+    assert first.model_name in FIRST
+    assert set(first.input_map.values()) == {tensor.name for tensor in PIPELINES[name].inputs}
+    assert list(read(first.model_name, profile).dynamic_batching.preferred_batch_size) == [1]
+    for step in list(steps_of(name, profile).values())[1:]:
+        if set(step.input_map.values()) & {tensor.name for tensor in PIPELINES[name].inputs}:
+            assert set(step.input_map.values()) & set(first.output_map.values()), f"{step.model_name} waits for it"

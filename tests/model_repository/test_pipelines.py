@@ -14,7 +14,7 @@ from tests.asking import ask_grpc, ask_http
 from tests.pictures import PHOTO, bad_files, encode, good_files, picture
 
 Ask = Callable[..., dict[str, np.ndarray]]
-DTYPES = {"FP32": np.float32, "INT32": np.int32, "BYTES": np.object_}
+DTYPES = {"FP32": np.float32, "INT32": np.int32, "BOOL": np.bool_, "BYTES": np.object_}
 
 
 @pytest.fixture(scope="session", params=["grpc", "http"])

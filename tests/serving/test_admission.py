@@ -11,7 +11,7 @@ from serving.admission import Admission, Model
 from serving.repository.profiles import read_config
 from serving.repository.specs import PIPELINES
 from serving.server.api import is_refusal
-from tests.model_repository.test_configs import FOLDERS
+from tests.model_repository.test_configs import FIRST, FOLDERS
 
 
 def metrics(**models: tuple[float, ...]) -> str:
@@ -119,7 +119,7 @@ def test_refusals_of_both_servers_are_known(details: str) -> None:
 
 
 @pytest.mark.parametrize("profile", ["embedded-cpu", "embedded-gpu"])
-@pytest.mark.parametrize("first", ["decode", "tokenize"])
+@pytest.mark.parametrize("first", FIRST)
 def test_all_models_ahead_are_watched(first: str, profile: str) -> None:
     pipelines = [read_config(FOLDERS[name] / name, profile) for name in PIPELINES]
     steps = [[step.model_name for step in pipeline.ensemble_scheduling.step] for pipeline in pipelines]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
 import triton_python_backend_utils as pb_utils
+from tokenizers import Encoding, Tokenizer
 
 from serving.admission import Admission
 from serving.backends.onnxruntime import model as onnxruntime
@@ -123,33 +124,91 @@ def test_the_stand_in_fails_only_requests_that_cannot_run(tmp_path: Path) -> Non
     np.testing.assert_array_equal([outputs(first)["Y"], outputs(last)["Y"]], [2 * good, 4 * good])
 
 
-def test_decode_draws_a_batch_on_canvases_of_one_size(overloaded: Admission) -> None:
+def test_decode_draws_a_batch_on_canvases_of_one_size() -> None:
     leaf = decode.TritonPythonModel()
     leaf.initialize(args_of(Path(), canvases="448 768", max_bytes="1000000", max_pixels="64000000"))
     small, large = leaf.execute([request(IMAGE=column(PHOTOS[0], b"")), request(IMAGE=column(PHOTOS[1]))])
     assert outputs(small)["CANVAS"].shape == (2, 768, 768, 3)
     assert outputs(small)["DECODED"].tolist() == [[0], [2]]
     assert outputs(large)["SIZE"].tolist() == [[500, 100, 500, 100]]
-    leaf.admission = overloaded
-    accepted, refused = leaf.execute([request(IMAGE=column(PHOTOS[0])), request(IMAGE=column(PHOTOS[1]))])
-    assert outputs(accepted)["CANVAS"].shape == (1, 448, 448, 3)
-    assert is_refusal(refused)
+    (alone,) = leaf.execute([request(IMAGE=column(PHOTOS[0]))])
+    assert outputs(alone)["CANVAS"].shape == (1, 448, 448, 3)
     leaf.finalize()
     assert [sum(published("vlclip_decoded_images_total", result=one)) for one in ("decoded", "not_an_image")] == [3, 1]
     assert published("vlclip_decoded_pixels") == [100 * 100, 500 * 100, 100 * 100]
 
 
-def test_tokenize_counts_and_refuses(tmp_path: Path, overloaded: Admission) -> None:
+@pytest.fixture
+def tokenizing(tmp_path: Path) -> tokenize.TritonPythonModel:
+    """A leaf that reads 40 characters of a text and tells the encoder 16 words."""
     (tmp_path / "1").mkdir()
     toys.toy_tokenizer().save(str(tmp_path / "1" / "tokenizer.json"))
     leaf = tokenize.TritonPythonModel()
-    leaf.initialize(args_of(tmp_path, "TEXT"))
-    (answer,) = leaf.execute([request(TEXT=column(b" mug \n", b"a lamp", b"mug " * 20, b"\xff"))])
-    assert outputs(answer)["TOKENS"][:, :3].tolist() == [[1, 0, 0], [2, 2, 0], [1, 1, 1], [2, 0, 0]]
-    leaf.admission = overloaded
-    accepted, refused = leaf.execute([request(TEXT=column(b"mug"))] * 2)
+    leaf.initialize(args_of(tmp_path, "TEXT", max_characters="40"))
+    return leaf
+
+
+def test_tokenize_counts_and_refuses(tokenizing: tokenize.TritonPythonModel, overloaded: Admission) -> None:
+    texts = column(b" mug \n", b"a lamp", b"a " * 20, b"\xff")
+    (answer,) = tokenizing.execute([request(TEXT=texts)])
+    assert outputs(answer)["TOKENS"][:, :3].tolist() == [[1, 0, 0], [2, 2, 0], [2, 2, 2], [2, 0, 0]]
+    tokenizing.admission = overloaded
+    ask = request(TEXT=column(b"mug"))
+    enriched = request(TEXT=column(b"mug"), ENRICHED=np.zeros((1, 1), np.int32))
+    accepted, refused, known = tokenizing.execute([ask, ask, enriched])
     assert not accepted.has_error()
     assert is_refusal(refused)
-    leaf.finalize()
+    assert not known.has_error(), "the agent has worked for it"
+    tokenizing.finalize()
     assert sum(published("vlclip_truncated_texts_total", input="text")) == 1
-    assert published("vlclip_text_tokens", input="text") == [1, 2, 16, 1, 1]
+    assert published("vlclip_text_tokens", input="text") == [1, 2, 16, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_truncated"),
+    [
+        pytest.param("", False, id="empty"),
+        pytest.param("mug " * 10, False, id="as many characters as are read"),
+        pytest.param("mug " * 10 + "!", True, id="one more"),
+        pytest.param("\N{TEAPOT}" * 40, False, id="characters of four bytes"),
+        pytest.param("\N{TEAPOT}" * 41, True, id="one more of four bytes"),
+        pytest.param("a " * 16, False, id="as many words as the encoder reads"),
+        pytest.param("a " * 17, True, id="one more word"),
+        pytest.param("a" * 1_000_000, True, id="a megabyte"),
+    ],
+)
+def test_tokenize_reads_the_beginning_of_a_text(
+    tokenizing: tokenize.TritonPythonModel, text: str, is_truncated: bool
+) -> None:
+    read: list[str] = []
+
+    class Spy:
+        def encode_batch_fast(self, texts: list[str]) -> list[Encoding]:
+            read.extend(texts)
+            return known.encode_batch_fast(texts)
+
+    known, tokenizing.tokenizer = tokenizing.tokenizer, cast(Tokenizer, Spy())
+    (answer,) = tokenizing.execute([request(TEXT=column(text.encode(), b"mug"))])
+    assert outputs(answer)["TRUNCATED"].tolist() == [[is_truncated], [False]]
+    assert read == [text[:40].strip(), "mug"]
+    tokenizing.finalize()
+
+
+def test_a_request_without_a_prompt_is_only_checked(tokenizing: tokenize.TritonPythonModel) -> None:
+    (answer,) = tokenizing.execute([request(IMAGE=column(*PHOTOS))])
+    np.testing.assert_array_equal(outputs(answer)["TRUNCATED"], [[False], [False]])
+    tokenizing.finalize()
+    assert not published("vlclip_text_tokens")
+
+
+def test_the_stand_in_retries_the_requests_of_a_failed_batch_alone(tmp_path: Path) -> None:
+    """A value can be wrong where all shapes are right: here an index outside of the table."""
+    (tmp_path / "1").mkdir()
+    graph = "(int64[B,1] X) => (float[B,1] Y) {\ntable = Constant<value_floats=[1.0,2.0]>()\nY = Gather(table, X)\n}"
+    onnx.save(toys.to_onnx("gather", graph), tmp_path / "1" / "model.onnx")
+    leaf = onnxruntime.TritonPythonModel()
+    leaf.initialize(args_of(tmp_path))
+    good, bad = np.ones((2, 1), np.int64), np.full((1, 1), 9)
+    first, wrong, last = leaf.execute([request("Y", X=good), request("Y", X=bad), request("Y", X=0 * good)])
+    assert wrong.has_error()
+    np.testing.assert_array_equal([outputs(first)["Y"], outputs(last)["Y"]], [2.0 * good, 1.0 * good])

@@ -65,7 +65,7 @@ def server(toy_repositories: list[Path], tmp_path_factory: pytest.TempPathFactor
         slow_down(slow, leaf)
     profile = slow.with_name("impatient")
     profile.mkdir()
-    for first in ("decode", "tokenize"):
+    for first in ("tokenize_prompt", "tokenize"):
         limit = f'parameters {{ key: "max_wait_seconds" value: {{ string_value: "{MAX_WAIT_SECONDS}" }} }}'
         (profile / f"{first}.pbtxt").write_text(limit)
     with Server.start([slow, ensembles], profile=profile) as server:

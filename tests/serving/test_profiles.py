@@ -104,8 +104,8 @@ def test_fragments_for_a_kind_come_first_and_those_of_the_server_before_all(tmp_
     assert {configs[pipeline].max_batch_size for pipeline in PIPELINES} == {8}
     assert configs["crop"].parameters["count_grounding"].string_value == "no"
     tokenize = {name: value.string_value for name, value in configs["tokenize"].parameters.items()}
-    assert tokenize == {"max_wait_seconds": "9", "ahead": "tokenize encode_text"}
-    assert [tensor.name for tensor in configs["tokenize_prompt"].input] == ["PRODUCT_TYPE", "DECODED"]
+    assert tokenize == {"max_characters": "1024", "max_wait_seconds": "9", "ahead": "tokenize encode_text"}
+    assert [tensor.name for tensor in configs["encode_prompt"].input] == ["TOKENS", "DECODED"]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_fragments_for_a_kind_come_first_and_those_of_the_server_before_all(tmp_
     [
         ("crop", 'name: "other"', "must not set name: a profile decides backend"),
         ("crop", 'platform: "onnxruntime_onnx"', "must not set platform"),
-        ("crop", 'input [ { name: "MORE" } ]', "must not set input: a graph takes the inputs of its file"),
+        ("ngc-mine/crop", 'input [ { name: "MORE" } ]', "must not set input: a graph takes the inputs of its file"),
         ("decode", 'input [ { name: "IMAGE" } ]', "must not change the input IMAGE: it can only add inputs"),
         ("crop", 'output [ { name: "MORE" } ]', "must not set output"),
         ("crop", "sequence_batching {}", "must not set sequence_batching"),
@@ -131,8 +131,9 @@ def test_fragments_for_a_kind_come_first_and_those_of_the_server_before_all(tmp_
 def test_fragment_that_touches_the_contract_is_refused(
     tmp_path: Path, model: str, fragment: str, complaint: str
 ) -> None:
-    profile = profile_of(tmp_path / "profile", **{model: fragment})
-    with pytest.raises(SetupError, match=rf"profile/{model}\.pbtxt {complaint}"):
+    folder, model = model.rsplit("/", 1) if "/" in model else ("profile", model)
+    profile = profile_of(tmp_path / folder, **{model: fragment})
+    with pytest.raises(SetupError, match=rf"{folder}/{model}\.pbtxt {complaint}"):
         read_config((ENSEMBLES if model in PIPELINES else MODELS) / model, profile)
 
 

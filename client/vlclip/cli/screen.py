@@ -27,6 +27,7 @@ WIDTHS = {
     "similarity": 10,
     "rounds": 6,
     "prompts": 12,
+    "truncated": 9,
     "text": 60,
     "embedding": 25,
 }
@@ -144,6 +145,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "score": lambda score: f"{score:.2f}",
     "similarity": lambda similarity: f"{similarity:.3f}",
     "box_xyxy": lambda box: " ".join(f"{x:.0f}" for x in box),
+    "truncated": lambda truncated: "yes" if truncated else "",
     "embedding": lambda embedding: " ".join(f"{x:+.3f}" for x in embedding[:3]) + " …",
 }
 

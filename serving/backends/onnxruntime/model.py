@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,14 +66,22 @@ class TritonPythonModel:
         self.counter = GroundingCounter() if parameters.get("count_grounding") == "yes" else None
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
-        """Answer every request, in order. Requests with the same shapes and wanted outputs run as one batch."""
+        """Answer every request, in order. Requests with the same shapes and wanted outputs run as one batch.
+
+        If a batch fails, each of its requests runs alone, so that only those fail that cannot run.
+        """
         inputs = [self.read(request) for request in requests]
         responses: dict[int, pb_utils.InferenceResponse] = {}
-        for (wanted, _), indices in alike(requests, inputs).items():
+        batches = deque(alike(requests, inputs).items())
+        while batches:
+            (wanted, shapes), indices = batches.popleft()
             try:
                 outputs = self.run(sorted(wanted), [inputs[i] for i in indices])
             except Exception as error:
-                responses.update({i: fail(f"{type(error).__name__}: {error}") for i in indices})
+                if len(indices) > 1:
+                    batches.extend(((wanted, shapes), [i]) for i in indices)
+                else:
+                    responses[indices[0]] = fail(f"{type(error).__name__}: {error}")
                 continue
             for i, tensors in zip(indices, outputs, strict=True):
                 responses[i] = pb_utils.InferenceResponse([tensor_of(*item) for item in tensors.items()])
