@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version as version_of
+from datetime import datetime, timezone
+from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tokenizers import Tokenizer
 
 from export import examples, gate
 from export.compact import compact
+from export.digests import digests_of
 from export.encoder_sources import DEFAULT_PRETRAINED, Activation, has_own_weights, resolve_encoder
 from export.encoders import EncodePrompt, require_one_file, text_weights
 from export.engine import Engine
@@ -30,10 +32,12 @@ from export.precision import with_policy
 from export.progress import Say, throttled
 from export.quiet import quiet_ultralytics
 from export.sources import YOLO_WORLD_TEXT, DetectorSource, EncoderSource, resolve_detector
+from export.stamp import stamp
 from export.tensorrt import PLAN, Compiler, Limits, compile_graph, find_compiler, limits_of
 from export.tokenizer import build_tokenizer
 from serving.repository.manifest import Leaf, Manifest, Plan, Request, Settings, manifest_path, read_served
 from serving.repository.specs import LEAVES, ModelSpec
+from serving.repository.versions import GIVEN_BY, version_of, words_of
 
 
 @dataclass(frozen=True)
@@ -168,8 +172,10 @@ def build(
 
         for name, tokenizer in (("tokenize", encoder.tokenizer), ("tokenize_prompt", prompts.tokenizer)):
             done(name, export_tokenizer(name, tokenizer, staged / name))
+        tokenizers = {name: entry.sha256 for name, entry in leaves.items()}
+        digests = digests_of(encoder, detector, prompts, request.settings.threshold, tokenizers)
         say("running PyTorch on the examples …")
-        for leaf in leaves_of(request.settings, detector, encoder, prompts):
+        for leaf in with_versions(leaves_of(request.settings, detector, encoder, prompts), digests):
             entry, symbols[leaf.name] = export_leaf(leaf, described, staged / leaf.name, say)
             if compiler and request.settings.format == "tensorrt":
                 say(f"{leaf.name}: compiling …")
@@ -183,6 +189,8 @@ def build(
             preprocessing=encoder.preprocessing.to_dict(),
             symbols=symbols,
             libraries=libraries(),
+            digests=digests,
+            date=datetime.now(timezone.utc).date().isoformat(),
         )
         copy_handwritten(staged, out)
         put_in_place(staged, out, manifest, serve=not stage)
@@ -201,15 +209,24 @@ def load_prompt_encoder(request: ExportRequest, detector: LoadedDetector, encode
     return PromptEncoder(EncodePrompt(clip.model, clip.empty_text), clip.tokenizer, gate.check_encode_prompt)
 
 
+def with_versions(leaves: Iterable[LeafExport], digests: Mapping[str, str]) -> Iterator[LeafExport]:
+    """Each leaf with the versions that its graph gives."""
+    for leaf in leaves:
+        outputs = GIVEN_BY.get(leaf.name, {})
+        yield replace(
+            leaf, versions={name: words_of(version_of(pipeline, digests)) for name, pipeline in outputs.items()}
+        )
+
+
 def export_leaf(leaf: LeafExport, request: Request, folder: Path, say: Say = print) -> tuple[Leaf, dict[str, int]]:
     """Export one verified graph to ``folder/model.onnx``. Returns its manifest entry and its symbols' numbers."""
     spec = LEAVES[leaf.name]
-    probed = ModelSpec(spec.inputs, spec.outputs + leaf.probes)
     module = with_policy(leaf.module, leaf.half) if leaf.half else leaf.module
     say(f"{leaf.name}: tracing …")
-    model = compact(export_graph(module, list(leaf.cases[0].inputs.values()), probed))
+    model = stamp(compact(export_graph(module, list(leaf.cases[0].inputs.values()), leaf.traced)), leaf.versions)
     del module
     say(f"{leaf.name}: verifying …")
+    probed = ModelSpec(spec.inputs, spec.outputs + leaf.probes)
     figures = leaf.verify(gate.run_graph(model, probed), throttled(say, f"{leaf.name}: verifying"))
     drop_outputs(model, [probe.name for probe in leaf.probes])
     metadata = {
@@ -272,7 +289,7 @@ def describe_file(name: str, content: bytes, parity: Mapping[str, float]) -> Lea
 
 def libraries() -> dict[str, str]:
     return {
-        name: version_of(name)
+        name: library_version(name)
         for name in ("torch", "onnx", "onnxruntime", "open_clip_torch", "transformers", "ultralytics")
     }
 

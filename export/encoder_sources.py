@@ -159,13 +159,18 @@ def preprocessing_of_tag(name: str, tag: str) -> dict[str, Any]:
     return dict(merge_preprocess_dict({}, open_clip.get_pretrained_cfg(name, tag)))
 
 
-def text_config(name: str) -> dict[str, Any]:
-    """open_clip's configuration of the text tower of a named model or of a folder."""
+def model_config(name: str) -> dict[str, Any]:
+    """open_clip's configuration of both towers of a named model or of a folder."""
     if name.startswith(LOCAL):
         config = json.loads(Path(name.removeprefix(LOCAL), "open_clip_config.json").read_text())["model_cfg"]
     else:
         config = open_clip.get_model_config(name)
-    return cast("dict[str, Any]", config["text_cfg"])
+    return cast("dict[str, Any]", config)
+
+
+def text_config(name: str) -> dict[str, Any]:
+    """The configuration of the text tower alone."""
+    return cast("dict[str, Any]", model_config(name)["text_cfg"])
 
 
 def _encoder_folder(

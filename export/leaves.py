@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from typing import Any
 
@@ -21,7 +21,8 @@ from export.load_encoder import Encoder
 from export.precision import GROUNDING_DINO, OPEN_CLIP, YOLO_WORLD, Policy
 from export.reference import crop_outwards
 from serving.repository.manifest import Settings
-from serving.repository.specs import CANVASES, LEAVES, Status, TensorSpec
+from serving.repository.specs import CANVASES, LEAVES, ModelSpec, Status, TensorSpec
+from serving.repository.versions import GIVEN_BY
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,14 @@ class LeafExport:
     """Additional outputs of the graph, which are removed after the check."""
     batches: tuple[int, ...] = gate.BATCHES
     """Numbers of rows that run at once. With each of them, all rows run."""
+    versions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The numbers of each output that names the version."""
+
+    @property
+    def traced(self) -> ModelSpec:
+        """What the module computes: the leaf without its versions, which ``export.stamp`` adds, and with its probes."""
+        spec, added = LEAVES[self.name], GIVEN_BY.get(self.name, {})
+        return ModelSpec(spec.inputs, tuple(one for one in spec.outputs if one.name not in added) + self.probes)
 
     def expected(self, case: Case) -> dict[str, np.ndarray]:
         """PyTorch's results for a case."""
@@ -57,7 +66,7 @@ class LeafExport:
             if case.expected:
                 return case.expected()
             values = self.module(*case.inputs.values())
-        names = [tensor.name for tensor in LEAVES[self.name].outputs]
+        names = [tensor.name for tensor in self.traced.outputs]
         tensors = values if isinstance(values, tuple) else (values,)
         return {name: value.numpy() for name, value in zip(names, tensors, strict=True)}
 
@@ -67,6 +76,10 @@ class LeafExport:
 
         def judge(inputs: gate.Arrays, actual: gate.Arrays, expected: gate.Arrays) -> gate.Figures:
             figures = self.check(inputs, actual, expected, tolerance)
+            for name, numbers in self.versions.items():
+                gate.check_equal(
+                    self.name, name, actual[name], np.tile(np.array(numbers, np.int32), (len(actual[name]), 1))
+                )
             return figures | case.also(actual) if case.also else figures
 
         return judge

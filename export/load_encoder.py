@@ -14,7 +14,7 @@ from open_clip.transform import image_transform_v2
 from torch import Tensor
 
 from export.checkpoints import plain_checkpoint
-from export.encoder_sources import preprocessing_of_tag, text_config
+from export.encoder_sources import model_config, preprocessing_of_tag, text_config
 from export.errors import ExportError, SourceError, first_line
 from export.images import Preprocessing
 from export.preprocessing import open_clip_config, read_preprocessing
@@ -33,6 +33,8 @@ class Encoder:
     """open_clip's evaluation transform: PIL image → tensor (3, R, R)"""
     tokenizer: Any
     """open_clip's tokenizer: list of texts → tensor (N, T)"""
+    architecture: dict[str, Any]
+    """open_clip's configuration of both towers."""
 
     @property
     def empty_text(self) -> Tensor:
@@ -63,6 +65,7 @@ def load_encoder(source: EncoderSource) -> Encoder:
         preprocessing=preprocessing,
         transform=image_transform_v2(open_clip_config(preprocessing), is_train=False),
         tokenizer=load_tokenizer(source),
+        architecture=model_config(source.name),
     )
 
 

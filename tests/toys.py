@@ -10,6 +10,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -17,7 +18,9 @@ from onnx import parser
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from export.place import put_in_place, staging
+from export.stamp import stamp
 from serving.repository.manifest import ARTEFACTS, Leaf, Manifest, Request, Settings
+from serving.repository.versions import GIVEN_BY, PARTS, version_of, words_of
 
 GRAPHS = {
     # An empty text has no token but 0.
@@ -158,18 +161,32 @@ def place_version(repository: Path, version: int, broken: str | None = None, pre
             file = staged / leaf / artefact
             if leaf in GRAPHS:
                 text = VERSIONED.get(leaf, GRAPHS[leaf]).replace("VERSION", f"{pretend or version}.0")
-                file.write_bytes(b"broken" if leaf == broken else to_onnx(leaf, text).SerializeToString())
+                graph = stamped(leaf, text, pretend or version)
+                file.write_bytes(b"broken" if leaf == broken else graph.SerializeToString())
             else:
                 toy_tokenizer().save(str(file))
             content = file.read_bytes()
             leaves[leaf] = Leaf(hashlib.sha256(content).hexdigest(), len(content), {}, artefact)
-        put_in_place(staged, repository, make_manifest(version, leaves))
+        put_in_place(staged, repository, replace(make_manifest(version, leaves), digests=digests(pretend or version)))
 
 
 def make_manifest(version: int, leaves: Mapping[str, Leaf]) -> Manifest:
     """A manifest of models that were made from nothing."""
     request = Request({"model": "toy"}, {"model": "toy"}, Settings(threshold=0.2), code="")
-    return Manifest(version, request, leaves, detector_side=64)
+    return Manifest(version, request, leaves, detector_side=64, digests=digests(version))
+
+
+def digests(version: int) -> dict[str, str]:
+    """The digests of a version of toys: "000000e2" is the encoder of version 2."""
+    return {part: f"{0xE0 + 0x100 * place + version:08x}" for place, part in enumerate(PARTS)}
+
+
+def stamped(leaf: str, signature_and_body: str, version: int) -> onnx.ModelProto:
+    """A graph that names its version."""
+    outputs = {
+        name: words_of(version_of(pipeline, digests(version))) for name, pipeline in GIVEN_BY.get(leaf, {}).items()
+    }
+    return stamp(to_onnx(leaf, signature_and_body), outputs)
 
 
 def build(source: Path, repository: Path) -> Path:
@@ -179,7 +196,7 @@ def build(source: Path, repository: Path) -> Path:
     )
     shutil.copytree(source, repository, ignore=artefacts)
     for name, signature_and_body in GRAPHS.items():
-        onnx.save(to_onnx(name, signature_and_body), repository / name / "1" / "model.onnx")
+        onnx.save(stamped(name, signature_and_body, 1), repository / name / "1" / "model.onnx")
     for name in ("tokenize", "tokenize_prompt"):
         toy_tokenizer().save(str(repository / name / "1" / "tokenizer.json"))
     return repository

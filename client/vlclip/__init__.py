@@ -39,6 +39,7 @@ from vlclip.results import (
     Status,
     TextEmbeddings,
     WholeImageEmbeddings,
+    comparable,
 )
 
 __version__ = "0.1.0"
@@ -72,4 +73,5 @@ __all__ = [
     "UnavailableError",
     "VlclipError",
     "WholeImageEmbeddings",
+    "comparable",
 ]

@@ -127,9 +127,8 @@ class Session:
             if not ready.ready:
                 models.append(Model(name, ready=False))
                 continue
-            described = yield from self._send("ModelMetadata", service_pb2.ModelMetadataRequest(name=name), name, call)
             config = yield from self._send("ModelConfig", service_pb2.ModelConfigRequest(name=name), name, call)
-            models.append(Model(name, True, tuple(described.versions), _wire.max_batch_size(pipeline, config)))
+            models.append(Model(name, True, *_wire.describe_models(config), _wire.max_batch_size(pipeline, config)))
         return tuple(models)
 
     def max_batch_size(self, pipeline: Pipeline[Any], call: Call) -> Steps[int]:

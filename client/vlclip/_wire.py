@@ -79,6 +79,7 @@ OUTPUTS = {
     "rounds": Output("ROUNDS", "INT32", np.int32, (1,), ()),
     "prompts": Output("PROMPTS", "BYTES", object, (1,), ()),
     "truncated": Output("TRUNCATED", "BOOL", np.bool_, (1,), ()),
+    "version": Output("VERSION", "INT32", object, (4,), ()),
 }
 """The tensor behind each field of a result."""
 
@@ -135,6 +136,12 @@ def set_queue_timeout(request: Any, seconds: float) -> None:
     request.parameters["timeout"].int64_param = max(1, round(seconds * 1e6))
 
 
+def describe_models(response: Any) -> tuple[str, str]:
+    """The version that a pipeline's rows have now, and its label, from its ModelConfigResponse."""
+    parameters = response.config.parameters
+    return parameters["version"].string_value, parameters["label"].string_value
+
+
 def max_batch_size(pipeline: Pipeline[Any], response: Any) -> int:
     """The largest batch that the server accepts, from its ModelConfigResponse."""
     size = int(response.config.max_batch_size)
@@ -163,7 +170,10 @@ def read_response(pipeline: Pipeline[R], n: int, response: Any) -> R:
                 f"{pipeline.name}: expected {output.name} {output.datatype} {contract}, "
                 f"got {datatype} {list(shape)} in {len(content)} bytes. Use a client and a server of the same version"
             )
-        arrays[field] = array.reshape(n, *shape[1:][: len(output.shape)])
+        is_version = output.dtype is object and datatype == "INT32"
+        arrays[field] = (
+            _versions(array.reshape(shape)) if is_version else array.reshape(n, *shape[1:][: len(output.shape)])
+        )
     return pipeline.result(**arrays)
 
 
@@ -179,10 +189,18 @@ def with_unreadable(part: R, batch: Sequence[Row]) -> R:
 
 def _array(output: Output, content: bytes) -> npt.NDArray[Any] | None:
     """The values in a tensor's content, or ``None`` if the content does not end with a whole value."""
-    if output.dtype is object:
+    if output.datatype == "BYTES":
         texts = _texts(content)
         return None if texts is None else np.array(texts, object)
-    return None if len(content) % np.dtype(output.dtype).itemsize else np.frombuffer(content, output.dtype)
+    dtype = np.dtype({"FP32": np.float32, "INT32": np.int32, "BOOL": np.bool_}[output.datatype])
+    return None if len(content) % dtype.itemsize else np.frombuffer(content, dtype)
+
+
+def _versions(digests: npt.NDArray[np.int32]) -> npt.NDArray[np.object_]:
+    """The digests of each row as text, eight hexadecimal digits for each: int32 [N, 4] → str [N]."""
+    rows = list(map(tuple, digests.tolist()))
+    texts = {row: "-".join(f"{digest:08x}" for digest in row) for row in set(rows)}
+    return np.array([texts[row] for row in rows], object)
 
 
 def _texts(content: bytes) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from enum import IntEnum
 
@@ -11,6 +12,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
+TextArray = npt.NDArray[np.object_]
+"""An array of str."""
 
 
 class Status(IntEnum):
@@ -47,13 +50,20 @@ class Model:
     name: str
     ready: bool
     """Whether it accepts requests. If not, the other fields are empty."""
-    versions: tuple[str, ...] = ()
+    version: str = ""
+    """The `version` of the rows that it gives now."""
+    label: str = ""
+    """The same for people: "version 2: mini + ViT-B-32, 2026-11-28, fp32"."""
     max_batch_size: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Arrays with one row for each item. ``len()`` is the number of items."""
+    """Arrays with one row for each item. ``len()`` is the number of items.
+
+    version  [N]  str: digests of the models that made the row. Embeddings can be compared if `comparable` says so.
+                  Rows of one call can have different versions, if the server changes its models in the meantime
+    """
 
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
@@ -73,6 +83,7 @@ class Grounding(Result):
     score: FloatArray
     status: IntArray
     truncated: BoolArray
+    version: TextArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +98,7 @@ class ImageEmbeddings(Result):
     score: FloatArray
     status: IntArray
     truncated: BoolArray
+    version: TextArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +111,7 @@ class WholeImageEmbeddings(Result):
 
     embedding: FloatArray
     status: IntArray
+    version: TextArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +124,7 @@ class TextEmbeddings(Result):
 
     embedding: FloatArray
     truncated: BoolArray
+    version: TextArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +139,22 @@ class EnrichedTexts(Result):
     truncated  [N]     bool, whether the product's data are longer than what is read of them
     """
 
-    text: npt.NDArray[np.object_]
+    text: TextArray
     embedding: FloatArray
     rounds: IntArray
     status: IntArray
-    prompts: npt.NDArray[np.object_]
+    prompts: TextArray
     truncated: BoolArray
+    version: TextArray
+
+
+def comparable(*versions: str | Iterable[str]) -> bool:
+    """Whether embeddings can be compared, by the `version` of each: whether the same encoder made all of them.
+
+    comparable(photos.version, query.version)   of rows that the client returned
+    comparable("1a2b3c4d-…", query.version)     of a row that was stored, and a query
+
+    The first digest of a version, up to the dash, is the encoder's.
+    """
+    texts = [text for one in versions for text in ([one] if isinstance(one, str) else one)]
+    return len({text.partition("-")[0] for text in texts}) <= 1

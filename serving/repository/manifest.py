@@ -134,6 +134,10 @@ class Manifest:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     symbols: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     libraries: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Of what the answers depend on, by ``serving.repository.versions.PARTS``. Empty in manifests of older exports."""
+    date: str = ""
+    """The day of the export: 2026-11-28"""
     shipped: bool = False
     """Whether the models come from ``weights/mini/graphs``."""
     calibration: Calibration | None = None
@@ -174,6 +178,14 @@ class Manifest:
     def models(self) -> str:
         """ "mini + ViT-B-32" """
         return f"{self.request.detector.get('model', '?')} + {self.request.encoder.get('model', '?')}"
+
+    @property
+    def label(self) -> str:
+        """ "version 2: mini + ViT-B-32, 2026-11-28, fp16, tensorrt" """
+        settings = self.request.settings
+        plan = "tensorrt" if settings.format == "tensorrt" else ""
+        notes = filter(None, [self.models, self.date, settings.precision, plan])
+        return f"version {self.version}: {', '.join(notes)}"
 
     def file_in(self, repository: Path, leaf: str) -> Path:
         return repository / leaf / str(self.version) / self.leaves[leaf].file

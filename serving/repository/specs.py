@@ -89,25 +89,29 @@ CROPPED = TensorSpec("CROPPED", "INT32", (1,))
 """The ``STATUS`` of ``crop`` as an input of ``observe``."""
 PIXELS = TensorSpec("PIXELS", "FP32", (3, "R", "R"))
 EMBEDDING = TensorSpec("EMBEDDING", "FP32", ("D",))
+VERSION = TensorSpec("VERSION", "INT32", (4,))
+"""Digests of what made the row: see ``serving.repository.versions``. The same for every row of a graph."""
+WHOLE_VERSION = TensorSpec("WHOLE_VERSION", "INT32", (4,))
+"""The ``VERSION`` of a row whose ``PIXELS`` come from ``fit``."""
 
 LEAVES: dict[str, ModelSpec] = {
     "decode": ModelSpec((IMAGE, AFTER), (CANVAS, SIZE, DECODED)),
     "tokenize_prompt": ModelSpec((PRODUCT_TYPE, IMAGE), (TOKENS, TRUNCATED)),
     "encode_prompt": ModelSpec((TOKENS,), (PROMPT, PROMPT_MASK)),
     "detect": ModelSpec((CANVAS, SIZE, PROMPT, PROMPT_MASK), (CANVAS_BOX, SCORE)),
-    "crop": ModelSpec((CANVAS, SIZE, DECODED, CANVAS_BOX, SCORE), (PIXELS, BOX, STATUS)),
+    "crop": ModelSpec((CANVAS, SIZE, DECODED, CANVAS_BOX, SCORE), (PIXELS, BOX, STATUS, VERSION)),
     "observe": ModelSpec((SCORE, CROPPED), (STATUS,)),
     "fit": ModelSpec((CANVAS, SIZE, DECODED), (PIXELS, STATUS)),
-    "encode_image": ModelSpec((PIXELS, STATUS), (EMBEDDING,)),
+    "encode_image": ModelSpec((PIXELS, STATUS), (EMBEDDING, VERSION, WHOLE_VERSION)),
     "tokenize": ModelSpec((TEXT, ENRICHED), (TOKENS, TRUNCATED)),
-    "encode_text": ModelSpec((TOKENS,), (EMBEDDING,)),
+    "encode_text": ModelSpec((TOKENS,), (EMBEDDING, VERSION)),
     "enrich": ModelSpec((PRODUCT, IMAGE), (TEXT, ROUNDS, STATUS, PROMPTS, TRUNCATED)),
 }
 
 PIPELINES: dict[str, ModelSpec] = {
-    "product_image": ModelSpec((IMAGE, PRODUCT_TYPE), (EMBEDDING, BOX, SCORE, STATUS, TRUNCATED)),
-    "whole_image": ModelSpec((IMAGE,), (EMBEDDING, STATUS)),
-    "ground": ModelSpec((IMAGE, PRODUCT_TYPE), (BOX, SCORE, STATUS, TRUNCATED)),
-    "product_text": ModelSpec((TEXT,), (EMBEDDING, TRUNCATED)),
-    "enriched_text": ModelSpec((PRODUCT, IMAGE), (TEXT, EMBEDDING, ROUNDS, STATUS, PROMPTS, TRUNCATED)),
+    "product_image": ModelSpec((IMAGE, PRODUCT_TYPE), (EMBEDDING, BOX, SCORE, STATUS, TRUNCATED, VERSION)),
+    "whole_image": ModelSpec((IMAGE,), (EMBEDDING, STATUS, VERSION)),
+    "ground": ModelSpec((IMAGE, PRODUCT_TYPE), (BOX, SCORE, STATUS, TRUNCATED, VERSION)),
+    "product_text": ModelSpec((TEXT,), (EMBEDDING, TRUNCATED, VERSION)),
+    "enriched_text": ModelSpec((PRODUCT, IMAGE), (TEXT, EMBEDDING, ROUNDS, STATUS, PROMPTS, TRUNCATED, VERSION)),
 }

@@ -24,6 +24,7 @@ from serving.errors import SetupError
 from serving.repository.manifest import ARTEFACTS, Manifest
 from serving.repository.profiles import Profile, fragments_of, read_config
 from serving.repository.specs import LEAVES, PIPELINES
+from serving.repository.versions import MADE_BY, version_of
 
 
 class View:
@@ -76,6 +77,10 @@ def at_version(config: ModelConfig, manifest: Manifest | None, others: Sequence[
     leaves = manifest.leaves if manifest else {}
     if manifest and config.name in leaves:
         result.version_policy.specific.versions[:] = [*others, manifest.version]
+    if manifest and manifest.digests and config.name in MADE_BY:
+        # For `vlclip models`: Triton's own version number of a pipeline is always 1.
+        result.parameters["version"].string_value = version_of(config.name, manifest.digests)
+        result.parameters["label"].string_value = manifest.label
     for step in result.ensemble_scheduling.step if config.platform == "ensemble" else ():
         if manifest and step.model_name in leaves:
             step.model_version = manifest.version

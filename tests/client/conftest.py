@@ -17,11 +17,11 @@ from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 import vlclip
 
 PIPELINES = {
-    "product_image": ("EMBEDDING", "BOX", "SCORE", "STATUS", "TRUNCATED"),
-    "whole_image": ("EMBEDDING", "STATUS"),
-    "ground": ("BOX", "SCORE", "STATUS", "TRUNCATED"),
-    "product_text": ("EMBEDDING", "TRUNCATED"),
-    "enriched_text": ("TEXT", "EMBEDDING", "ROUNDS", "STATUS", "PROMPTS", "TRUNCATED"),
+    "product_image": ("EMBEDDING", "BOX", "SCORE", "STATUS", "TRUNCATED", "VERSION"),
+    "whole_image": ("EMBEDDING", "STATUS", "VERSION"),
+    "ground": ("BOX", "SCORE", "STATUS", "TRUNCATED", "VERSION"),
+    "product_text": ("EMBEDDING", "TRUNCATED", "VERSION"),
+    "enriched_text": ("TEXT", "EMBEDDING", "ROUNDS", "STATUS", "PROMPTS", "TRUNCATED", "VERSION"),
 }
 
 
@@ -44,6 +44,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.max_batch_size = 4
         self.dim = 3
         self.is_ready = True
+        self.version = [0xE1, 0x1E1, 0x2E1, 0x7FFFFFFF]
         self.fail: grpc.StatusCode | None = None
         self.details = "as the test wants it"
         self.fail_on = b""  # only a batch with this item fails
@@ -94,9 +95,6 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def ModelReady(self, request: Any, context: Any) -> Any:
         return service_pb2.ModelReadyResponse(ready=self.is_ready and request.name != "ground")
 
-    def ModelMetadata(self, request: Any, context: Any) -> Any:
-        return service_pb2.ModelMetadataResponse(name=request.name, versions=["1", "2"])
-
     def ServerReady(self, request: Any, context: Any) -> Any:
         if self.fail is not None:
             context.abort(self.fail, self.details)
@@ -109,6 +107,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         response = service_pb2.ModelConfigResponse()
         response.config.name = request.name
         response.config.max_batch_size = self.max_batch_size
+        response.config.parameters["version"].string_value = "-".join(f"{digest:08x}" for digest in self.version)
+        response.config.parameters["label"].string_value = "version 2: mini + mini, 2026-11-28, fp32"
         return response
 
     def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:
@@ -176,6 +176,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             "TEXT": ("BYTES", np.array(items, object)[:, None]),
             "PROMPTS": ("BYTES", np.array([b"v1"] * n, object)[:, None]),
             "TRUNCATED": ("BOOL", np.array([len(item) > 40 for item in items])[:, None]),
+            "VERSION": ("INT32", np.tile(np.array(self.version, np.int32), (n, 1))),
         }
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         assert {output.name for output in request.outputs} <= set(PIPELINES[request.model_name])

@@ -186,10 +186,15 @@ def test_models(run: Run) -> None:
     code, out, _ = run("models")
     assert code == cli.OK
     lines = cells(out)
-    assert lines[:2] == [["pipeline", "state", "version", "batch"], ["product_image", "ready", "1, 2", "4"]]
+    version, label = "000000e1-000001e1-000002e1-7fffffff", "version 2: mini + mini, 2026-11-28, fp32"
+    assert lines[:2] == [
+        ["pipeline", "state", "version", "models", "batch"],
+        ["product_image", "ready", version, label, "4"],
+    ]
     assert ["ground", "not ready"] in lines
     _, out, _ = run("models", "--json")
-    assert objects(out)[0] == {"name": "product_image", "ready": True, "versions": ["1", "2"], "max_batch_size": 4}
+    shown = {"name": "product_image", "ready": True, "version": version, "label": label, "max_batch_size": 4}
+    assert objects(out)[0] == shown
 
 
 RETRYABLE = ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "CANCELLED"]

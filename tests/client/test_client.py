@@ -47,8 +47,9 @@ def test_items_are_split_by_the_servers_batch_size_and_keep_their_order(
     assert result.embedding.flags.writeable
 
 
-BOX_SHAPES = {"box_xyxy": (0, 4), "score": (0,), "status": (0,), "truncated": (0,)}
-IMAGE_SHAPES = {"embedding": (0, 3), **BOX_SHAPES}
+TEXT_SHAPES = {"embedding": (0, 3), "truncated": (0,), "version": (0,)}
+BOX_SHAPES = {"box_xyxy": (0, 4), "score": (0,), "status": (0,), "truncated": (0,), "version": (0,)}
+IMAGE_SHAPES = TEXT_SHAPES | BOX_SHAPES
 
 
 @pytest.mark.parametrize(
@@ -57,9 +58,11 @@ IMAGE_SHAPES = {"embedding": (0, 3), **BOX_SHAPES}
         pytest.param(lambda c, none: c.embed_images(none, "mug"), IMAGE_SHAPES, id="embed_images, one product type"),
         pytest.param(lambda c, none: c.embed_images(none, []), IMAGE_SHAPES, id="embed_images, no product types"),
         pytest.param(
-            lambda c, none: c.embed_whole_images(none), {"embedding": (0, 3), "status": (0,)}, id="embed_whole_images"
+            lambda c, none: c.embed_whole_images(none),
+            {"embedding": (0, 3), "status": (0,), "version": (0,)},
+            id="embed_whole_images",
         ),
-        pytest.param(lambda c, none: c.embed_texts(none), {"embedding": (0, 3), "truncated": (0,)}, id="embed_texts"),
+        pytest.param(lambda c, none: c.embed_texts(none), TEXT_SHAPES, id="embed_texts"),
         pytest.param(lambda c, none: c.ground(none, "mug"), BOX_SHAPES, id="ground"),
     ],
 )
@@ -74,6 +77,20 @@ def test_no_items_give_an_empty_result_of_the_right_shape(
     for _ in range(2):
         assert {name: array.shape for name, array in vars(call(client, none())).items()} == expected
         assert len(triton.infer_requests) == ("embedding" in expected)  # one request in all, to learn D
+
+
+def test_each_row_has_the_version_of_the_models_that_made_it(triton: FakeTriton, client: vlclip.Client) -> None:
+    """Also if they change between the batches of a call. Only the encoder decides what can be compared."""
+    first = client.embed_texts(["1"])
+    triton.tamper = lambda response: setattr(triton, "version", [0xE2, *triton.version[1:]])
+    both = client.stream.embed_images((image for image in images(8)), "mug")
+    versions = [text for part in both for text in part.version]
+    assert first.version.tolist() == ["000000e1-000001e1-000002e1-7fffffff"]
+    assert sorted(set(versions)) == ["000000e1-000001e1-000002e1-7fffffff", "000000e2-000001e1-000002e1-7fffffff"]
+    assert vlclip.comparable(first.version, versions[0])
+    assert not vlclip.comparable(first.version, versions)
+    assert vlclip.comparable("000000e1-ffffffff-00000000-00000000", first.version, [])
+    assert not vlclip.comparable("000000e2-000001e1-000002e1-7fffffff", first.version)
 
 
 @pytest.mark.parametrize(

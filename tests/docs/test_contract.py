@@ -19,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 from serving.enrich import product
 from serving.paths import REPOSITORIES, ROOT
 from serving.repository.specs import PIPELINES, ModelSpec, Status, TensorSpec
+from serving.repository.versions import MADE_BY
 from serving.server.server import Server
 
 PAGE = (ROOT / "docs/contract.md").read_text()
@@ -26,7 +27,7 @@ TABLES = [
     [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     for table in re.findall(r"(?:^\|.*\n)+", PAGE, re.M)
 ]
-PIPELINE_TABLE, TENSOR_TABLE, STATUS_TABLE, OUTCOME_TABLE, ERROR_TABLE, TRITON_TABLE = TABLES
+PIPELINE_TABLE, TENSOR_TABLE, STATUS_TABLE, OUTCOME_TABLE, VERSION_TABLE, ERROR_TABLE, TRITON_TABLE = TABLES
 
 
 def config(path: Path) -> ModelConfig:
@@ -56,6 +57,13 @@ def test_statuses(table: list[list[str]], statuses: type[IntEnum]) -> None:
     assert [value for value, _ in documented] == list(statuses)
     for (_, meaning), status in zip(documented, statuses, strict=True):
         assert meaning.startswith(status.name.lower().replace("_", " "))
+
+
+def test_versions() -> None:
+    words = {"encoder": "encoder", "preprocessing of images": "preprocessing", "tokenizer": "tokenizer"}
+    words |= {"detector": "detector", "prompt encoder": "prompts"}
+    documented = {name: tuple(map(words.get, parts)) for names, *parts in VERSION_TABLE for name in names.split(", ")}
+    assert {name.strip("`"): parts for name, parts in documented.items()} == MADE_BY
 
 
 def test_limits() -> None:

@@ -14,7 +14,7 @@ import open_clip
 import pytest
 import torch
 
-from export.build import export_leaf, export_tokenizer
+from export.build import export_leaf, export_tokenizer, with_versions
 from export.encoder_sources import resolve_encoder
 from export.encoders import FP32_BYTES, LARGEST_GRAPH, image_weights, require_one_file, text_weights
 from export.errors import SourceError, UnsupportedModel, UsageError
@@ -23,6 +23,7 @@ from export.load_encoder import Encoder, load_encoder
 from export.tensorrt import Compiler, Limits, compile_graph
 from serving.repository.manifest import Leaf, Request, Settings
 from serving.repository.specs import LEAVES
+from tests import toys
 from tests.export.conftest import write_model
 from tests.export.hf_folders import VOCABULARY, write_tokenizer
 
@@ -111,7 +112,7 @@ def export_all(encoder: Any, out: Path, pixels: bool = True) -> tuple[dict[str, 
         leaves += pixel_leaves(request.settings, encoder, [example_photos(256)])
     entries = {"tokenize": export_tokenizer("tokenize", encoder.tokenizer, out / "tokenize")}
     symbols = {}
-    for leaf in leaves:
+    for leaf in with_versions(leaves, toys.digests(1)):
         entries[leaf.name], symbols[leaf.name] = export_leaf(leaf, request, out / leaf.name)
     return entries, symbols
 

@@ -29,6 +29,7 @@ from export.reference import Reference
 from export.sources import resolve_detector
 from serving.repository.manifest import ARTEFACTS, Manifest, require_version
 from serving.repository.specs import CANVASES, LEAVES, Status
+from serving.repository.versions import version_of, words_of
 from tests.export.test_place import served_version
 
 GRAPHS = ["encode_prompt", "detect", "crop", "fit", "encode_image", "encode_text"]
@@ -87,8 +88,8 @@ def test_the_chain_equals_the_reference(exported: Path, encoder_folder: Path) ->
     decoded = np.zeros((len(images), 1), np.int32)
     prompt, mask = served.run("encode_prompt", served.tokens("tokenize_prompt", TEXTS[: len(images)]))
     canvas_box, score = served.run("detect", canvas, size, prompt, mask)
-    pixels, box, status = served.run("crop", canvas, size, decoded, canvas_box, score)
-    (embedding,) = served.run("encode_image", pixels, status)
+    pixels, box, status, _ = served.run("crop", canvas, size, decoded, canvas_box, score)
+    embedding, *_ = served.run("encode_image", pixels, status)
 
     reference = Reference(str(encoder_folder))
     expected = reference.embed(images, list(box))
@@ -98,12 +99,15 @@ def test_the_chain_equals_the_reference(exported: Path, encoder_folder: Path) ->
     assert box[1].tolist() == [0.0, 0.0, *SIZES_WH[1]]
 
     fitted, status = served.run("fit", canvas, size, decoded)
-    (plain,) = served.run("encode_image", fitted, status)
+    plain, *_ = served.run("encode_image", fitted, status)
     assert status.tolist() == [[Status.WHOLE_IMAGE]] * len(images)
     assert gate.cosines(plain, reference.embed(images)).min() > 0.999
 
-    (texts,) = served.run("encode_text", served.tokens("tokenize", TEXTS))
+    texts, version = served.run("encode_text", served.tokens("tokenize", TEXTS))
     assert gate.cosines(texts, reference.embed_texts(TEXTS)).min() > 0.99999
+    assert version.tolist() == [[*words_of(version_of("product_text", require_version(exported, 1).digests))]] * len(
+        TEXTS
+    )
 
 
 def test_a_batch_of_32_equals_single_rows(exported: Path) -> None:

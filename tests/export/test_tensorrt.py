@@ -161,8 +161,8 @@ def test_fp16_in_the_graph_alone_or_in_the_engine_alone_is_refused() -> None:
 
 def compile_leaves(leaves: Sequence[LeafExport], limits: Limits, compiler: Compiler) -> None:
     for leaf in leaves:
-        graph = export_graph(leaf.module, list(leaf.cases[0].inputs.values()), LEAVES[leaf.name]).SerializeToString()
-        assert compile_graph(graph, leaf.name, LEAVES[leaf.name], limits, compiler).content
+        graph = export_graph(leaf.module, list(leaf.cases[0].inputs.values()), leaf.traced).SerializeToString()
+        assert compile_graph(graph, leaf.name, leaf.traced, limits, compiler).content
 
 
 @pytest.mark.slow

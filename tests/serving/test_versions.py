@@ -20,6 +20,7 @@ from export.__main__ import main
 from serving.errors import SetupError
 from serving.paths import REPOSITORIES
 from serving.repository.manifest import ARTEFACTS, Leaf, read_served
+from serving.repository.versions import version_of as names_of
 from serving.server.server import Server
 from serving.server.stubs import find_stubs
 from serving.server.switch import find_obstacle
@@ -56,6 +57,7 @@ def version_of(client: Client) -> int | None:
             np.allclose(found.score, 0.11 * version)
             and np.allclose(found.box_xyxy, version)
             and np.allclose(found.embedding, unit, atol=1e-6)
+            and set(found.version) == {names_of("product_image", toys.digests(version))}
         ):
             return version
     return None
@@ -91,6 +93,9 @@ def test_switching_there_and_back_fails_no_request_and_mixes_no_answer(
                 is_switched = version_of(client) == 2
                 readiness += [triton.is_server_ready(), *map(triton.is_model_ready, server.pipelines)]
             reports = read_until("version 2 is served", capfd)
+            for model in client.models():
+                assert model.version == names_of(model.name, toys.digests(2))
+                assert model.label == "version 2: toy + toy, fp32"
             assert main(["use", "--version", "1", "--out", str(repository)]) == 0
             wait_for(client, 1)
             reports += read_until("version 1 is served", capfd)

@@ -23,7 +23,7 @@ from vlclip.cli.rows import ENRICHED_STATUSES, FAILED, IMAGE_STATUSES, Column, F
 from vlclip.cli.screen import Screen, print_list
 from vlclip.cli.tables import Record, Table, needed, text_of
 from vlclip.client import Client
-from vlclip.results import Result
+from vlclip.results import Result, TextEmbeddings, comparable
 
 ENRICH_SECONDS = 600.0
 """The time-out of requests to an agent, which answers a batch when its slowest product is done."""
@@ -40,7 +40,7 @@ def embed_image(arguments: argparse.Namespace) -> int:
     pipeline = _wire.WHOLE_IMAGE if arguments.whole else _wire.PRODUCT_IMAGE
     columns = columns_of(pipeline, similarity=arguments.query is not None)
     with _client(arguments) as client:
-        query = None if arguments.query is None else client.embed_texts(arguments.query).embedding[0]
+        query: TextEmbeddings | None = None if arguments.query is None else client.embed_texts(arguments.query)
 
         def ask(feed: Feed) -> Iterator[Result]:
             if arguments.whole:
@@ -48,8 +48,13 @@ def embed_image(arguments: argparse.Namespace) -> int:
             return client.stream.embed_images(*feed.columns(_content, _type))
 
         def compare(row: Row) -> None:
-            if query is not None and "embedding" in row.values:
-                row.values["similarity"] = query @ row.values["embedding"]
+            nonlocal query
+            if query is None or "embedding" not in row.values:
+                return
+            if not comparable(query.version, row.values["version"]):  # the server has changed its models
+                query = client.embed_texts(arguments.query)
+            if comparable(query.version, row.values["version"]):
+                row.values["similarity"] = query.embedding[0] @ row.values["embedding"]
 
         return _run(arguments, client, source, ask, columns, compare)
 
@@ -140,12 +145,15 @@ def _save(out: Path, journal: Journal, columns: dict[str, Column], client: Clien
     made_by = {"client": vlclip.__version__, "command": about["command"], "versions": sorted(versions)}
     save(out, Content(journal.rows, columns, dim, journal.count, made_by))
     if len(versions) > 1:
+        different = "Embeddings cannot be compared if the first eight digits differ: delete the file and run again"
         print(
             f"vlclip: the models changed during the run: {out} has rows of the versions {', '.join(sorted(versions))}. "
-            "Compare embeddings of the same version only",
+            + ("Their embeddings can be compared" if comparable(versions) else different),
             file=sys.stderr,
         )
-    return f"{out}: " + (f"embeddings [{journal.count}, {dim}]" if dim else f"{journal.count} rows")
+    held = f"embeddings [{journal.count}, {dim}]" if dim else f"{journal.count} rows"
+    # A .npy file has no column for it.
+    return f"{out}: {held}" + (f", version {versions.pop()}" if out.suffix == ".npy" and len(versions) == 1 else "")
 
 
 def _content(item: Item, content: bytes) -> bytes:
@@ -272,12 +280,14 @@ def models(arguments: argparse.Namespace) -> int:
     with _client(arguments) as client:
         models = client.models(timeout=arguments.timeout or 5.0)
     cells = [
-        (model.name, "ready", ", ".join(model.versions), str(model.max_batch_size))
+        (model.name, "ready", model.version, model.label, str(model.max_batch_size))
         if model.ready
-        else (model.name, "not ready", "", "")
+        else (model.name, "not ready", "", "", "")
         for model in models
     ]
-    print_list(arguments.json, [asdict(model) for model in models], ("pipeline", "state", "version", "batch"), cells)
+    print_list(
+        arguments.json, [asdict(model) for model in models], ("pipeline", "state", "version", "models", "batch"), cells
+    )
     return OK
 
 
