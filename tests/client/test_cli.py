@@ -75,6 +75,10 @@ STATES = {
 """In the order of the output."""
 
 
+VERSION = "000000e1-000001e1-000002e1-7fffffff"
+"""Of the fake server's models."""
+
+
 def objects(stdout: str | bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stdout.splitlines()]
 
@@ -97,8 +101,9 @@ def test_json_of_a_folder(run: Run, folder: Path) -> None:
         "truncated": False,
         "similarity": 6,  # [3, 3, 0] @ [2, 0, 0]
         "embedding": [3, 3, 0],
+        "version": VERSION,
     }
-    assert rows[3] == {"path": "photos/a/broken.webp", "type": "mug", "status": "not_an_image"}
+    assert rows[3] == {"path": "photos/a/broken.webp", "type": "mug", "status": "not_an_image", "version": VERSION}
     assert rows[4]["reason"] == "No such file or directory"
     assert err == "6 photos: 4 grounded, 1 not an image, 1 unreadable\n"
 
@@ -143,7 +148,8 @@ def test_embeddings_are_saved_row_by_row(run: Run, folder: Path, suffix: str) ->
         "vlclip: photos/a/broken.webp: not an image",
         "vlclip: photos/a/gone.jpg: No such file or directory",
     ]
-    assert err.endswith(f"6 photos: 4 grounded, 1 not an image, 1 unreadable; {out}: embeddings [6, 3]\n")
+    of_version = f", version {VERSION}" if suffix == ".npy" else ""  # there is no column for it
+    assert err.endswith(f"6 photos: 4 grounded, 1 not an image, 1 unreadable; {out}: embeddings [6, 3]{of_version}\n")
     embedding = [[1, 3, 0], [2, 3, 0], [3, 3, 0], [0, 0, 0], [0, 0, 0], [5, 3, 0]]
     if suffix == ".npy":
         np.testing.assert_array_equal(np.load(out), np.array(embedding, np.float32), strict=True)
@@ -153,6 +159,7 @@ def test_embeddings_are_saved_row_by_row(run: Run, folder: Path, suffix: str) ->
             np.testing.assert_array_equal(saved["embedding"], np.array(embedding, np.float32), strict=True)
             assert dict(zip(saved["path"], saved["status"], strict=True)) == STATES
             assert saved["box_xyxy"].tolist()[-1] == [5, 6, 7, 8]
+            assert saved["version"].tolist() == [VERSION] * 4 + ["", VERSION]
     assert sorted(Path().iterdir()) == [out, folder]
 
 
@@ -186,14 +193,14 @@ def test_models(run: Run) -> None:
     code, out, _ = run("models")
     assert code == cli.OK
     lines = cells(out)
-    version, label = "000000e1-000001e1-000002e1-7fffffff", "version 2: mini + mini, 2026-11-28, fp32"
+    label = "version 2: mini + mini, 2026-11-28, fp32"
     assert lines[:2] == [
         ["pipeline", "state", "version", "models", "batch"],
-        ["product_image", "ready", version, label, "4"],
+        ["product_image", "ready", VERSION, label, "4"],
     ]
     assert ["ground", "not ready"] in lines
     _, out, _ = run("models", "--json")
-    shown = {"name": "product_image", "ready": True, "version": version, "label": label, "max_batch_size": 4}
+    shown = {"name": "product_image", "ready": True, "version": VERSION, "label": label, "max_batch_size": 4}
     assert objects(out)[0] == shown
 
 

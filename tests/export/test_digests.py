@@ -16,12 +16,13 @@ from torch import nn
 
 from export.build import load_prompt_encoder, make_request
 from export.digests import digests_of
+from export.encoder_sources import resolve_encoder
 from export.encoders import EncodePrompt
 from export.install import SHIPPED
 from export.leaves import PromptEncoder
 from export.load_detector import LoadedDetector, load_detector
 from export.load_encoder import Encoder, load_encoder
-from export.sources import MINI, resolve_encoder
+from export.sources import MINI
 from serving.repository.manifest import Manifest
 from serving.repository.versions import PARTS
 
