@@ -16,6 +16,7 @@ from serving.paths import REPOSITORIES
 from serving.repository.manifest import read_served
 from serving.repository.profiles import read_config
 from serving.repository.specs import PIPELINES
+from serving.texts import beginning
 
 REPOSITORY = REPOSITORIES[0]
 DETECT = ("encode_prompt", "detect")
@@ -47,6 +48,8 @@ class InProcess:
             version = served.version if served else 1
         parameters = read_config(repository / "decode").parameters
         self._limits = Limits.parse({name: value.string_value for name, value in parameters.items()})
+        parameters = read_config(repository / "tokenize_prompt").parameters
+        self._max_characters = int(parameters["max_characters"].string_value)
         self._tokenizer = Tokenizer.from_file(str(repository / "tokenize_prompt" / str(version) / "tokenizer.json"))
         self._threads = ThreadPoolExecutor(CORES)
         self._sessions = [
@@ -70,15 +73,18 @@ class InProcess:
 
     def run(self, decoded: Tensors, product_types: Sequence[str]) -> dict[str, np.ndarray]:
         """All tensors of the graphs for B decoded images and the product type of each."""
-        encodings = self._tokenizer.encode_batch_fast([product_type.strip() for product_type in product_types])
-        tensors = {**decoded, "TOKENS": np.array([encoding.ids for encoding in encodings], np.int64)}
+        read, is_cut = zip(*(beginning(kind.encode(), self._max_characters) for kind in product_types), strict=True)
+        encodings = self._tokenizer.encode_batch_fast([text.strip() for text in read])
+        truncated = np.array(is_cut) | [bool(encoding.overflowing) for encoding in encodings]
+        tokens = np.array([encoding.ids for encoding in encodings], np.int64)
+        tensors = {**decoded, "TOKENS": tokens, "TRUNCATED": truncated[:, None]}
         for session in self._sessions:
             outputs = session.run(None, {tensor.name: tensors[tensor.name] for tensor in session.get_inputs()})
             tensors.update(zip((tensor.name for tensor in session.get_outputs()), outputs, strict=True))
         return tensors
 
     def embed(self, files: Sequence[bytes], product_types: Sequence[str]) -> dict[str, np.ndarray]:
-        """EMBEDDING [B, D], BOX [B, 4], SCORE [B, 1] and STATUS [B, 1] of B files."""
+        """The outputs of ``product_image`` for B files."""
         tensors = self.run(self.decode(files), product_types)
         return {name: tensors[name] for name in ANSWER}
 

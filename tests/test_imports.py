@@ -18,7 +18,7 @@ FOLDERS = {"vlclip": ROOT / "client", "serving": ROOT, "export": ROOT, "training
 ALLOWED = {
     "vlclip": {"vlclip"},
     "serving": {"serving"},
-    "export": {"export", "serving.decode", "serving.repository", "serving.errors", "serving.paths"},
+    "export": {"export", "serving.decode", "serving.texts", "serving.repository", "serving.errors", "serving.paths"},
 }
 
 
