@@ -21,6 +21,7 @@ from vlclip.cli.exits import (
     REFUSED,
     USAGE,
     UsageError,
+    in_flags,
 )
 from vlclip.errors import (
     CancelledError,
@@ -32,19 +33,6 @@ from vlclip.errors import (
 )
 
 __all__ = ["BROKEN_PIPE", "INTERRUPTED", "NOT_DECODED", "NO_SERVER", "OK", "REFUSED", "USAGE", "main", "parser"]
-
-FLAGS = {
-    "address": "--address",
-    "ca": "--ca",
-    "certificate": "--cert",
-    "headers": "--header",
-    "key": "--key",
-    "max_in_flight": "--max-in-flight",
-    "server_name": "--server-name",
-    "timeout": "--timeout",
-    "tls": "--tls",
-}
-"""How errors spell the arguments of the client."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except VlclipError as error:
-        _print_error(error.message(FLAGS))
+        _print_error(in_flags(error))
         if isinstance(error, InvalidInputError):
             return USAGE
         retry = isinstance(error, UnavailableError | DeadlineError | OverloadedError | CancelledError)

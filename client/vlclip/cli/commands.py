@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import vlclip
 from vlclip import _wire
 from vlclip._connection import TLS
-from vlclip.cli.exits import NO_SERVER, NOT_DECODED, OK, UsageError
+from vlclip.cli.exits import NO_SERVER, NOT_DECODED, OK, UsageError, in_flags
 from vlclip.cli.files import Content, checked_out, save
 from vlclip.cli.journal import Journal
 from vlclip.cli.photos import Photos, draw
@@ -23,6 +23,7 @@ from vlclip.cli.rows import ENRICHED_STATUSES, FAILED, IMAGE_STATUSES, Column, F
 from vlclip.cli.screen import Screen, print_list
 from vlclip.cli.tables import Record, Table, needed, text_of
 from vlclip.client import Client
+from vlclip.errors import VlclipError
 from vlclip.results import Result, TextEmbeddings, comparable
 
 ENRICH_SECONDS = 600.0
@@ -260,19 +261,21 @@ class Single:
 
 
 def health(arguments: argparse.Namespace) -> int:
-    healths = []
+    healths, problems = [], []
+    seconds = arguments.timeout or 5.0
     for address in _addresses(arguments):
         with _client(arguments, address) as client:
-            healths.append({"address": address, **asdict(client.health(timeout=arguments.timeout or 5.0))})
+            healths.append({"address": address, **asdict(client.health(timeout=seconds))})
+            if not healths[-1]["live"]:
+                try:
+                    client.models(timeout=seconds)
+                except VlclipError as error:  # which has the reason
+                    problems.append(in_flags(error))
     state = {(False, False): "no answer", (True, False): "not ready", (True, True): "ready"}
     cells = [(one["address"], state[one["live"], one["ready"]], f"{one['server']} {one['version']}") for one in healths]
     print_list(arguments.json, healths, ("server", "state", "software"), cells)
-    if missing := [one["address"] for one in healths if not one["live"]]:
-        print(
-            f"vlclip: no server answers at {', '.join(missing)}. Start one with `make serve`, or correct --address "
-            "(host and gRPC port, usually 8001) or the TLS options",
-            file=sys.stderr,
-        )
+    for problem in problems:
+        print(f"vlclip: {problem}", file=sys.stderr)
     return OK if all(one["ready"] for one in healths) else NO_SERVER
 
 
