@@ -127,10 +127,10 @@ def _parquet(file: BinaryIO, content: Content) -> None:
 
     about = {"vlclip": json.dumps(content.about)}
     schema = pa.schema([(name, kind(column)) for name, column in content.columns.items()], about)
-    rows = content.rows()
+    rows = map(_arrow, content.rows())
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         while group := list(islice(rows, ROWS_OF_A_GROUP)):
-            writer.write_table(pa.Table.from_pylist([_arrow(row) for row in group], schema))
+            writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def _arrow(row: dict[str, Any]) -> dict[str, Any]:
