@@ -33,7 +33,13 @@ from typing import Any
 import grpc
 
 ARGUMENTS: Mapping[str, str] = MappingProxyType(
-    {"ca": "`ca` of vlclip.TLS", "server_name": "`server_name` of vlclip.TLS", "tls": "`tls`", "timeout": "`timeout`"}
+    {
+        "ca": "`ca` of vlclip.TLS",
+        "max_in_flight": "`max_in_flight`",
+        "server_name": "`server_name` of vlclip.TLS",
+        "timeout": "`timeout`",
+        "tls": "`tls`",
+    }
 )
 """How the advice of an error spells the arguments of the client, for callers of Python."""
 
@@ -138,7 +144,7 @@ _ADVICE: dict[type[RequestError], str] = {
     "port, usually 8001). If one does, it is loading or stopping: try again",
     DeadlineError: "The server is overloaded or does not respond: try again, or pass a longer {timeout}",
     CancelledError: "The client or the server cancelled the request: send it again if you still need it",
-    OverloadedError: "Try again later, or send less at once: smaller images, or fewer requests",
+    OverloadedError: "Try again later, or send less at once: smaller images, or a lower {max_in_flight}",
     AccessError: "Ask the operator of the server for access",
     PipelineNotFoundError: "Check that the address is that of a VL-CLIP server, and that its models were built "
     "(`make models`)",

@@ -19,6 +19,7 @@ from serving.decode.images import Limits, decode
 from tests.client.conftest import FakeTriton
 from tests.client.twins import Twin
 from vlclip import Status
+from vlclip._inputs import Items, grounded_items, image_items, product_items, text_items
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -258,6 +259,23 @@ def test_an_image_that_cannot_be_read_raises_with_errors_raise(
     assert name in str(caught.value)
     assert (caught.value.index, caught.value.status) == (1, Status.UNREADABLE)
     assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize(
+    ("items", "values", "blocks"),
+    [
+        (image_items([], "status"), (0, "mug.jpg"), True),
+        (image_items([], "status"), (0, b"1"), False),
+        (grounded_items([], [], "status"), (0, RGB, "mug"), True),
+        (text_items([]), (0, "mug"), False),
+        (product_items([], None), (0, {}), False),
+        (product_items([], []), (0, {}, "mug.jpg"), True),
+        (product_items([], []), (0, {}, b"1"), False),
+    ],
+)
+def test_which_items_an_event_loop_leaves_to_a_thread(items: Items, values: tuple[Any, ...], blocks: bool) -> None:
+    """Files that are read and pixels that are encoded, since both block."""
+    assert items.blocks(values) == blocks
 
 
 def test_enrich_raises_pythons_own_error(triton: FakeTriton, twin: Twin, tmp_path: Path) -> None:
