@@ -37,7 +37,7 @@ from export.tensorrt import PLAN, Compiler, Limits, compile_graph, find_compiler
 from export.tokenizer import build_tokenizer
 from serving.repository.manifest import Leaf, Manifest, Plan, Request, Settings, manifest_path, read_served
 from serving.repository.specs import LEAVES, ModelSpec
-from serving.repository.versions import GIVEN_BY, version_of, words_of
+from serving.repository.versions import given_by
 
 
 @dataclass(frozen=True)
@@ -211,11 +211,7 @@ def load_prompt_encoder(request: ExportRequest, detector: LoadedDetector, encode
 
 def with_versions(leaves: Iterable[LeafExport], digests: Mapping[str, str]) -> Iterator[LeafExport]:
     """Each leaf with the versions that its graph gives."""
-    for leaf in leaves:
-        outputs = GIVEN_BY.get(leaf.name, {})
-        yield replace(
-            leaf, versions={name: words_of(version_of(pipeline, digests)) for name, pipeline in outputs.items()}
-        )
+    return (replace(leaf, versions=given_by(leaf.name, digests)) for leaf in leaves)
 
 
 def export_leaf(leaf: LeafExport, request: Request, folder: Path, say: Say = print) -> tuple[Leaf, dict[str, int]]:

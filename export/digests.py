@@ -8,7 +8,6 @@ part of it, because the gate holds the answers equal: the precision, the format,
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from export.leaves import PromptEncoder
 from export.load_detector import LoadedDetector
 from export.load_encoder import Encoder
 from serving.repository.specs import CANVASES
+from serving.repository.versions import digest
 
 PIXELS = 1
 """Raise it when a change of ``crop`` or ``fit`` gives other pixels for the same canvas."""
@@ -42,13 +42,6 @@ def digests_of(
         "detector": digest(detector.side, threshold, architecture_of(detector.model), identify(detector.model)),
         "prompts": digest(tokenizers["tokenize_prompt"], identify(prompts.module, image_tower)),
     }
-
-
-def digest(*values: Any) -> str:
-    """Eight hexadecimal digits for values that JSON can represent: 31 bits, so that they are an INT32 above zero."""
-    content = json.dumps(values, sort_keys=True, default=str).encode()
-    number = int.from_bytes(hashlib.sha256(content).digest()[:4], "big") & 0x7FFFFFFF
-    return f"{max(number, 1):08x}"
 
 
 def identify(model: nn.Module, without: str | None = None) -> str:

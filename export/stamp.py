@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from export.errors import GraphError
+
 INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 
 
@@ -50,4 +52,18 @@ def stamp(model: onnx.ModelProto, versions: Mapping[str, Sequence[int]]) -> onnx
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.INT32, [batch.dim_param, len(numbers)]))
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     graph.node.extend(nodes)
+    return model
+
+
+def restamp(model: onnx.ModelProto, versions: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+    """Change the numbers of outputs that ``stamp`` has added. The model is changed, and returned.
+
+    Raises:
+        GraphError: the model has no such output.
+    """
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    for name, numbers in versions.items():
+        if f"version.{name}" not in constants:
+            raise GraphError(f"the graph {model.graph.name} has no version in {name}: export the models again")
+        constants[f"version.{name}"].CopyFrom(numpy_helper.from_array(np.array([numbers], np.int32), f"version.{name}"))
     return model

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,52 +18,66 @@ from export import examples
 from export.errors import GraphError, ParityError, UsageError
 from export.in_process import quiet_options
 from export.place import put_in_place, staging
+from export.stamp import restamp
 from serving.errors import RepositoryError
 from serving.repository.manifest import Calibration, Manifest, read_manifests, require_version
 from serving.repository.specs import CANVASES, LEAVES
+from serving.repository.versions import GIVEN_BY, given_by, recalibrated
 
 THRESHOLD = "threshold"
 
 
 def require_graphs(manifest: Manifest) -> None:
-    """Raises UsageError for TensorRT plans, which cannot be changed."""
+    """Raises UsageError for TensorRT plans, which cannot be changed, and for exports without versions."""
     if manifest.request.settings.format != "onnx":
         raise UsageError(
             f"version {manifest.version} consists of TensorRT plans, whose threshold is fixed: calibrate an export of "
             f"the same detector with --format onnx, then export the plans with the --threshold that it gives"
         )
+    if not manifest.digests:
+        raise UsageError(f"version {manifest.version} is of an older export, which cannot be served: export it again")
 
 
 def write_calibrated(repository: Path, source: Manifest, calibration: Calibration, serve: bool) -> Manifest:
     """Write the models of ``source`` with the calibrated threshold as a new version, the next free number.
 
-    Only ``crop`` has the threshold. The other files are the same files, by hard links where possible.
+    ``crop`` has the threshold. It and ``encode_image`` name the version of the detector, which the threshold is part
+    of. The other files are the same files, by hard links where possible.
 
     Raises:
-        GraphError: ``crop`` is not the graph that this code exports.
-        ParityError: the changed graph does not answer as the old one does.
+        GraphError: a graph is not of the form that this code exports.
+        ParityError: the changed ``crop`` does not answer as the old one does.
         RepositoryError: the source was exported again in the meantime, or another export is running.
     """
+    settings = replace(source.request.settings, threshold=calibration.threshold)
+    digests = recalibrated(source.digests, calibration.threshold)
+    leaves = dict(source.leaves)
     with staging(repository) as staged:
         if require_version(repository, source.version) != source:
             raise RepositoryError(f"version {source.version} of {repository} was exported again: calibrate it again")
-        settings = replace(source.request.settings, threshold=calibration.threshold)
-        for leaf in source.leaves:
-            (staged / leaf).mkdir()
-            file = source.file_in(repository, leaf)
-            if leaf == "crop":
-                old = file.read_bytes()
-                new = with_threshold(old, calibration.threshold, asdict(settings))
-                require_same_crops(old, new, calibration.threshold)
-                (staged / leaf / file.name).write_bytes(new)
-            else:
-                link_or_copy(file, staged / leaf / file.name)
-        crop = replace(source.leaves["crop"], sha256=hashlib.sha256(new).hexdigest(), bytes=len(new))
+        for name, leaf in source.leaves.items():
+            (staged / name).mkdir()
+            file, target, versions = (
+                source.file_in(repository, name),
+                staged / name / leaf.file,
+                given_by(name, digests),
+            )
+            if name != "crop" and versions == given_by(name, source.digests):
+                link_or_copy(file, target)
+                continue
+            model = restamp(onnx.load(file), versions)
+            if name == "crop":
+                model = with_threshold(model, calibration.threshold, asdict(settings))
+                require_same_crops(file.read_bytes(), model.SerializeToString(), calibration.threshold)
+            content = model.SerializeToString(deterministic=True)
+            target.write_bytes(content)
+            leaves[name] = replace(leaf, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
         manifest = replace(
             source,
             version=1 + max(one.version for one in read_manifests(repository)),
             request=replace(source.request, settings=settings),
-            leaves={**source.leaves, "crop": crop},
+            leaves=leaves,
+            digests=digests,
             shipped=False,
             calibration=calibration,
         )
@@ -77,15 +92,14 @@ def link_or_copy(file: Path, to: Path) -> None:
         shutil.copy2(file, to)
 
 
-def with_threshold(content: bytes, threshold: float, settings: dict[str, object]) -> bytes:
-    """The graph ``crop`` with another threshold.
+def with_threshold(model: onnx.ModelProto, threshold: float, settings: Mapping[str, object]) -> onnx.ModelProto:
+    """Give the graph ``crop`` another threshold. The model is changed, and returned.
 
     The old constant stays if other nodes use the same number.
 
     Raises:
         GraphError: not exactly one node compares SCORE with a constant.
     """
-    model = onnx.load_from_string(content)
     constants = {constant.name: constant for constant in model.graph.initializer}
     readers = [node for node in model.graph.node if "SCORE" in node.input]
     if [(node.op_type, node.input[0], node.input[1] in constants) for node in readers] != [
@@ -99,7 +113,7 @@ def with_threshold(content: bytes, threshold: float, settings: dict[str, object]
     for entry in model.metadata_props:
         if entry.key == "settings":
             entry.value = json.dumps(settings)
-    return bytes(model.SerializeToString(deterministic=True))
+    return model
 
 
 def require_same_crops(old: bytes, new: bytes, threshold: float) -> None:
@@ -119,7 +133,7 @@ def require_same_crops(old: bytes, new: bytes, threshold: float) -> None:
     }
     # The old threshold does not matter: an infinite score always reaches it, and no number never does.
     decided = {**inputs, "SCORE": np.where(inputs["SCORE"] >= at, np.float32(np.inf), np.float32(np.nan))}
-    names = [tensor.name for tensor in LEAVES["crop"].outputs]
+    names = [tensor.name for tensor in LEAVES["crop"].outputs if tensor.name not in GIVEN_BY["crop"]]
     actual, expected = (
         ort.InferenceSession(content, quiet_options(), providers=["CPUExecutionProvider"]).run(names, given)
         for content, given in ((new, inputs), (old, decided))

@@ -11,7 +11,10 @@ This module needs only the standard library.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
+from typing import Any
 
 NOTHING = "00000000"
 """In place of the digest of a part that did not take part."""
@@ -37,6 +40,27 @@ GIVEN_BY: dict[str, dict[str, str]] = {
 """The graphs with a version: each output, and the pipeline whose rows it is for."""
 
 
+EXPORTED = "exported detector"
+"""In the digests of calibrated models: the digest of the detector with the threshold of its export."""
+
+
+def digest(*values: Any) -> str:
+    """Eight hexadecimal digits for values that JSON can represent: 31 bits, so that they are an INT32 above zero."""
+    content = json.dumps(values, sort_keys=True, default=str).encode()
+    number = int.from_bytes(hashlib.sha256(content).digest()[:4], "big") & 0x7FFFFFFF
+    return f"{max(number, 1):08x}"
+
+
+def recalibrated(parts: Mapping[str, str], threshold: float) -> dict[str, str]:
+    """The digests of the same models with another threshold.
+
+    They depend on the export and on the threshold, not on other thresholds in between. An export with this threshold
+    has another digest of the detector, because the weights are not read here.
+    """
+    exported = parts.get(EXPORTED, parts["detector"])
+    return {**parts, "detector": digest(exported, threshold), EXPORTED: exported}
+
+
 def version_of(pipeline: str, parts: Mapping[str, str]) -> str:
     """The version of a pipeline's rows, as text.
 
@@ -49,3 +73,8 @@ def version_of(pipeline: str, parts: Mapping[str, str]) -> str:
 def words_of(version: str) -> tuple[int, ...]:
     """A version as in the tensor ``VERSION``: four numbers."""
     return tuple(int(digest, 16) for digest in version.split("-"))
+
+
+def given_by(leaf: str, parts: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    """The numbers of each output of a leaf that names a version."""
+    return {name: words_of(version_of(pipeline, parts)) for name, pipeline in GIVEN_BY.get(leaf, {}).items()}

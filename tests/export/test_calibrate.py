@@ -17,8 +17,10 @@ from export.calibrate import auc, choose_threshold
 from export.errors import GraphError
 from export.in_process import InProcess
 from export.install import install
+from export.stamp import restamp
 from export.threshold import with_threshold
 from serving.repository.manifest import ARTEFACTS, read_manifests, read_served, require_version
+from serving.repository.versions import PARTS, version_of, words_of
 from tests.export.test_place import snapshot
 from training.catalogue.items import draw_item
 from training.catalogue.scenes import packshot
@@ -92,13 +94,17 @@ def test_the_chosen_threshold_is_served_and_does_to_the_photos_what_the_manifest
     assert grounded[there].mean() == pytest.approx(figures.present)
     assert grounded[~there].mean() == pytest.approx(figures.absent)
 
-    # The first version can be served again, and the new one shares all files but one with it.
+    # The answers name another detector, and nothing else that is new.
+    assert found["VERSION"].tolist() == [[*words_of(version_of("product_image", served.digests))]] * len(asked)
+    assert {part for part in PARTS if served.digests[part] != first.digests[part]} == {"detector"}
+
+    # The first version can be served again, and the new one shares all other files with it.
     assert (
         snapshot(out).items() > {name: content for name, content in before.items() if name != "manifest.json"}.items()
     )
     for leaf, name in ARTEFACTS.items():
         same = (out / leaf / "2" / name).read_bytes() == (out / leaf / "1" / name).read_bytes()
-        assert same == (leaf != "crop")
+        assert same == (leaf not in ("crop", "encode_image"))
     assert main(["show", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert f"threshold {figures.threshold}\n  mini is a demonstration model" in printed
@@ -112,8 +118,9 @@ def test_a_staged_version_is_calibrated_beside_the_served_one(photos: Path, out:
     served = read_served(out)
     assert served
     assert served.version == 1
-    second, third = (manifest.calibration for manifest in read_manifests(out)[1:])
-    assert second == third
+    _, second, third = read_manifests(out)
+    assert second.calibration == third.calibration
+    assert second.digests == third.digests
 
 
 def same_photo(photos: Path) -> None:
@@ -283,20 +290,20 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(high: list[float], low: li
     assert auc(np.array(high), np.array(low)) == expected
 
 
-def to_graph(body: str) -> bytes:
+def to_graph(body: str) -> onnx.ModelProto:
     tensors = "(float[B,1] SCORE, float[B,1] OTHER) => (bool[B,1] YES, bool[B,1] ALSO)"
     text = f'<ir_version: 8, opset_import: ["": 18]> g {tensors} <float t = {{0.2}}> {{ {body} }}'
     model = onnx.parser.parse_model(text)
     onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
+    return model
 
 
 def test_only_the_comparison_of_the_score_gets_the_threshold() -> None:
     import onnxruntime as ort
 
     old = to_graph("YES = GreaterOrEqual(SCORE, t) ALSO = GreaterOrEqual(OTHER, t)")
-    content = with_threshold(with_threshold(old, 0.7, {}), 0.5, {})
-    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+    new = with_threshold(with_threshold(old, 0.7, {}), 0.5, {})
+    session = ort.InferenceSession(new.SerializeToString(), providers=["CPUExecutionProvider"])
     scores = np.array([[0.3], [0.5], [0.6]], np.float32)
     yes, also = session.run(None, {"SCORE": scores, "OTHER": scores})
     assert yes[:, 0].tolist() == [False, True, True]
@@ -311,3 +318,5 @@ def test_only_the_comparison_of_the_score_gets_the_threshold() -> None:
 def test_a_graph_of_another_form_is_refused(body: str) -> None:
     with pytest.raises(GraphError, match="does not compare SCORE with one threshold"):
         with_threshold(to_graph(body), 0.5, {})
+    with pytest.raises(GraphError, match="has no version in VERSION"):
+        restamp(to_graph(body), {"VERSION": (1, 2, 3, 4)})
