@@ -15,6 +15,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 import vlclip
+from tests.client.command import Run
+from vlclip import cli
 
 PIPELINES = {
     "product_image": ("EMBEDDING", "BOX", "SCORE", "STATUS", "TRUNCATED", "VERSION"),
@@ -199,3 +201,14 @@ def triton() -> Iterator[FakeTriton]:
 def client(triton: FakeTriton) -> Iterator[vlclip.Client]:
     with vlclip.Client(triton.address) as client:
         yield client
+
+
+@pytest.fixture
+def run(triton: FakeTriton, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A function that runs `vlclip` with the address of ``triton``."""
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        code = cli.main([*map(str, arguments), "--address", triton.address])
+        return code, *capsys.readouterr()
+
+    return run

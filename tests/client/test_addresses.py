@@ -14,7 +14,7 @@ from tests.client.conftest import FakeTriton
 from tests.client.faults import answering
 from tests.client.twins import Twin, first_column
 from vlclip._connection import endpoint
-from vlclip.cli import FLAGS
+from vlclip.cli.exits import FLAGS
 
 EXPECTED = 'address: expected "host:port" of the gRPC endpoint, such as "localhost:8001", got '
 

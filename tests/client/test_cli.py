@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import re
 import shlex
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 
 import vlclip
+from tests.client.command import VERSION, Run, cells, objects, process
 from tests.client.conftest import FakeTriton, never
 from vlclip import cli
 from vlclip.cli.photos import Photos
-
-Run = Callable[..., tuple[int, str, str]]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(vlclip.__file__).parents[1]), "COLUMNS": "100"}
-
-
-@pytest.fixture
-def run(triton: FakeTriton, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A function that runs `vlclip` and returns its exit code, stdout and stderr."""
-
-    def run(*arguments: Any) -> tuple[int, str, str]:
-        code = cli.main([*map(str, arguments), "--address", triton.address])
-        return code, *capsys.readouterr()
-
-    return run
-
-
-def process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    """Runs `vlclip` in its own process, with real signals and standard input."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-m", "vlclip", *arguments], env=ENVIRONMENT, **{**pipes, **options})
 
 
 @pytest.fixture
@@ -73,18 +48,6 @@ STATES = {
     "photos/b/5.jpeg": "grounded",
 }
 """In the order of the output."""
-
-
-VERSION = "000000e1-000001e1-000002e1-7fffffff"
-"""Of the fake server's models."""
-
-
-def objects(stdout: str | bytes) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in stdout.splitlines()]
-
-
-def cells(stdout: str) -> list[list[str]]:
-    return [re.split(r"  +", line.strip()) for line in stdout.splitlines()]
 
 
 def test_json_of_a_folder(run: Run, folder: Path) -> None:
@@ -168,53 +131,6 @@ def test_lines_of_standard_input(triton: FakeTriton) -> None:
         out, _ = vl.communicate("1\n\ngrün\r\n".encode())
     assert vl.returncode == cli.OK
     assert [row["text"] for row in objects(out)] == ["7", "1", "", "grün"]
-
-
-def test_health(triton: FakeTriton, run: Run) -> None:
-    code, out, err = run("health")
-    assert (code, err) == (cli.OK, "")
-    assert out.split()[3:] == [triton.address, "ready", "fake", "1.0"]
-    triton.is_ready = False
-    code, out, _ = run("health", "--json")
-    assert code == cli.NO_SERVER
-    assert objects(out) == [
-        {"address": triton.address, "live": True, "ready": False, "server": "fake", "version": "1.0"}
-    ]
-
-
-def test_each_server_is_asked_for_its_health(triton: FakeTriton, run: Run) -> None:
-    code, out, err = run("health", "--address", "127.0.0.1:1", "--timeout", "2", "--json")
-    assert code == cli.NO_SERVER
-    assert {one["address"]: one["ready"] for one in objects(out)} == {"127.0.0.1:1": False, triton.address: True}
-    assert "from 127.0.0.1:1, allowed 2 s: UNAVAILABLE" in err
-    assert "start one with `make serve`" in err
-
-
-def test_models(run: Run) -> None:
-    code, out, _ = run("models")
-    assert code == cli.OK
-    lines = cells(out)
-    label = "version 2: mini + mini, 2026-11-28, fp32"
-    assert lines[:2] == [
-        ["pipeline", "state", "version", "models", "batch"],
-        ["product_image", "ready", VERSION, label, "4"],
-    ]
-    assert ["ground", "not ready"] in lines
-    _, out, _ = run("models", "--json")
-    shown = {"name": "product_image", "ready": True, "version": VERSION, "label": label, "max_batch_size": 4}
-    assert objects(out)[0] == shown
-
-
-RETRYABLE = ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "CANCELLED"]
-
-
-@pytest.mark.parametrize("code", [*RETRYABLE, "INTERNAL", "NOT_FOUND", "INVALID_ARGUMENT", "UNAUTHENTICATED"])
-def test_exit_codes_of_failures(triton: FakeTriton, run: Run, code: str) -> None:
-    triton.fail = grpc.StatusCode[code]
-    exit_code, out, err = run("embed-text", "1", "--timeout", "0.3")
-    assert (exit_code, out) == (cli.NO_SERVER if code in RETRYABLE else cli.REFUSED, "")
-    assert err.startswith("vlclip: product_text from ")
-    assert len(err.splitlines()) == 1
 
 
 USAGE_ERRORS = {
@@ -321,28 +237,6 @@ def test_ctrl_c(triton: FakeTriton, tmp_path: Path) -> None:
     assert f"{out}.partial has 4 rows. Run the same command again to continue" in err.decode()
     assert not out.exists()
     assert triton.cancelled.wait(60)
-
-
-def test_ctrl_c_while_a_server_does_not_answer() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"127.0.0.1:{silent.getsockname()[1]}"
-        with process("embed-text", "1", "--timeout", "600", "--address", address, start_new_session=True) as vl:
-            connection, _ = silent.accept()
-            assert connection.recv(3) == b"PRI"  # HTTP/2's first bytes: the request waits for the server's
-            vl.send_signal(signal.SIGINT)
-            out, err = vl.communicate(timeout=60)
-            connection.close()
-    assert (vl.returncode, out, err) == (cli.INTERRUPTED, b"", b"vlclip: interrupted\n")
-
-
-@pytest.mark.parametrize("command", [["embed-text", "1"], ["health"], ["models"]])
-def test_one_line_of_error_if_the_server_does_not_use_tls(triton: FakeTriton, command: list[str]) -> None:
-    with process(*command, "--tls", "--timeout", "1", "--address", triton.address) as vl:
-        _, err = vl.communicate(timeout=60)
-    assert vl.returncode == cli.NO_SERVER
-    (line,) = err.decode().splitlines()
-    assert "Tls handshake failed: WRONG_VERSION_NUMBER). The server does not use TLS on this port: remove --tls" in line
-    assert not re.search("SSL_|TSI_|OPENSSL|all backends|`tls`", line)
 
 
 @pytest.mark.parametrize("form", ["--json", ""])

@@ -6,42 +6,29 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from pyarrow import parquet
 
-import vlclip
 from serving.enrich.product import Outcome
+from tests.client.command import ENVIRONMENT, Run, objects
 from tests.client.conftest import FakeTriton, never
 from vlclip import cli
 from vlclip.cli.rows import ENRICHED_STATUSES
 
-Run = Callable[..., tuple[int, str, str]]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(vlclip.__file__).parents[1])}
+pytestmark = pytest.mark.usefixtures("shop")
 
 
 @pytest.fixture
-def run(triton: FakeTriton, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A function that runs `vlclip` and returns its exit code, stdout and stderr."""
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder, with photos in ``shop``."""
     monkeypatch.chdir(tmp_path)
     Path("shop").mkdir()
     for number in range(1, 8):
         Path(f"shop/{number}.jpg").write_text(str(number))
-
-    def run(*arguments: Any) -> tuple[int, str, str]:
-        code = cli.main([*map(str, arguments), "--address", triton.address])
-        return code, *capsys.readouterr()
-
-    return run
-
-
-def objects(stdout: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in stdout.splitlines()]
 
 
 TABLES = {
