@@ -98,6 +98,9 @@ def test_the_chosen_threshold_is_served_and_does_to_the_photos_what_the_manifest
     assert found["VERSION"].tolist() == [[*words_of(version_of("product_image", served.digests))]] * len(asked)
     assert {part for part in PARTS if served.digests[part] != first.digests[part]} == {"detector"}
 
+    # `make serve` installs the shipped models only if there are no others.
+    assert "left as it is" in install(out, if_missing=True)
+
     # The first version can be served again, and the new one shares all other files with it.
     assert (
         snapshot(out).items() > {name: content for name, content in before.items() if name != "manifest.json"}.items()
@@ -112,13 +115,14 @@ def test_the_chosen_threshold_is_served_and_does_to_the_photos_what_the_manifest
     assert main(["use", "--version", "1", "--out", str(out)]) == 0
 
 
-def test_a_staged_version_is_calibrated_beside_the_served_one(photos: Path, out: Path) -> None:
-    assert calibrate(photos, out, "--absent-per-photo", "1", "--force", "--stage") == 0
-    assert calibrate(photos, out, "--absent-per-photo", "1", "--force", "--version", "2") == 0
-    served = read_served(out)
-    assert served
-    assert served.version == 1
-    _, second, third = read_manifests(out)
+def test_a_version_that_is_not_served_stays_so_and_words_that_no_photo_shows_are_asked(photos: Path, out: Path) -> None:
+    options = ["--absent", "bicycle, piano", "--absent-per-photo", "9", "--force"]
+    assert calibrate(photos, out, *options, "--stage") == 0
+    assert calibrate(photos, out, *options, "--version", "2") == 0
+    first, second, third = read_manifests(out)
+    assert read_served(out) == first
+    assert second.calibration
+    assert second.calibration.absent_asked == second.calibration.photos * (len(TYPES) - 1 + 2)
     assert second.calibration == third.calibration
     assert second.digests == third.digests
 
