@@ -226,7 +226,8 @@ import triton_python_backend_utils as pb_utils
 class TritonPythonModel(Leaf):
     def initialize(self, args):
         super().initialize(args)
-        self.admission = None  # which would take a leaf that holds requests for a slow one
+        if not {admits}:
+            self.admission = None  # which would take a leaf that holds requests for a slow one
 
     def execute(self, requests):
         while os.path.exists("{files}.hold"):
@@ -243,13 +244,15 @@ class TritonPythonModel(Leaf):
 class Gate:
     """Controls a leaf that runs Python code: its process can be made to hold or refuse requests."""
 
-    def __init__(self, models: Path, leaf: str):
-        """Change the leaf's code in the copy ``models``, before a server loads it."""
+    def __init__(self, models: Path, leaf: str, *, admits: bool = False):
+        """Change the leaf's code in the copy ``models``, before a server loads it. ``admits`` keeps its admission."""
         self._files = models.parent / f"gate-{leaf}"
         code = models / leaf / "1" / "model.py"
         line = code.read_text()
         assert line.endswith(" as TritonPythonModel\n")
-        code.write_text(line.replace(" as TritonPythonModel", " as Leaf") + GATED.format(files=self._files))
+        code.write_text(
+            line.replace(" as TritonPythonModel", " as Leaf") + GATED.format(files=self._files, admits=admits)
+        )
 
     @contextmanager
     def closed(self, what: str = "hold") -> Iterator[None]:
