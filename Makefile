@@ -30,7 +30,8 @@ help:
 
 #: Try it
 demo: $(VENV)/.demo install-mini  ## Draw 300 photos, embed and search them, and write build/demo/index.html.
-#  With your own photos: PHOTOS=folder TYPE="mug"
+#  With your own photos: PHOTOS=folder, with a subfolder for each product type, or PHOTOS=photos.csv with the
+#  columns path, type and, if known, label, or PHOTOS=folder TYPE="mug"
 	$(BIN)/python -m benchmarks.demo $(if $(PHOTOS),--photos "$(PHOTOS)" $(if $(TYPE),--type "$(TYPE)"))
 
 serve: $(VENV)/.demo install-mini  ## Serve the models in MODELS until Ctrl-C. Choose a profile with PROFILE=name

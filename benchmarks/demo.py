@@ -1,7 +1,12 @@
 """Search photos with and without grounding, and write a page that shows the difference.
 
     python -m benchmarks.demo                                  300 photos of the synthetic catalogue
-    python -m benchmarks.demo --photos folder --type "mug"     your own photos, all of one product type
+    python -m benchmarks.demo --photos folder                  your own: folder/mug/1.jpg, folder/desk lamp/2.jpg, …
+    python -m benchmarks.demo --photos photos.csv              a table with the columns path and type; label is optional
+    python -m benchmarks.demo --photos folder --type "mug"     all photos show the same product type
+
+Results are counted as right or wrong if your photos have at least two types or labels. A label says more than a type,
+such as "red mug"; it is the query by text, and a right result has the same label.
 
 The page is build/demo/index.html. The photos and the crops that it shows lie in the same folder.
 """
@@ -16,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
@@ -24,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.judge import TOP, hits, mrr, ranks
-from benchmarks.photos import add_options, draw_each, find_photos
+from benchmarks.photos import OwnPhoto, add_options, draw_each, find_photos
 from benchmarks.target import parser_of, served
 from training.catalogue.items import Item, draw_item
 from vlclip import Client, ImageEmbeddings, Status
@@ -32,23 +38,26 @@ from vlclip import Client, ImageEmbeddings, Status
 SEED = 2026
 TEXTS, PHOTOS = 12, 8
 """Queries by text, and by photo."""
+FEW_FOUND = (
+    "The detector did not find most of the products. The mini models know drawn products only, and no real photo; "
+    "`make models DETECTOR=yolo-world-s ENCODER=ViT-B-32` exports models that do."
+)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A photo of the catalogue, and the item that it shows; ``item`` is None for a user's own photo."""
+    """A photo of the catalogue, and the item that it shows; ``item`` is None for a user's own photo.
+
+    ``name`` is what the page calls the photo, ``text`` the query that should find it, and ``group`` what a right
+    result of a search by this photo has in common with it.
+    """
 
     path: Path
     product_type: str
+    name: str
+    text: str
+    group: str
     item: Item | None = None
-
-    @property
-    def label(self) -> str:
-        return self.item.caption if self.item else self.path.name
-
-    @property
-    def text(self) -> str:
-        return self.item.caption if self.item else self.product_type
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,15 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A figure of the page: with grounding, and what to compare it with."""
+
+    title: str
+    value: str
+    other: str
+
+
+@dataclass(frozen=True)
 class Query:
     """A query and its nearest photos, with and without grounding; ``row`` is the photo of a query by photo."""
 
@@ -68,6 +86,11 @@ class Query:
     row: int | None
     grounded: list[Hit]
     whole: list[Hit]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether grounding makes no difference."""
+        return [hit.row for hit in self.grounded] == [hit.row for hit in self.whole]
 
 
 @dataclass(frozen=True)
@@ -93,17 +116,34 @@ def draw_catalogue(folder: Path, count: int) -> list[Entry]:
     for index, photo in enumerate(draw_each([draw_item(rng) for _ in range(count)], SEED)):
         path = folder / f"{index:04d}.jpg"
         path.write_bytes(photo.jpeg)
-        entries.append(Entry(path, photo.items[0].product_type, photo.items[0]))
+        item = photo.items[0]
+        entries.append(Entry(path, item.product_type, item.caption, item.caption, item.product_type, item))
     return entries
 
 
-def copy_photos(folder: Path, source: Path, product_type: str) -> list[Entry]:
-    """Copy the user's photos, so that the page can show them. Raises SystemExit if there is none."""
+def find_own(source: Path, product_type: str) -> list[OwnPhoto]:
+    """The user's photos. Raises SystemExit if there is none, or if a photo has no product type."""
+    photos = find_photos(source, product_type, otherwise="")
+    if untyped := [photo.path for photo in photos if not photo.product_type]:
+        folder = source if source.is_dir() else source.parent
+        raise SystemExit(
+            f"{len(untyped)} of {len(photos)} photos have no product type, such as {untyped[0]}. The detector must "
+            f"know which product to look for. Do one of these:\n"
+            f'  - if all photos show the same type, name it: make demo PHOTOS="{source}" TYPE="mug" (or --type "mug")\n'
+            f"  - move the photos into one subfolder for each type, such as {folder / 'mug' / untyped[0].name}\n"
+            f"  - write {folder / 'photos.csv'} with the columns path and type"
+        )
+    return photos
+
+
+def copy_photos(folder: Path, photos: Sequence[OwnPhoto]) -> list[Entry]:
+    """Copy the user's photos, so that the page can show them."""
     entries = []
-    for index, (path, shown) in enumerate(find_photos(source, product_type)):
-        copy = folder / f"{index:04d}-{path.name}"
-        shutil.copyfile(path, copy)
-        entries.append(Entry(copy, shown))
+    for index, photo in enumerate(photos):
+        copy = folder / f"{index:04d}-{photo.path.name}"
+        shutil.copyfile(photo.path, copy)
+        text = photo.label or photo.product_type
+        entries.append(Entry(copy, photo.product_type, f"{text} ({photo.path.name})", text, text))
     return entries
 
 
@@ -121,11 +161,11 @@ def embed(client: Client, entries: Sequence[Entry], seconds: dict[str, float]) -
 
 
 def ask(entries: Sequence[Entry], embeddings: Embeddings) -> tuple[list[Query], list[Query]]:
-    """Queries by text and queries by photo; no two by text ask for the same product type."""
+    """Queries by text and queries by photo; no two by text ask for the same group."""
     order = np.random.default_rng(SEED).permutation(len(entries)).tolist()
     first: dict[str, int] = {}
     for row in order:
-        first.setdefault(entries[row].product_type, row)
+        first.setdefault(entries[row].group, row)
     by_text = list(first.values())
     by_photo = by_text[TEXTS:] if entries[0].item else order
     return (
@@ -143,24 +183,59 @@ def search(entries: Sequence[Entry], embeddings: Embeddings, row: int, *, by_tex
             cosine[row] = -np.inf
         nearest = [int(found) for found in np.argsort(-cosine)[:TOP] if np.isfinite(cosine[found])]
         answers.append([Hit(found, float(cosine[found]), correct(entries, row, found, by_text)) for found in nearest])
-    return Query(entries[row].text, None, *answers) if by_text else Query(entries[row].label, row, *answers)
+    return Query(entries[row].text, None, *answers) if by_text else Query(entries[row].name, row, *answers)
+
+
+def is_labelled(entries: Sequence[Entry]) -> bool:
+    """Whether a result can be wrong: photos of a single type are all right."""
+    return len({entry.group for entry in entries}) > 1
 
 
 def correct(entries: Sequence[Entry], row: int, found: int, by_text: bool) -> bool | None:
-    """A text must match in every attribute, a photo in its product type."""
-    wanted, item = entries[row].item, entries[found].item
-    if wanted is None or item is None:
+    """A text must match in full (every attribute of a drawn item), a photo in its group."""
+    if not is_labelled(entries):
         return None
-    return wanted.caption == item.caption if by_text else wanted.product_type == item.product_type
+    wanted, other = entries[row], entries[found]
+    return wanted.text == other.text if by_text else wanted.group == other.group
 
 
-def measure(embeddings: Embeddings) -> dict[str, float]:
-    """HITS@5 and MRR of the texts, each of which should find its own photo."""
-    figures: dict[str, float] = {}
-    for name, images in (("grounded", embeddings.found.embedding), ("whole", embeddings.whole)):
-        rank = ranks(embeddings.text, images)
-        figures |= {f"hits5_{name}": hits(rank), f"mrr_{name}": mrr(rank)}
-    return figures
+def measure(entries: Sequence[Entry], embeddings: Embeddings) -> list[Figure]:
+    """How well the texts and photos of the catalogue find what they should; nothing if that is unknown."""
+    both = embeddings.found.embedding, embeddings.whole
+    if not is_labelled(entries):
+        return []
+    if entries[0].item:
+        (hits_found, hits_whole), (mrr_found, mrr_whole) = zip(
+            *((hits(rank), mrr(rank)) for rank in (ranks(embeddings.text, images) for images in both)), strict=True
+        )
+        return [
+            Figure(f"own photo in the first {TOP} results", f"{hits_found:.0%}", f"{hits_whole:.0%}"),
+            Figure("mean reciprocal rank", f"{mrr_found:.2f}", f"{mrr_whole:.2f}"),
+        ]
+    groups = np.array([entry.group for entry in entries])
+    is_decoded = embeddings.found.status <= Status.WHOLE_IMAGE
+    right = (groups[:, None] == groups) & is_decoded
+    first = np.unique(groups, return_index=True)[1]
+    by_text = [share_right(embeddings.text[first] @ images.T, right[first]) for images in both]
+    np.fill_diagonal(right, val=False)
+    others = np.where(np.eye(len(groups), dtype=bool), -np.inf, 0)
+    by_photo = [share_right((images @ images.T + others)[is_decoded], right[is_decoded]) for images in both]
+    return [
+        Figure(f"right among the first {TOP} results of a {query}", *(f"{share:.0%}" for share in shares))
+        for query, shares in (("text", by_text), ("photo", by_photo))
+        if not np.isnan(shares[0])
+    ]
+
+
+def share_right(cosine: np.ndarray, right: np.ndarray) -> float:
+    """The mean share of right photos among the first TOP results, of those that could be there.
+
+    ``cosine`` and ``right`` are [Q, N]. Queries without a right photo do not count; NaN if there is no other.
+    """
+    possible = np.minimum(TOP, right.sum(axis=1))
+    nearest = np.argsort(-cosine, axis=1)[:, :TOP]
+    found = np.take_along_axis(right, nearest, axis=1).sum(axis=1)
+    return float((found[possible > 0] / possible[possible > 0]).mean()) if possible.any() else float("nan")
 
 
 def write_page(out: Path, entries: Sequence[Entry], found: ImageEmbeddings, **parts: Any) -> Path:
@@ -177,7 +252,7 @@ def write_page(out: Path, entries: Sequence[Entry], found: ImageEmbeddings, **pa
 
 
 def photo_of(out: Path, entry: Entry, found: ImageEmbeddings, row: int) -> dict[str, Any]:
-    """A photo as the template shows it, with its box in per cent; writes its crop, if the photo could be decoded."""
+    """A photo as the template shows it, with its box in per cent; writes its crop, if the product was found."""
     status, crop = Status(int(found.status[row])), f"crops/{row:04d}.jpg"
     x0, y0, x1, y1 = found.box_xyxy[row].tolist()
     width = height = 1
@@ -185,13 +260,15 @@ def photo_of(out: Path, entry: Entry, found: ImageEmbeddings, row: int) -> dict[
         with Image.open(entry.path) as opened:
             image = ImageOps.exif_transpose(opened).convert("RGB")
         width, height = image.size
-        part = image.crop((int(x0), int(y0), -int(-x1 // 1), -int(-y1 // 1)))
-        part.thumbnail((160, 160))
-        part.save(out / crop, quality=88)
+        if status == Status.GROUNDED:
+            part = image.crop((int(x0), int(y0), -int(-x1 // 1), -int(-y1 // 1)))
+            part.thumbnail((160, 160))
+            part.save(out / crop, quality=88)
     return {
-        "file": f"photos/{entry.path.name}",
+        "file": f"photos/{quote(entry.path.name)}",
         "crop": crop,
-        "label": entry.label,
+        "label": entry.name,
+        "problem": {Status.GROUNDED: "", Status.WHOLE_IMAGE: "not found"}.get(status, describe(status)),
         "score": float(found.score[row]),
         "status": status,
         "ratio": width / height,
@@ -199,15 +276,20 @@ def photo_of(out: Path, entry: Entry, found: ImageEmbeddings, row: int) -> dict[
     }
 
 
-def show(count: int, found: ImageEmbeddings, figures: dict[str, float], seconds: dict[str, float]) -> None:
+def describe(status: Status) -> str:
+    """ "not an image" """
+    return status.name.lower().replace("_", " ")
+
+
+def show(count: int, found: ImageEmbeddings, figures: Sequence[Figure], seconds: dict[str, float]) -> None:
     """Print the quality of the search and the time of each step."""
     console = Console()
     if figures:
-        table = Table("", title=f"Search by text: {count} captions, {count} photos")
+        table = Table("", title=f"Search in {count} photos")
         for column in ("whole image", "grounded"):
             table.add_column(column, justify="right")
-        for name, label in (("hits5", f"own photo in the first {TOP} results"), ("mrr", "mean reciprocal rank")):
-            table.add_row(label, f"{figures[f'{name}_whole']:.3f}", f"[bold]{figures[f'{name}_grounded']:.3f}")
+        for figure in figures:
+            table.add_row(figure.title, figure.other, f"[bold]{figure.value}")
         console.print(table)
     table = Table("step", title="Time of each step")
     for column in ("seconds", "ms per photo"):
@@ -217,6 +299,8 @@ def show(count: int, found: ImageEmbeddings, figures: dict[str, float], seconds:
     console.print(table)
     statuses = Counter(Status(int(status)).name for status in found.status)
     console.print("Photos by status: " + ", ".join(f"{number} {name}" for name, number in statuses.items()))
+    if 2 * statuses[Status.GROUNDED.name] < count:
+        console.print(FEW_FOUND)
 
 
 def main() -> None:
@@ -225,24 +309,31 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="number of scenes to draw (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/demo"), help="folder of the page (%(default)s)")
     args = parser.parse_args()
-    if args.photos and not args.photos.is_dir():
-        raise SystemExit(f"--photos: no such folder: {args.photos}")
+    own = find_own(args.photos, args.type) if args.photos else []
 
     shutil.rmtree(args.out, ignore_errors=True)
     folder = args.out / "photos"
     folder.mkdir(parents=True)
     seconds: dict[str, float] = {}
     with timed(seconds, "copy the photos" if args.photos else "draw the photos"):
-        entries = copy_photos(folder, args.photos, args.type) if args.photos else draw_catalogue(folder, args.count)
+        entries = copy_photos(folder, own) if own else draw_catalogue(folder, args.count)
     begin = time.perf_counter()
     # One batch after the other, so that a slow machine does not refuse the next one.
     with served(args.url) as url, Client(url, timeout=120, max_in_flight=1) as client:
         seconds["start the server"] = time.perf_counter() - begin
         embeddings = embed(client, entries, seconds)
     by_text, by_photo = ask(entries, embeddings)
-    figures = measure(embeddings) if entries[0].item else {}
+    figures = measure(entries, embeddings)
     page = write_page(
-        args.out, entries, embeddings.found, by_text=by_text, by_photo=by_photo, figures=figures, seconds=seconds
+        args.out,
+        entries,
+        embeddings.found,
+        by_text=by_text,
+        by_photo=by_photo,
+        figures=figures,
+        seconds=seconds,
+        is_drawn=entries[0].item is not None,
+        few_found=FEW_FOUND,
     )
     show(len(entries), embeddings.found, figures, seconds)
     Console().print(f"\nOpen the page: [bold]{page.resolve().as_uri()}", soft_wrap=True)

@@ -3,8 +3,8 @@
     python -m benchmarks.parity --photos DIR --json out.json
 
 Each photo goes through ``product_image``. The reference crops the original photo to the box that the server returned,
-and embeds the crop. DIR holds JPEG, PNG or WebP files at any depth. A ``photos.csv`` with the columns ``file`` and
-``product_type`` gives the product types; without it, ``--type`` does.
+and embeds the crop. DIR holds JPEG, PNG or WebP files at any depth. The product type of a photo is that of a
+``photos.csv`` with the columns ``path`` and ``type``, else ``--type``, else the name of its subfolder.
 
 The benchmark needs PyTorch, and the checkpoint that the served models were exported from.
 """
@@ -12,13 +12,12 @@ The benchmark needs PyTorch, and the checkpoint that the served models were expo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from benchmarks.photos import add_options, find_photos
+from benchmarks.photos import OwnPhoto, add_options, find_photos
 from benchmarks.target import keep, parser_of, served
 from export.reference import Reference, open_image
 from vlclip import Client, Status
@@ -26,7 +25,7 @@ from vlclip import Client, Status
 BATCH = 64
 
 
-def compare(client: Client, reference: Reference, photos: Sequence[tuple[Path, str]]) -> dict[str, Any]:
+def compare(client: Client, reference: Reference, photos: Sequence[OwnPhoto]) -> dict[str, Any]:
     """Cosines of the served embeddings with the reference's, for the same boxes.
 
     Raises SystemExit if the server decoded no photo.
@@ -34,7 +33,7 @@ def compare(client: Client, reference: Reference, photos: Sequence[tuple[Path, s
     cosines: dict[str, float] = {}
     grounded = 0
     for start in range(0, len(photos), BATCH):
-        paths, types = zip(*photos[start : start + BATCH], strict=True)
+        paths, types, _ = zip(*photos[start : start + BATCH], strict=True)
         found = client.embed_images(paths, types)
         grounded += int((found.status == Status.GROUNDED).sum())
         rows = np.flatnonzero(found.status <= Status.WHOLE_IMAGE)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -44,34 +45,75 @@ def _draw_block(items: Sequence[Item], seed: int) -> list[Photo]:
     return [scene(rng, item, others) for item in items]
 
 
-def find_photos(folder: Path, product_type: str) -> list[tuple[Path, str]]:
-    """The photos of a folder, at any depth, each with its product type.
+class OwnPhoto(NamedTuple):
+    """A user's photo. ``label`` is a text that says more than the product type, such as "red mug", if one is known."""
 
-    If the folder has a ``photos.csv`` with the columns ``file`` and ``product_type``, it lists the photos. Otherwise
-    every photo has the given product type. Raises SystemExit if there is no photo.
+    path: Path
+    product_type: str
+    label: str = ""
+
+
+def find_photos(source: Path, product_type: str = "", otherwise: str = "product") -> list[OwnPhoto]:
+    """The photos of a CSV table, or of a folder at any depth.
+
+    A table has the columns ``path``, relative to it, and ``type``, and may have ``label``; in a folder it is called
+    ``photos.csv``. A photo has the type of the table, else ``product_type``, else the name of its subfolder, else
+    ``otherwise``. Raises SystemExit if there is no photo, or if the table is wrong.
     """
-    if (folder / "photos.csv").is_file():
-        with (folder / "photos.csv").open(newline="", encoding="utf-8") as table:
-            photos = [(folder / row["file"], row["product_type"]) for row in csv.DictReader(table)]
+    table = source / "photos.csv" if source.is_dir() else source
+    if table.is_file():
+        photos = read_table(table)
+    elif source.is_dir():
+        photos = [OwnPhoto(path, "") for path in sorted(source.rglob("*")) if path.suffix.lower() in SUFFIXES]
     else:
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-        photos = [(path, product_type) for path in paths]
+        raise SystemExit(f"there is no folder or table {source}")
     if not photos:
-        raise SystemExit(f"no photos in {folder}: expected files ending in {', '.join(SUFFIXES)}")
+        raise SystemExit(f"no photos in {source}: expected files ending in {', '.join(SUFFIXES)}")
+
+    def type_of(photo: OwnPhoto) -> str:
+        is_inside = photo.path.is_relative_to(table.parent)
+        *folders, _ = photo.path.relative_to(table.parent).parts if is_inside else (photo.path.name,)
+        return photo.product_type or product_type or "".join(folders[:1]) or otherwise
+
+    return [photo._replace(product_type=type_of(photo)) for photo in photos]
+
+
+def read_table(table: Path) -> list[OwnPhoto]:
+    """The photos of a CSV table, with the types that it names. Raises SystemExit."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            rows, columns = list(reader), reader.fieldnames or []
+    except (ValueError, csv.Error) as error:
+        raise SystemExit(f"{table} is not a CSV table in UTF-8: {error}") from None
+    if "path" not in columns or "type" not in columns:
+        raise SystemExit(f"{table} must have the columns path and type (and may have label), got {', '.join(columns)}")
+    photos = [
+        OwnPhoto(table.parent / row["path"], (row["type"] or "").strip(), (row.get("label") or "").strip())
+        for row in rows
+    ]
+    for photo in photos:
+        if not photo.path.is_file():
+            raise SystemExit(f"{table} names {photo.path}, which is not a file")
     return photos
 
 
 def add_options(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """Add ``--photos`` and ``--type``, which choose a folder of photos; without ``required`` scenes can be drawn."""
     otherwise = "" if required else " (default: scenes of the synthetic catalogue)"
-    parser.add_argument("--photos", type=Path, metavar="DIR", required=required, help=f"folder of photos{otherwise}")
     parser.add_argument(
-        "--type", default="product", help="product type of the photos, if there is no photos.csv (%(default)s)"
+        "--photos",
+        type=Path,
+        metavar="PATH",
+        required=required,
+        help="folder of photos, with a subfolder for each product type, or CSV table with the columns path and type"
+        + otherwise,
     )
+    parser.add_argument("--type", default="", help="product type of all photos that have none in a table")
 
 
 def load_samples(folder: Path | None, product_type: str, count: int, seed: int) -> list[Sample]:
     """Read the photos of ``folder``; if it is None, draw ``count`` scenes."""
     if folder is None:
         return [(photo.jpeg, photo.items[0].product_type) for photo in draw_scenes(count, seed)]
-    return [(path.read_bytes(), shown) for path, shown in find_photos(folder, product_type)]
+    return [(photo.path.read_bytes(), photo.product_type) for photo in find_photos(folder, product_type)]

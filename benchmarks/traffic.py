@@ -156,10 +156,9 @@ def read_photos(folder: Path) -> dict[str, list[bytes]]:
     If there are more than MOST_PHOTOS, it reads an even selection. Raises SystemExit if there is no photo.
     """
     by_type: dict[str, list[bytes]] = {}
-    photos = find_photos(folder, "")
-    for path, product_type in photos[:: -(-len(photos) // MOST_PHOTOS)]:
-        shown = product_type or ("" if path.parent == folder else path.parent.name)
-        by_type.setdefault(shown, []).append(path.read_bytes())
+    photos = find_photos(folder, otherwise="")
+    for photo in photos[:: -(-len(photos) // MOST_PHOTOS)]:
+        by_type.setdefault(photo.product_type, []).append(photo.path.read_bytes())
     return by_type
 
 

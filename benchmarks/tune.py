@@ -369,7 +369,7 @@ def tune(args: argparse.Namespace, bench: Bench) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    photos = load_samples(args.photos, "product", 32, 5)
+    photos = load_samples(args.photos, "", 32, 5)
     repositories = [args.model_repository, args.ensembles]
     bench = Bench(repositories, photos, args.slo, args.concurrency, args.seconds, args.turns)
     try:

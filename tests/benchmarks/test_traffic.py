@@ -124,5 +124,5 @@ def test_photos_csv_has_the_product_types(tmp_path: Path) -> None:
     (tmp_path / "shelf").mkdir()
     for name in ("1.jpg", "2.jpg"):
         (tmp_path / "shelf" / name).write_bytes(name.encode())
-    (tmp_path / "photos.csv").write_text("file,product_type\nshelf/1.jpg,mug\nshelf/2.jpg,\n")
+    (tmp_path / "photos.csv").write_text("path,type\nshelf/1.jpg,mug\nshelf/2.jpg,\n")
     assert read_photos(tmp_path) == {"mug": [b"1.jpg"], "shelf": [b"2.jpg"]}

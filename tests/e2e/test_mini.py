@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
@@ -88,9 +90,9 @@ def test_parity_reads_a_folder_of_photos(
     for index, photo in enumerate(photos[:5]):
         (tmp_path / f"{index}.jpg").write_bytes(photo.jpeg)
     (tmp_path / "photos.csv").write_text(
-        "file,product_type\n" + "".join(f"{i}.jpg,{prompt}\n" for i, prompt in enumerate(_prompts(photos[:5])))
+        "path,type\n" + "".join(f"{i}.jpg,{prompt}\n" for i, prompt in enumerate(_prompts(photos[:5])))
     )
-    report = parity.compare(client, reference, find_photos(tmp_path, "product"))
+    report = parity.compare(client, reference, find_photos(tmp_path))
     assert report["photos"] == 5
     assert report["cosine_min"] >= 0.999
 
@@ -101,12 +103,19 @@ def test_the_demo_writes_a_page_of_a_users_own_photos(
     folder = tmp_path / "mine"
     folder.mkdir()
     for index, photo in enumerate(photos[:7]):
-        (folder / f"{index}.jpg").write_bytes(photo.jpeg)
-    (folder / "broken.jpg").write_bytes(b"not an image")
-    arguments = ["--photos", str(folder), "--type", "mug", "--out", str(tmp_path / "page"), "--url", server.grpc_url]
+        shown = folder / photo.items[0].product_type
+        shown.mkdir(exist_ok=True)
+        (shown / f"#{index} 100%.jpg").write_bytes(photo.jpeg)
+    (shown / "broken.jpg").write_bytes(b"not an image")
+    arguments = ["--photos", str(folder), "--out", str(tmp_path / "page"), "--url", server.grpc_url]
     monkeypatch.setattr(sys, "argv", ["demo", *arguments])
     demo.main()
     page = (tmp_path / "page/index.html").read_text()
     assert page.count("<section>") >= 8
-    assert "not an image" in page
-    assert len(list((tmp_path / "page/crops").iterdir())) == 7
+    assert page.count("not an image</small>") == 1
+    assert "right among the first 5 results of a text" in page
+    found = re.search(r"product found in the photo<b>(\d+) ", page)
+    assert found
+    assert 5 <= int(found[1]) == len(list((tmp_path / "page/crops").iterdir()))
+    for source in re.findall(r'src="([^"]+)"', page):
+        assert (tmp_path / "page" / unquote(source)).is_file()
