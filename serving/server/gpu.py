@@ -14,7 +14,7 @@ from serving.errors import SetupError
 POOL_BYTES = 2 << 30
 """Memory on each GPU for tensors between models. Without this pool a hop costs 17 ms and copies fail. The largest
 canvases of a full batch take 113 MB, its crops 38 MB, and several batches are in flight at the same time."""
-INSTALL = "pip uninstall onnxruntime; pip install './serving[gpu]'"
+INSTALL = "pip uninstall onnxruntime; pip install --editable './serving[gpu]'"
 """Both packages of ONNX Runtime install into the same folder, so the CPU one must be removed first."""
 
 

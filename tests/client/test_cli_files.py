@@ -283,6 +283,22 @@ def test_a_run_that_was_cut_off_anywhere_continues(run: Run, triton: FakeTriton)
         assert [items[0].split(b",")[0] for items in triton.batches] == [item for item in sent if item]
 
 
+def test_a_run_whose_file_could_not_be_written_asks_nothing_again(run: Run, triton: FakeTriton) -> None:
+    write_table(6)
+    assert run(*ARGUMENTS, "expected.npz")[0] == cli.NOT_DECODED
+    blocked = Path("out.npz.partial.tmp")
+    blocked.mkdir()
+    code, _, err = run(*ARGUMENTS, "out.npz")
+    assert code == cli.USAGE
+    assert "out.npz.partial has 6 rows" in err
+    assert "out.npz.partial.tmp: Is a directory" in err
+    blocked.rmdir()
+    triton.infer_requests.clear()
+    assert run(*ARGUMENTS, "out.npz")[0] == cli.NOT_DECODED
+    assert triton.infer_requests == []
+    assert Path("out.npz").read_bytes() == Path("expected.npz").read_bytes()
+
+
 def test_a_killed_run_continues(run: Run, triton: FakeTriton) -> None:
     write_table(14)
     assert run(*ARGUMENTS, "expected.parquet")[0] == cli.NOT_DECODED
