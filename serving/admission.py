@@ -122,11 +122,14 @@ class Admission:
     def wait(self) -> float:
         """Seconds that a request would wait if it came now."""
         self._asked.set()
-        if self.clock() - self._updated_at > STALE:
+        age = self.clock() - self._updated_at
+        if age > STALE:
             return 0.0
         models = self.models.values()
         queued = sum(model.wait(self._items(int(model.pending))) for model in models)
-        return queued + self._accepted_since * max(model.seconds_per_item for model in models)
+        accepted = self._accepted_since * max(model.seconds_per_item for model in models)
+        # The models have worked since the metrics were read.
+        return max(0.0, queued + accepted - age)
 
     def update(self, metrics: str) -> None:
         """Take in the text of Triton's metrics."""

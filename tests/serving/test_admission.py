@@ -102,13 +102,14 @@ def test_the_first_request_is_accepted_however_slow_the_model_is() -> None:
     assert [admission.refusal(1) is None for _ in range(3)] == [True, False, False]
 
 
-def test_old_metrics_are_ignored() -> None:
+@pytest.mark.parametrize(("work", "age", "wait"), [(9.0, 1.1, 0), (0.9, 0.0, 0.9), (0.9, 0.6, 0.3), (0.9, 0.95, 0)])
+def test_work_is_done_while_metrics_grow_old_and_old_ones_are_ignored(work: float, age: float, wait: float) -> None:
     clock = SimpleNamespace(seconds=100.0)
     admission = Admission(0.5, {"detect": Model()}, lambda: clock.seconds)
-    admission.update(metrics(detect=(99, 1, 9)))
-    assert admission.wait() > 100
-    clock.seconds += 1.1
-    assert admission.wait() == 0
+    admission.update(metrics(detect=(8, 1, work / 9)))
+    assert admission.wait() == pytest.approx(work)
+    clock.seconds += age
+    assert admission.wait() == pytest.approx(wait)
 
 
 @pytest.mark.parametrize(

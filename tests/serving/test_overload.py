@@ -46,8 +46,10 @@ class TritonPythonModel:
 
     def answer(self, array):
         time.sleep(SECONDS * len(array))
-        outputs = {"CANVAS_BOX": [0, 0, 9, 9], "SCORE": [0.9], "EMBEDDING": [1, 0, 0]}
-        rows = {name: np.full((len(array), len(outputs[name])), outputs[name], np.float32) for name in OUTPUTS}
+        floats = {"CANVAS_BOX": [0, 0, 9, 9], "SCORE": [0.9], "EMBEDDING": [1, 0, 0]}
+        outputs = {name: np.array([row], np.float32) for name, row in floats.items()}
+        outputs["VERSION"] = np.ones((1, 4), np.int32)
+        rows = {name: np.repeat(outputs[name], len(array), axis=0) for name in OUTPUTS}
         return pb_utils.InferenceResponse([pb_utils.Tensor(*item) for item in rows.items()])
 """
 
