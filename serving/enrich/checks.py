@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from serving.enrich import words as shop
 from serving.enrich.product import Product
-from serving.enrich.tokens import Tokens
+from serving.enrich.tokens import CHARACTERS, Tokens
 from serving.enrich.words import families, stem
 
 FAMILIES = {"colour": families(shop.COLOURS), "pattern": families(shop.PATTERNS), "material": families(shop.MATERIALS)}
@@ -49,7 +49,9 @@ def phrases(text: str, length: int = 6) -> set[str]:
 
 
 def _length(text: str, product: Product, tokens: Tokens) -> Iterator[str]:
-    if not tokens.fits(text):
+    if len(text) > CHARACTERS:
+        yield f"The text has {len(text)} characters; only {CHARACTERS} are read. Make it shorter."
+    elif not tokens.fits(text):
         yield f"The text has {tokens.count(text)} tokens; only {tokens.limit} are read. Make it shorter."
 
 

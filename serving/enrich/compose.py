@@ -68,7 +68,9 @@ def compose(product: Product, tokens: Tokens) -> str:
     """One line that fits the encoder. It is empty only if no text of the product contains a word."""
     title = words_of(product.title)
     kind = words_of(re.split("[>»|]", plain(product.product_type))[-1])[:MOST_TYPE_WORDS]
-    seen = {name: see(product, title, name) for name in VISUAL}
+    sentences = re.split("[.!?;\n\u3002\uff01\uff1f]+", plain(product.description))
+    facts = [words_of(sentence) for sentence in sentences if not OTHERS.search(sentence)]
+    seen = {name: see(product, title, facts, name) for name in VISUAL}
     front = {name: [value for value in seen[name] if not stems(value.split()) <= stems(kind)] for name in VISUAL}
     title = title[count_maker(title, stems(kind)) :]
     extras = find_extras(product, title, stems([*kind, *(word for values in seen.values() for word in _split(values))]))
@@ -108,8 +110,8 @@ def letter(one: str) -> str:
     return one if category[0] in "LMN" or one in "'-" else "" if category == "Cf" else " "
 
 
-def see(product: Product, title: list[str], name: str) -> list[str]:
-    """The values of a visible property, from the first source that has any."""
+def see(product: Product, title: list[str], facts: list[list[str]], name: str) -> list[str]:
+    """The values of a visible property, from the first source that has any: ``facts`` are sentences in words."""
     vocabulary, attributes = VISUAL[name], product.attributes
     values = [attributes[one] for one in NAMES[name] if one in attributes]
     sources = [
@@ -117,9 +119,8 @@ def see(product: Product, title: list[str], name: str) -> list[str]:
         find(title, vocabulary),
     ]
     if name != "wearer":
-        sentences = re.split("[.!?;\n\u3002\uff01\uff1f]+", plain(product.description))
-        facts = [find(words_of(sentence), vocabulary) for sentence in sentences if not OTHERS.search(sentence)]
-        sources += [fact for fact in facts if len(fact) < MOST_VALUES]
+        found_in = [find(words, vocabulary) for words in facts]
+        sources += [values for values in found_in if len(values) < MOST_VALUES]
     found = next(filter(None, sources), [])
     return [value for value in dict.fromkeys(found) if value not in NOT_SAID][:MOST_VALUES]
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+CHARACTERS = 1024
+"""Characters that ``tokenize`` reads, ``max_characters`` of its config."""
+
 
 class Tokens:
     """Counts tokens as ``tokenize`` does. ``limit`` is the length to which it cuts texts, None if it does not."""
@@ -37,13 +40,13 @@ class Tokens:
         return len(self._tokenizer.encode(text.strip()).ids)
 
     def fits(self, text: str) -> bool:
-        return self.count(text) <= (self.limit or sys.maxsize)
+        return len(text) <= CHARACTERS and self.count(text) <= (self.limit or sys.maxsize)
 
     def cut(self, text: str) -> str:
         """The longest beginning that fits: whole words, or whole letters if the first word alone is too long."""
         if self.fits(text):
             return text
-        words = text.split()
+        words = text.strip()[:CHARACTERS].split()
         return self._longest(words, " ") or self._longest(words[0], "")
 
     def _longest(self, parts: Sequence[str], joint: str) -> str:

@@ -17,6 +17,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
 from serving.enrich import product
+from serving.enrich.tokens import CHARACTERS
 from serving.paths import REPOSITORIES, ROOT
 from serving.repository.specs import PIPELINES, ModelSpec, Status, TensorSpec
 from serving.repository.versions import MADE_BY
@@ -75,7 +76,7 @@ def test_limits() -> None:
         f"at most {product.MAX_BYTES} bytes",
         f"more than {limits['max_bytes'].string_value} bytes",
         f"or {limits['max_pixels'].string_value} pixels",
-        *(f"The first {characters} characters are read" for characters in read),
+        *(f"The first {characters} characters are read" for characters in {*read, str(CHARACTERS)}),
         f"Of each of the three texts {product.MAX_TEXT} characters are read",
         *(f"N is {config(ensembles / name).max_batch_size} at most" for name in PIPELINES),
     }
