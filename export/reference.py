@@ -11,11 +11,12 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from export.encoder_sources import resolve_encoder
 from export.load_encoder import load_encoder
@@ -24,7 +25,7 @@ Box = Sequence[float]
 
 
 def open_image(encoded: bytes) -> Image.Image:
-    """Decode an image as it is displayed: EXIF orientation applied, transparency on white, RGB."""
+    """Decode an image as it is displayed: EXIF orientation and ICC profile applied, transparency on white, RGB."""
     image: Image.Image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
     if image.mode.startswith("I"):  # 16 bits, which PIL's convert would clip instead of scaling
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
@@ -32,6 +33,13 @@ def open_image(encoded: bytes) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
+    profile = image.info.get("icc_profile")
+    if profile:
+        with suppress(ImageCms.PyCMSError, OSError):  # a damaged profile, or one of another colour space
+            made = ImageCms.profileToProfile(
+                image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            image = made or image
     return image.convert("RGB")
 
 

@@ -1,7 +1,9 @@
 """Decodes plain JPEGs on a GPU with nvImageCodec: in one batch, then shrunk, turned and laid on canvases.
 
-The CPU decodes all other files, and the JPEGs that the decoder rejects, such as progressive or damaged ones; see
-``images``. So every file gets the same status as on a CPU. Limits are checked before anything is decoded.
+The CPU decodes all other files, those whose colours an ICC profile changes, those that may lack rows, and the JPEGs
+that the decoder rejects, such as progressive or damaged ones; see ``images``. So every file gets the same status as on
+a CPU, provided that the hardware, too, rejects files that lack rows or fills these with grey. Limits are checked before
+anything is decoded.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from serving.decode import jpeg
+from serving.decode.colour import conversion_of
 from serving.decode.images import (
     Decoded,
     Limits,
@@ -23,7 +27,8 @@ from serving.decode.images import (
     exif_orientation,
     fitted_hw,
     flipped_axes,
-    is_plain_jpeg,
+    is_grey_or_rgb,
+    is_jpeg,
     open_file,
 )
 
@@ -64,9 +69,10 @@ class GpuDecoder:
         pending = {i: threads.submit(decode, blobs[i], limits) for i in range(len(blobs)) if i not in ours}
         found: dict[int, Decoded] = {}
         for part in parts_of([(i, height * width) for i, (height, width, _) in ours.items()], AT_ONCE):
-            for i, image in zip(part, self._try([blobs[i] for i in part]), strict=True):
+            images = self._try([blobs[i] for i in part])
+            for i, image, doubtful in zip(part, images, self.lack_blocks(images), strict=True):
                 height, width, orientation = ours[i]
-                if image is None or tuple(image.shape) != (height, width, 3):
+                if image is None or doubtful or tuple(image.shape) != (height, width, 3):
                     pending[i] = threads.submit(decode, blobs[i], limits)
                     continue
                 small_rgb = shrink(
@@ -86,6 +92,15 @@ class GpuDecoder:
                 pixels = torch.from_numpy(np.array(pixels, order="C"))
             canvas[:height, :width] = pixels
         return canvases
+
+    def lack_blocks(self, images: Sequence[Any]) -> list[bool]:
+        """Whether the last pixel of each image is grey, so that the CPU has to find out whether the file is whole."""
+        there = [image is not None and min(image.shape) > 0 for image in images]
+        last = [
+            torch.as_tensor(image, device=self.device)[-1, -1] for image, one in zip(images, there, strict=True) if one
+        ]
+        corners = iter(torch.stack(last).cpu().numpy() if last else ())  # one transfer for all
+        return [one and jpeg.may_lack_blocks(next(corners)) for one in there]
 
     def _try(self, blobs: Sequence[bytes]) -> Sequence[Any]:
         try:
@@ -112,7 +127,8 @@ def header_of(blob: bytes, limits: Limits) -> tuple[int, int, int] | None:
         image = open_file(blob, limits)
     except NotDecoded:
         return None
-    if not is_plain_jpeg(image, blob) or image.width * image.height > LARGEST:
+    plain = is_jpeg(image) and is_grey_or_rgb(image) and blob.endswith(jpeg.END) and conversion_of(image) is None
+    if not plain or image.width * image.height > LARGEST:
         return None
     return image.height, image.width, exif_orientation(image)
 

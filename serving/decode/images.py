@@ -1,7 +1,8 @@
 """An encoded image file to pixels as they are displayed, shrunk only if they do not fit the largest canvas.
 
-JPEG, PNG and WebP are read, with any colours. Transparent pixels become white; of an animation, the first frame is
-read. Plain JPEGs go through OpenCV, which decodes to the same pixels as Pillow in half the time. Pillow reads the rest.
+JPEG, PNG and WebP are read, with any colours, which an ICC profile of the file converts to sRGB. Transparent pixels
+become white; of an animation, the first frame is read. Plain JPEGs go through OpenCV, which decodes to the same pixels
+as Pillow in half the time. Pillow reads the rest.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from serving.decode import jpeg, png
+from serving.decode.colour import Conversion, conversion_of
 from serving.repository.specs import CANVASES, Status
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ SPARE = 2.0
 With 2, embeddings keep a cosine of at least 0.9999 with those of full decoding. With 1.5, fine patterns fell to 0.9994,
 and with 1.3, mosaics of photos fell to 0.984."""
 EXIF_ORIENTATION = 0x0112
-JPEG_END = b"\xff\xd9"
+JPEG_BEGIN = b"\xff\xd8"
 LARGE_PIXELS = 16_000_000
 STRIP_PIXELS = 4_000_000
 one_large_image = Lock()
@@ -96,10 +99,12 @@ class Decoded:
 def decode(blob: bytes, limits: Limits) -> Decoded:
     """Decode a file; the status says why where that is impossible. Never raises."""
     try:
-        image_rgb, original_hw, orientation = read(blob, limits)
+        stored = read(blob, limits)
+        original_hw, orientation = stored.hw, stored.orientation
+        # Converted after it was shrunk, the image has the fewest pixels.
+        small_rgb = in_srgb(shrink(stored.pixels, fitted_hw(*original_hw, limits.canvases[-1])), stored.conversion)
     except NotDecoded as error:
         return Decoded(np.zeros((0, 0, 3), np.uint8), (0, 0, 0, 0), error.status)
-    small_rgb = shrink(image_rgb, fitted_hw(*original_hw, limits.canvases[-1]))
     # Turned after it was shrunk, the image is a view, which costs nothing.
     return as_displayed(upright(small_rgb, orientation), original_hw, orientation)
 
@@ -143,21 +148,41 @@ def flipped_axes(orientation: int) -> tuple[int, ...]:
     return (0,) * (orientation in (3, 4, 7, 8)) + (1,) * (orientation in (2, 3, 6, 7))
 
 
-def read(blob: bytes, limits: Limits) -> tuple[Pixels, tuple[int, int], int]:
-    """Decode a file: RGB (H, W, 3) as stored and perhaps reduced, its full height and width, its EXIF orientation.
+@dataclass(frozen=True)
+class Stored:
+    """An image as it is stored in its file, and what is still to be done."""
 
-    Raises NotDecoded for anything but a whole JPEG, PNG or WebP file within the limits.
-    """
+    pixels: Pixels
+    """RGB (H, W, 3), perhaps reduced; CMYK (H, W, 4) if there is a conversion from it."""
+    hw: tuple[int, int]
+    """The full height and width."""
+    orientation: int
+    conversion: Conversion | None
+
+
+def read(blob: bytes, limits: Limits) -> Stored:
+    """Decode a file. Raises NotDecoded for anything but a whole JPEG, PNG or WebP file within the limits."""
     image = open_file(blob, limits)
     hw = image.height, image.width
+    conversion = conversion_of(image)
     try:
-        if is_plain_jpeg(image, blob):
-            image_rgb = read_jpeg(blob, reduction(max(hw), limits.canvases[-1]))
+        if is_jpeg(image):
+            pixels = read_whole_jpeg(image, blob, reduction(max(hw), limits.canvases[-1]), conversion)
+        elif image.format == "PNG":
+            pixels = read_png(image, blob)
         else:
-            image_rgb = read_any(image)
+            pixels = read_any(image)
     except Exception as error:
         raise NotDecoded(Status.NOT_AN_IMAGE) from error
-    return image_rgb, hw, exif_orientation(image)
+    return Stored(pixels, hw, exif_orientation(image), conversion)
+
+
+def in_srgb(pixels: Pixels, conversion: Conversion | None) -> Pixels:
+    """Convert the colours. Raises NotDecoded if that is impossible."""
+    try:
+        return conversion(pixels) if conversion else pixels
+    except Exception as error:
+        raise NotDecoded(Status.NOT_AN_IMAGE) from error
 
 
 def open_file(blob: bytes, limits: Limits) -> Image.Image:
@@ -166,6 +191,10 @@ def open_file(blob: bytes, limits: Limits) -> Image.Image:
         raise NotDecoded(Status.TOO_LARGE)
     # Damaged files leave Pillow's parsers as OSError, SyntaxError, struct.error, ValueError and more.
     try:
+        if blob.startswith(JPEG_BEGIN):
+            jpeg.layout_of(blob, all_scans=False)
+        if blob.startswith(png.SIGNATURE) and not png.has_few_chunks(blob):
+            raise NotDecoded(Status.NOT_AN_IMAGE)
         image = Image.open(io.BytesIO(blob), formats=("JPEG", "PNG", "WEBP"))
     except Exception as error:
         raise NotDecoded(Status.NOT_AN_IMAGE) from error
@@ -174,9 +203,12 @@ def open_file(blob: bytes, limits: Limits) -> Image.Image:
     return image
 
 
-def is_plain_jpeg(image: Image.Image, blob: bytes) -> bool:
-    """Whether a JPEG is grey or RGB, and complete. OpenCV fills the missing part of others with grey; Pillow raises."""
-    return image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and blob.endswith(JPEG_END)
+def is_jpeg(image: Image.Image) -> bool:
+    return image.format in ("JPEG", "MPO")
+
+
+def is_grey_or_rgb(image: Image.Image) -> bool:
+    return image.mode in ("L", "RGB")
 
 
 def reduction(longer: int, side: int, spare: float = SPARE) -> int:
@@ -193,8 +225,43 @@ def read_jpeg(blob: bytes, factor: int = 1) -> Pixels:
     return np.asarray(image_rgb, np.uint8)
 
 
-def read_any(image: Image.Image) -> Pixels:
-    """Decode an image that Pillow has opened to RGB (H, W, 3), on a white background.
+def read_whole_jpeg(image: Image.Image, blob: bytes, factor: int, conversion: Conversion | None) -> Pixels:
+    """Decode a JPEG of which every row is there. Its end marker may be missing, and other data may follow it."""
+    layout = jpeg.layout_of(blob, all_scans=False)
+    doubtful = not (layout.is_one_scan and blob.endswith(jpeg.END) and is_grey_or_rgb(image))
+    if doubtful:
+        layout = jpeg.layout_of(blob)
+        certain = layout.ends_with_a_refinement and blob.endswith(jpeg.END)
+        if not layout.is_exact or not (certain or jpeg.is_whole(blob, layout, factor)):
+            raise NotDecoded(Status.NOT_AN_IMAGE)
+        blob = jpeg.ended(blob, layout)
+    if not is_grey_or_rgb(image):
+        return read_any(Image.open(io.BytesIO(blob), formats=("JPEG",)), cmyk=conversion is not None)
+    image_rgb = read_jpeg(blob, factor)
+    if (
+        not doubtful
+        and jpeg.may_lack_blocks(image_rgb[-1, -1])
+        and not jpeg.is_whole(blob, jpeg.layout_of(blob), factor)
+    ):
+        raise NotDecoded(Status.NOT_AN_IMAGE)
+    return image_rgb
+
+
+def read_png(image: Image.Image, blob: bytes) -> Pixels:
+    """Decode a PNG that Pillow has opened to RGB (H, W, 3), on a white background."""
+    depth = png.depth_of(blob)
+    png.scale_key(image, depth)
+    image_rgb = read_any(image)
+    if not png.is_whole(image, blob):
+        raise NotDecoded(Status.NOT_AN_IMAGE)
+    if not png.needs_16_bits(image, depth):
+        return image_rgb
+    with one_large_image:
+        return png.read_16_bits(blob)
+
+
+def read_any(image: Image.Image, cmyk: bool = False) -> Pixels:
+    """Decode an image that Pillow has opened to RGB (H, W, 3), on a white background, or leave it in CMYK (H, W, 4).
 
     A file of 46 bytes can be a large image, which takes 15 bytes per pixel for a while. So only one large image is
     decoded at a time, and colours are converted in strips.
@@ -202,6 +269,8 @@ def read_any(image: Image.Image) -> Pixels:
     rows = max(1, STRIP_PIXELS // image.width)
     with one_large_image if image.width * image.height > LARGE_PIXELS else nullcontext():
         image.load()
+        if cmyk:
+            return np.asarray(image)
         if rows >= image.height:
             return as_rgb(image)
         image_rgb = np.empty((image.height, image.width, 3), np.uint8)
@@ -215,7 +284,8 @@ def as_rgb(image: Image.Image) -> Pixels:
     """Pixels (H, W, 3) on a white background."""
     if image.mode.startswith("I"):
         # Pillow would clip 16 bits, which have to be scaled.
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        levels = np.asarray(image)
+        grey = np.where(levels == image.info.get("transparency"), 255, levels >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
