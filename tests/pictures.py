@@ -89,6 +89,7 @@ def bad_files() -> dict[str, tuple[bytes, int]]:
         "text": (b"not an image, but quite a long line of text instead", 2),
         "JPEG truncated": (jpeg[: len(jpeg) // 2], 2),
         "JPEG without its last bytes": (jpeg[:-20], 2),
+        "half a JPEG with an end marker": (jpeg[: len(jpeg) // 2] + b"\xff\xd9", 2),
         "JPEG header alone": (jpeg[:20], 2),
         "PNG truncated": (png[: len(png) // 2], 2),
         "PNG without its last hundredth": (png[: len(png) * 99 // 100], 2),

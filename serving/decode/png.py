@@ -38,7 +38,7 @@ def has_few_chunks(blob: bytes) -> bool:
 def is_whole(image: Image.Image, blob: bytes) -> bool:
     """Whether all rows of a loaded image are in the file. Pillow fills with zeros what a well packed stream lacks.
 
-    The stream is unpacked again only if its last row is zero. The last pass of an interlaced image has every second row.
+    The stream is unpacked again only if its last row is zero. The last pass of an interlaced image has each second row.
     """
     interlaced = blob[28] == 1
     last = max(0, image.height // 2 * 2 - 1) if interlaced else image.height - 1
@@ -81,7 +81,7 @@ def needs_16_bits(image: Image.Image, depth: int) -> bool:
 
 def read_16_bits(blob: bytes) -> npt.NDArray[np.uint8]:
     """RGB (H, W, 3) on a white background."""
-    bgra = cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_UNCHANGED)
-    rgb = (bgra[:, :, 2::-1] >> 8).astype(np.uint8)
+    bgra = np.asarray(cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_UNCHANGED), np.uint16)
+    rgb: npt.NDArray[np.uint8] = (bgra[:, :, 2::-1] >> 8).astype(np.uint8)
     rgb[bgra[:, :, 3] == 0] = 255
     return rgb

@@ -50,7 +50,7 @@ def test_srgb_and_damaged_profiles_change_nothing(file_format: str) -> None:
 
 def test_other_modes_are_converted_too() -> None:
     rgb = picture()
-    image, options = Image.fromarray(rgb), {"icc_profile": P3.profile}
+    image, options = Image.fromarray(rgb), dict[str, Any](icc_profile=P3.profile)
     palette = image.quantize(64)
     found = decoded(encode(palette, **options))
     assert np.abs(found - P3.to_srgb(np.asarray(palette.convert("RGB")))).max() <= 3
@@ -100,7 +100,7 @@ def words(*values: int) -> bytes:
 
 W = (255, 255, 255)
 PALETTE = {"PLTE": bytes([10, 20, 30, 40, 50, 60, 70, 80, 90]), "tRNS": bytes([0, 128])}
-PALETTE_RGB = [W, (147, 152, 157), (70, 80, 90)]
+PALETTE_RGB: list[tuple[int, ...]] = [W, (147, 152, 157), (70, 80, 90)]
 """The first is transparent, the second is half opaque on white, the third has no entry in tRNS, which means opaque."""
 RGB_16 = words(0x8000, 0x8000, 0x8000, 0x8000, 0x8000, 0x8001, 0, 0, 0, 0x8000, 0x80FF, 0x8000)
 TRANSPARENCY: dict[str, tuple[bytes, list[tuple[int, ...]]]] = {

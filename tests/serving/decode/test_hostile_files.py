@@ -134,7 +134,7 @@ def test_randomly_damaged_files_have_a_status(tmp_path: Path) -> None:
     statuses, grown = decode_apart([damage(good[i % len(good)], random) for i in range(600)], tmp_path / "files")
     assert set(statuses) <= {0, 2, 3}
     # Some files are damaged, and not all.
-    assert 100 < statuses.count(0) < 500
+    assert 60 < statuses.count(0) < 500
     assert grown < 400
 
 
