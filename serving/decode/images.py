@@ -256,6 +256,7 @@ def read_png(image: Image.Image, blob: bytes) -> Pixels:
         raise NotDecoded(Status.NOT_AN_IMAGE)
     if not png.needs_16_bits(image, depth):
         return image_rgb
+    del image_rgb
     with one_large_image:
         return png.read_16_bits(blob)
 

@@ -18,6 +18,7 @@ SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 """First column and row of each pass, and its steps."""
 UNPACK = 1 << 20
+STRIP = 256
 
 
 def chunks_of(blob: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -82,6 +83,8 @@ def needs_16_bits(image: Image.Image, depth: int) -> bool:
 def read_16_bits(blob: bytes) -> npt.NDArray[np.uint8]:
     """RGB (H, W, 3) on a white background."""
     bgra = np.asarray(cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_UNCHANGED), np.uint16)
-    rgb: npt.NDArray[np.uint8] = (bgra[:, :, 2::-1] >> 8).astype(np.uint8)
-    rgb[bgra[:, :, 3] == 0] = 255
+    rgb = np.empty((*bgra.shape[:2], 3), np.uint8)
+    for top in range(0, len(bgra), STRIP):
+        strip = bgra[top : top + STRIP]
+        rgb[top : top + STRIP] = np.where(strip[:, :, 3:] == 0, 255, strip[:, :, 2::-1] >> 8)
     return rgb
