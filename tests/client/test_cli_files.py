@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,9 @@ from serving.enrich.product import Outcome
 from tests.client.command import ENVIRONMENT, Run, objects
 from tests.client.conftest import FakeTriton, never
 from vlclip import cli
-from vlclip.cli.rows import ENRICHED_STATUSES
+from vlclip._wire import PIPELINES
+from vlclip.cli.arguments import FILES
+from vlclip.cli.rows import ENRICHED_STATUSES, columns_of
 
 pytestmark = pytest.mark.usefixtures("shop")
 
@@ -105,7 +108,7 @@ def test_texts_of_a_table(run: Run) -> None:
     assert objects(out)[2] == {
         "id": "7",
         "status": "unreadable",
-        "reason": "text or title: expected a value, got none",
+        "reason": "texts.jsonl:3: text or title: expected a value, got none",
     }
 
 
@@ -113,7 +116,11 @@ def test_lines_that_are_not_utf8_cost_only_themselves(run: Run, triton: FakeTrit
     command = [sys.executable, "-m", "vlclip", "embed-text", "-", "--json", "--address", triton.address]
     done = subprocess.run(command, input=b"1\ngr\xfcn\n2", capture_output=True, env=ENVIRONMENT)
     assert done.returncode == cli.NOT_DECODED
-    assert [row.get("reason") for row in objects(done.stdout.decode())] == [None, "expected text in UTF-8", None]
+    assert [row.get("reason") for row in objects(done.stdout.decode())] == [
+        None,
+        "stdin:2: expected text in UTF-8",
+        None,
+    ]
 
 
 def test_enriching_one_product(run: Run) -> None:
@@ -175,7 +182,7 @@ def test_parquet(run: Run) -> None:
     assert [row["id"] for row in rows] == [str(i) for i in range(7)]
     assert [row["status"] for row in rows] == ["grounded", "unreadable", "not_an_image", *["grounded"] * 4]
     assert [row["embedding"] for row in rows[:4]] == [[1, 3, 0], None, None, [4, 3, 0]]
-    assert rows[1]["reason"] == "No such file or directory"
+    assert rows[1]["reason"] == "shop/products.csv:3: No such file or directory"
     assert rows[3]["box_xyxy"] == [4, 5, 6, 7]
     assert rows[3]["similarity"] == 8
 
@@ -225,6 +232,11 @@ def test_names_that_are_not_utf8(run: Run, tmp_path: Path) -> None:
     assert os.fsencode(objects(out)[0]["path"]) == path
     assert run("ground", os.fsdecode(path), "--type", "mug", "--out", "out.parquet")[0] == cli.OK
     assert parquet.read_table("out.parquet")["path"][0].as_py().endswith("\\udcff.jpg")
+
+
+def test_the_help_names_every_column() -> None:
+    columns = {name for pipeline in PIPELINES for name in columns_of(pipeline, similarity=True)}
+    assert columns <= {*re.findall(r"\w+", FILES.partition("The columns are")[2])}
 
 
 ARGUMENTS = ("embed-image", "--table", "shop/products.csv", "--out")

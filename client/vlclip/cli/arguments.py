@@ -65,7 +65,7 @@ files (--out):
   .npy         the embeddings alone
   Until the run is complete, its rows are in PATH.partial. If it is interrupted, run the same command again: it
   continues after these rows. The columns are id, path, type, text, status, reason, score, box_xyxy, similarity,
-  rounds, prompts, truncated, embedding, those of them that the command has.
+  rounds, prompts, truncated, version, embedding, those of them that the command has.
 """
 
 

@@ -114,7 +114,8 @@ class Row:
     def to_json(self, columns: Iterable[str]) -> dict[str, Any]:
         """The columns that have a value."""
         given = {"id": self.item.id, "path": self.item.path, "type": self.item.type, "text": self.item.text}
-        known = {**given, "status": self.status, "reason": self.reason or None, **self.values}
+        reason = ": ".join(filter(None, (self.item.where, self.reason))) if self.reason else None
+        known = {**given, "status": self.status, "reason": reason, **self.values}
         return {name: _plain(known[name]) for name in columns if known.get(name) is not None}
 
 
