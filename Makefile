@@ -1,12 +1,12 @@
-# `make` without a target lists the targets.
-PYTHON ?= python3
+# `make` without a target lists the targets. A variable that is empty counts as not given.
+override PYTHON := $(or $(PYTHON),python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 PHOTOS ?=
 TYPE ?=
-MODELS ?= model_repository
+override MODELS := $(or $(MODELS),model_repository)
 PROFILE ?=
 PORT ?=
 # A variable of these lists that is set becomes an option: DETECTOR_WEIGHTS=x becomes --detector-weights x. The programs
@@ -18,6 +18,10 @@ PORTS = --http-port "$(PORT)" --grpc-port "$$(($(PORT) + 1))" --metrics-port "$$
 LOAD := TARGET METRICS RATE USERS DURATION SHAPE SLO MIX PHOTOS
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
 options = $(strip $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
+# STAGE=1 becomes --stage; STAGE=0 and STAGE=no do not.
+flags = $(strip $(foreach name,$(1),$(if $(filter-out 0 no false,$($(name))),--$(call lower,$(name)))))
+# $(call needs,VERSION,the version to serve: make rollback VERSION=1)
+needs = @test -n "$(strip $($(1)))" || { echo "Name $(2)" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve setup models engines calibrate check-repository canary rollback load loadgen tune train-mini
@@ -42,26 +46,27 @@ serve: $(VENV)/.demo install-mini  ## Serve the models in MODELS until Ctrl-C. C
 models: $(VENV)/.dev  ## Export models into MODELS and compare them with PyTorch. Without variables: the mini models.
 #  For example DETECTOR=yolo-world-s ENCODER=ViT-B-32 PRETRAINED=laion2b_s34b_b79k VERSION=2
 #  Also DETECTOR_WEIGHTS CHECKPOINT ACTIVATION TOKENIZER PRECISION FORMAT THRESHOLD (python -m export --help)
-#  STAGE=1 exports the version without serving it
-	@$(BIN)/python -m export --out "$(MODELS)" $(call options,$(EXPORT)) $(if $(STAGE),--stage)
+#  STAGE=1 exports the version without serving it. FORCE=1 overwrites a version; without VERSION, the next number is free
+	@$(BIN)/python -m export --out "$(MODELS)" $(call options,$(EXPORT)) $(call flags,STAGE FORCE)
 
 engines:  ## Like `models`, as TensorRT plans. Runs in the `engines` image, on the type of GPU that will serve
-	@$(PYTHON) -m export --out "$(MODELS)" --format tensorrt $(call options,$(filter-out FORMAT,$(EXPORT))) $(if $(STAGE),--stage)
+	@$(PYTHON) -m export --out "$(MODELS)" --format tensorrt $(call options,$(filter-out FORMAT,$(EXPORT))) $(call flags,STAGE FORCE)
 
 calibrate: $(VENV)/.dev  ## Choose the detector's threshold from your photos, one subfolder for each product type: PHOTOS=folder
 #  Also ABSENT="bicycle, piano" MAX_FALSE=0.05 VERSION STAGE=1 (python -m export calibrate --help)
-	@test -n "$(PHOTOS)" || { echo "Name the folder of your photos: make calibrate PHOTOS=folder" >&2; exit 2; }
-	@$(BIN)/python -m export calibrate --out "$(MODELS)" $(call options,$(CALIBRATE)) $(if $(STAGE),--stage)
+	$(call needs,PHOTOS,the folder of your photos: make calibrate PHOTOS=folder)
+	@$(BIN)/python -m export calibrate --out "$(MODELS)" $(call options,$(CALIBRATE)) $(call flags,STAGE FORCE)
 
 check-repository: $(VENV)/.demo install-mini  ## Check that configs, profiles, pipelines and graphs of MODELS fit together
 	@$(BIN)/python -m serving check --model-repository "$(MODELS)"
 
 canary: $(VENV)/.demo  ## Compare version VERSION of MODELS with the served version, on drawn photos or PHOTOS=folder TYPE="mug".
 #  PROMOTE=1 serves it if it passes (python -m benchmarks.canary --help)
-	@$(BIN)/python -m benchmarks.canary --model-repository "$(MODELS)" $(call options,$(CANARY)) $(if $(PROMOTE),--promote)
+	$(call needs,VERSION,the version to compare: make canary VERSION=2)
+	@$(BIN)/python -m benchmarks.canary --model-repository "$(MODELS)" $(call options,$(CANARY)) $(call flags,PROMOTE)
 
 rollback: $(VENV)/.demo  ## Serve version VERSION of MODELS again. A running server switches without failed requests
-	@test -n "$(VERSION)" || { echo "Name the version to serve: make rollback VERSION=1" >&2; exit 2; }
+	$(call needs,VERSION,the version to serve: make rollback VERSION=1)
 	@$(BIN)/python -m export use --out "$(MODELS)" --version "$(VERSION)"
 
 #: Measure
@@ -74,7 +79,7 @@ load: $(VENV)/.bench install-mini  ## Run a load test and write build/bench/repo
 loadgen: $(VENV)/.bench install-mini  ## Run MLPerf LoadGen: SingleStream, Offline, Server, and a test for caching (2 min).
 #  Also PHOTOS=folder TYPE="mug" TARGET=host:8001 RATE=20 LATENCY=250 (ms) FULL=1
 	@$(BIN)/python -m benchmarks.loadgen $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(TYPE),--type "$(TYPE)") \
-	  $(if $(TARGET),--url "$(TARGET)") $(if $(RATE),--rate $(RATE)) $(if $(LATENCY),--latency $(LATENCY)) $(if $(FULL),--full)
+	  $(if $(TARGET),--url "$(TARGET)") $(if $(RATE),--rate $(RATE)) $(if $(LATENCY),--latency $(LATENCY)) $(call flags,FULL)
 
 tune: $(VENV)/.bench install-mini  ## Search for a faster profile for this machine: SLO=p99=500ms MINUTES=10
 #  The result is the profile `tuned`: make serve PROFILE=tuned
@@ -120,7 +125,7 @@ clean:  ## Delete what was built, but not what was installed
 #= PORT=9000: The first of three ports to serve on: HTTP, then gRPC, then metrics
 #= PHOTOS=folder: Your own JPEG, PNG or WebP files in place of drawn photos
 #= TYPE="mug": The product type of the photos in PHOTOS
-#= VERSION=2: The version number of an export
+#= VERSION=2: The version number of an export (for a new one, the next free number)
 #= PYTHON=python3.12: The interpreter for a new .venv (python3)
 
 .PHONY: install-mini

@@ -142,7 +142,7 @@ def find_versions(arguments: argparse.Namespace) -> tuple[Manifest, Manifest, bo
     if arguments.version == served.version:
         raise CanaryError(f"version {arguments.version} is the served one: choose another with --version")
     candidate = require_version(arguments.model_repository, arguments.version)
-    same_encoder = served.request.encoder == candidate.request.encoder
+    same_encoder = served.digests.get("encoder") == candidate.digests.get("encoder")
     if not same_encoder and arguments.min_overlap is None:
         raise CanaryError(
             f"versions {served.version} and {candidate.version} have different encoders: give --min-overlap, the share "

@@ -17,6 +17,7 @@ from export.place import serve_version
 from export.progress import progress
 from serving.errors import ServingError
 from serving.repository.manifest import read_manifests, read_served
+from serving.repository.versions import PARTS
 
 HELP = """\
 Export weights to verified ONNX graphs or TensorRT plans in a Triton model repository.
@@ -45,11 +46,11 @@ Export weights to verified ONNX graphs or TensorRT plans in a Triton model repos
   python -m export --detector yolo-world-s --encoder ViT-B-32 --pretrained openai --checkpoint tuned.pt
       weights that were tuned from openai's: with their preprocessing and their activation, QuickGELU
 
-  python -m export --detector best.pt --encoder ViT-B-32 --version 2
-      a second version; a running server switches to it without dropping a request
+  python -m export --detector best.pt --encoder ViT-B-32 --version 7
+      as version 7 and not the next free number; a running server switches to it without dropping a request
 
-  python -m export --detector best.pt --encoder ViT-B-32 --version 2 --stage
-      a second version that is not served until `python -m benchmarks.canary --version 2 --promote` has compared
+  python -m export --detector best.pt --encoder ViT-B-32 --stage
+      a version that is not served until `python -m benchmarks.canary --version 2 --promote` has compared
       the two
 
   python -m export --detector best.pt --encoder ViT-B-32 --precision fp16
@@ -84,6 +85,13 @@ COMMANDS = {
 }
 
 
+def version_number(text: str) -> int:
+    """For argparse: Triton's versions are numbers from 1 on."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected the number of a version, 1 or more, got {text!r}")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """Each command takes its own options and refuses those of the others."""
     usage = f"python -m export [{' | '.join(COMMANDS)}] [option …]"
@@ -100,12 +108,13 @@ def parser() -> argparse.ArgumentParser:
             "--threshold", type=float, default=0.2, help="score below which the whole image is used (%(default)s)"
         )
     calibrate.add_options(calibrated)
-    use.add_argument("--version", type=int, default=1, help="version to serve (%(default)s)")
+    use.add_argument("--version", type=version_number, required=True, metavar="N", help="version to serve")
 
     add = models.add_argument
-    add("--version", type=int, default=1, help="version to write (%(default)s)")
+    numbers = "version to write (the one that holds this export, else the next free number)"
+    add("--version", type=version_number, metavar="N", help=numbers)
     add("--stage", action="store_true", help="keep serving the current version until the new one is promoted")
-    add("--force", action="store_true", help="export again even if the repository already holds this export")
+    add("--force", action="store_true", help="export even if the repository holds this version, and overwrite it")
     detectors = "mini, yolo-world-s|m|l|x, grounding-dino-tiny|base, or a .pt file (%(default)s)"
     add("--detector", default="mini", help=detectors)
     add("--detector-weights", metavar="PATH", help="weights of a named detector: a file; for Grounding DINO a folder")
@@ -133,15 +142,17 @@ def show(out: Path) -> str:
     lines = []
     for manifest in read_manifests(out):
         settings = manifest.request.settings
+        notes = [manifest.models, manifest.date, settings.precision, settings.format]
         served = " (served)" if manifest == read_served(out) else ""
         lines.append(
-            f"version {manifest.version}{served}: {manifest.models}, {settings.precision}, {settings.format}, "
+            f"version {manifest.version}{served}: {', '.join(filter(None, notes))}, "
             f"detector at {manifest.detector_side} px, threshold {settings.threshold}"
         )
         if "mini" in (manifest.request.detector.get("model"), manifest.request.encoder.get("model")):
             lines.append(f"  {MINI}")
         if manifest.calibration:
             lines.append(f"  {manifest.calibration.describe()}")
+        lines.append("  " + "  ".join(f"{part} {manifest.digests.get(part, 'unknown')}" for part in PARTS))
         lines.extend(f"  {leaf.describe(name)}" for name, leaf in manifest.leaves.items())
     return "\n".join(lines) or f"{out} holds no export"
 
@@ -172,7 +183,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(show(arguments.out))
         elif arguments.command == "use":
             manifest = serve_version(arguments.out, arguments.version)
-            print(f"{arguments.out} now serves version {arguments.version}: {manifest.models}")
+            print(f"{arguments.out} now serves {manifest.label}")
         elif arguments.command == "calibrate":
             calibrate.run(arguments)
         elif arguments.command == "pack-mini":

@@ -27,7 +27,16 @@ from export.leaves import LeafExport, PromptEncoder, leaves_of
 from export.load_detector import LoadedDetector, load_detector
 from export.load_encoder import Encoder, load_encoder
 from export.phrases import PhraseTokenizer
-from export.place import copy_handwritten, put_in_place, require_another_served, serve_version, staging
+from export.place import (
+    choose_version,
+    copy_handwritten,
+    next_steps,
+    put_in_place,
+    require_another_served,
+    require_free,
+    serve_version,
+    staging,
+)
 from export.precision import with_policy
 from export.progress import Say, throttled
 from export.quiet import quiet_ultralytics
@@ -120,7 +129,7 @@ def resolve_prompt_encoder(name: str, random_weights: bool) -> EncoderSource:
 def build(
     request: ExportRequest,
     out: Path,
-    version: int = 1,
+    version: int | None = None,
     force: bool = False,
     say: Say = print,
     compiler: Compiler | None = None,
@@ -130,25 +139,31 @@ def build(
 
     Args:
         out: the model repository.
-        force: export again even if the repository already holds this export.
+        version: the version to write; by default the one that holds this export, else the next free number.
+        force: export again even if the repository already holds this export, and overwrite another one.
         compiler: builds the plans of ``format="tensorrt"``. By default it is TensorRT for this machine's GPU.
         stage: keep serving the version that is served.
 
     Raises:
         ExportError: in one sentence; the repository did not change.
-        RepositoryError: the version cannot be staged, or another export is running.
+        RepositoryError: the version cannot be staged, it holds another export, or another export is running.
     """
+    described = request.describe()
+    version = choose_version(out, described) if version is None else version
     if stage:
         require_another_served(out, version)
-    described = request.describe()
     present = Manifest.read(manifest_path(out, version))
     if present and not force and present.request == described and present.is_complete(out):
         if stage or read_served(out) == present:
             say(f"{out} already holds this export as version {version}; nothing to do (--force exports again)")
+            for line in next_steps(out, version) if stage else ():
+                say(line)
         else:
             serve_version(out, version)
             say(f"{out} already holds this export as version {version}, which is now the one that is served")
         return present
+    if not force:
+        require_free(out, version)
 
     if request.settings.format == "tensorrt":
         compiler = compiler or find_compiler()
@@ -194,7 +209,9 @@ def build(
         )
         copy_handwritten(staged, out)
         put_in_place(staged, out, manifest, serve=not stage)
-    say(f"{out} now holds {'' if stage else 'and serves '}version {version}")
+    say(f"{out} now holds {'' if stage else 'and serves '}{manifest.label}")
+    for line in next_steps(out, version) if stage else ():
+        say(line)
     return manifest
 
 

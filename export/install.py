@@ -1,6 +1,6 @@
 """Pack the mini models' graphs for git, and install them without torch.
 
-    python -m export.install                   install them into model_repository/ in any case
+    python -m export.install                   install them into model_repository/ as version 1, and serve it
     python -m export.install --if-missing      only if it does not serve them, or an export of yours, already
 
 Installing needs only the standard library: the demo has neither torch nor onnx.
@@ -57,23 +57,34 @@ def pack(repository: Path, to: Path = SHIPPED) -> int:
     return (to / ARCHIVE).stat().st_size
 
 
-def install(repository: Path, shipped: Path = SHIPPED, if_missing: bool = False) -> str:
+def install(repository: Path, shipped: Path = SHIPPED, if_missing: bool = False, force: bool = False) -> str:
     """Install the shipped graphs as version 1, and serve it.
 
     Args:
-        if_missing: keep a complete export of the user's own that is served. Graphs from an older archive are
-            replaced.
+        if_missing: keep an export of the user's own that is served. Graphs from an older archive are replaced.
+        force: overwrite an export of the user's own that is version 1.
 
     Returns:
         a sentence about what was done
 
     Raises:
-        SourceError: there are no shipped graphs, or they are damaged; the repository did not change.
+        SourceError: there are no shipped graphs, or they are damaged, or they would overwrite an export of the user's;
+            the repository did not change.
     """
-    present = read_served(repository)
+    present, first = read_served(repository), Manifest.read(manifest_path(repository, VERSION))
     complete = present is not None and present.is_complete(repository)
-    if if_missing and present and complete and not present.shipped:
-        return f"{repository} holds your export of {present.models}, left as it is"
+    if if_missing and present and not present.shipped:
+        if complete:
+            return f"{repository} holds your export of {present.models}, left as it is"
+        raise SourceError(
+            f"{repository} serves your export, {present.label}, of which a file is missing or damaged: export it "
+            "again, or serve another version with `python -m export use`"
+        )
+    if first and not first.shipped and first.is_complete(repository) and not force:
+        raise SourceError(
+            f"{repository} holds your export, {first.label}, which the mini models would overwrite: serve it with "
+            f"`python -m export use --version {VERSION}`, install them elsewhere with --out, or add --force"
+        )
     manifest = Manifest.read(shipped / "manifest.json")
     if manifest is None or not (shipped / ARCHIVE).is_file():
         raise SourceError(f"no shipped graphs in {shipped}: run `make train-mini`, or `make models` for others")
@@ -112,9 +123,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("model_repository"), help="model repository (%(default)s)")
     parser.add_argument("--shipped", type=Path, default=SHIPPED, help="packed graphs (weights/mini/graphs)")
     parser.add_argument("--if-missing", action="store_true", help="keep an export of yours that is served")
+    parser.add_argument("--force", action="store_true", help="overwrite an export of yours that is version 1")
     arguments = parser.parse_args(argv)
     try:
-        print(install(arguments.out, arguments.shipped, arguments.if_missing))
+        print(install(arguments.out, arguments.shipped, arguments.if_missing, arguments.force))
     except (ExportError, RepositoryError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1

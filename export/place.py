@@ -21,7 +21,9 @@ from serving.repository.manifest import (
     GRAPHS,
     SERVED,
     Manifest,
+    Request,
     manifest_path,
+    read_manifests,
     read_served,
     require_version,
 )
@@ -32,6 +34,35 @@ HANDWRITTEN = ("*/config.pbtxt", "*/1/model.py")
 STAGING = ".export-"
 
 
+def choose_version(repository: Path, request: Request) -> int:
+    """The version to write if the user names none: the one that holds this export, preferably served, else a new one.
+
+    So an export never takes the place of another one unasked.
+    """
+    manifests, served = read_manifests(repository), read_served(repository)
+    holders = [one for one in manifests if one.request == request and one.is_complete(repository)]
+    if holders:
+        return served.version if served in holders else holders[-1].version
+    return 1 + max((one.version for one in manifests), default=0)
+
+
+def require_free(repository: Path, version: int) -> None:
+    """Check before an export that it overwrites no other one.
+
+    Raises:
+        RepositoryError: the repository holds this version.
+    """
+    present = Manifest.read(manifest_path(repository, version))
+    if present is None or not present.is_complete(repository):
+        return
+    free = 1 + max(one.version for one in read_manifests(repository))
+    served = ", which is served" if present == read_served(repository) else ""
+    raise RepositoryError(
+        f"{repository} already holds {present.label}{served}: leave out --version for the next free number (make: "
+        f"VERSION), choose one such as {free}, or add --force to overwrite it (make: FORCE=1)"
+    )
+
+
 def require_another_served(repository: Path, version: int) -> None:
     """Check before a version is staged that another version is served.
 
@@ -40,9 +71,23 @@ def require_another_served(repository: Path, version: int) -> None:
     """
     served = read_served(repository)
     if served is None:
-        raise RepositoryError(f"{repository} serves no version yet: export without --stage")
+        raise RepositoryError(f"{repository} serves no version yet: export without --stage (make: without STAGE)")
     if served.version == version:
-        raise RepositoryError(f"{repository} serves version {version}: choose another with --version to stage it")
+        raise RepositoryError(
+            f"{repository} serves version {version}: choose another with --version to stage it (make: VERSION)"
+        )
+
+
+def next_steps(repository: Path, version: int) -> list[str]:
+    """What comes after a staged export, in lines."""
+    served = read_served(repository)
+    return [
+        f"{repository} still serves version {served.version if served else 'none'}. Next:",
+        f"  python -m benchmarks.canary --model-repository {repository} --version {version} --promote",
+        f"      compares version {version} with it, and serves version {version} if it passes",
+        f"  python -m export use --out {repository} --version {version}",
+        f"      serves version {version} without a comparison",
+    ]
 
 
 def serve_version(repository: Path, version: int) -> Manifest:

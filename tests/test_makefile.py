@@ -46,7 +46,11 @@ def test_make_lists_every_target() -> None:
         ("models", "export", "", OUT),
         ("models", "export", "PRECISION=fp16", [*OUT, "--precision", "fp16"]),
         ("models", "export", "VERSION=2 STAGE=1", [*OUT, "--version", "2", "--stage"]),
+        ("models", "export", "STAGE=0 FORCE=no VERSION= MODELS=", OUT),
+        ("models", "export", "FORCE=1", [*OUT, "--force"]),
         ("canary", "benchmarks.canary", "VERSION=2", [*SERVED, "--version", "2"]),
+        ("canary", "benchmarks.canary", "VERSION=2 PROMOTE=0", [*SERVED, "--version", "2"]),
+        ("serve", "serving", "MODELS= PROFILE=", ["start", *SERVED]),
         ("canary", "benchmarks.canary", "MIN_OVERLAP=0.4 PROMOTE=1", [*SERVED, "--min-overlap", "0.4", "--promote"]),
         (
             "calibrate",
@@ -63,6 +67,22 @@ def test_make_lists_every_target() -> None:
 )
 def test_variables_become_options(target: str, module: str, variables: str, expected: list[str]) -> None:
     assert arguments(target, module, *variables.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("rollback", "Name the version to serve: make rollback VERSION=1"),
+        ("rollback VERSION=", "Name the version to serve: make rollback VERSION=1"),
+        ("canary PROMOTE=1", "Name the version to compare: make canary VERSION=2"),
+        ("calibrate PHOTOS=", "Name the folder of your photos: make calibrate PHOTOS=folder"),
+    ],
+)
+def test_a_variable_that_is_needed_is_named(arguments: str, message: str) -> None:
+    installed = [f"--assume-old=.venv/.{extra}" for extra in ("demo", "dev")]
+    done = subprocess.run(["make", *installed, *arguments.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == message
 
 
 def test_every_variable_of_an_export_is_an_option() -> None:

@@ -17,6 +17,11 @@ def require_artefacts(repositories: Sequence[Path | str]) -> None:
     served = read_served(home) if home else None
     if home and served is None:
         raise SetupError(f"{home / SERVED} points to no manifest, because an export was interrupted: run it again")
+    if served and not served.digests:
+        raise SetupError(
+            f"{home} serves {served.label}, of an older release, whose graphs do not name their version: export the "
+            "models again (the mini models: python -m export.install)"
+        )
     for folder in folders:
         if not any(folder.glob("*/config.pbtxt")):
             what = "holds no models" if folder.is_dir() else "is not a folder"

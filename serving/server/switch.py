@@ -107,6 +107,8 @@ def find_obstacle(old: Manifest, new: Manifest, replacement: Manifest | None) ->
     """Why ``new`` cannot be loaded next to ``old``; None if it can."""
     if new.leaves.keys() != old.leaves.keys():
         return "it was exported by code with other models"
+    if not new.digests:
+        return "it is of an older release, whose graphs do not name their version"
     if replacement:
         return f"version {old.version}, which is loaded, was exported again (use another --version to avoid this)"
     if any(old.leaves[leaf].file != new.leaves[leaf].file for leaf in new.leaves):

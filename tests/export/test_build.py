@@ -142,7 +142,9 @@ def test_what_is_staged_is_served_once_it_is_exported_without(
         put_in_place(staged, out, manifest, serve=False)
     request = make_request(**request_arguments)
     build(request, out, version=2, say=lines.append, stage=True)
-    assert "nothing to do" in lines[-1]
+    assert "nothing to do" in lines[0]
+    assert lines[1] == f"{out} still serves version 1. Next:"
+    assert lines[-2] == f"  python -m export use --out {out} --version 2"
     assert served_version(out) == 1
     build(request, out, version=2, say=lines.append)
     assert "now the one that is served" in lines[-1]

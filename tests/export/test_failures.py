@@ -181,7 +181,7 @@ def test_an_interrupted_export(
             if line.lstrip().startswith("running"):
                 break
         assert list(repository.glob(f"{STAGING}*/tokenize/tokenizer.json"))
-        assert "another export is writing" in fail(["use", "--out", str(repository)], capsys)
+        assert "another export is writing" in fail(["use", "--version", "1", "--out", str(repository)], capsys)
         export.send_signal(number)
         export.stdout.read()
         error = export.stderr.read()
@@ -191,7 +191,7 @@ def test_an_interrupted_export(
     else:
         assert export.returncode == -signal.SIGKILL
         assert list(repository.glob(f"{STAGING}*"))
-    assert main(["use", "--out", str(repository)]) == 0
+    assert main(["use", "--version", "1", "--out", str(repository)]) == 0
     assert snapshot(repository) == before
     assert not list(repository.glob(f"{STAGING}*"))
 
@@ -205,17 +205,26 @@ def test_one_export_at_a_time(repository: Path, models: dict[str, Path], capsys:
 
 def test_no_complete_version(repository: Path, capsys: Capture) -> None:
     (repository / "detect" / "1" / "model.onnx").unlink()
-    assert "holds no complete version 1, nor any" in fail(["use", "--out", str(repository)], capsys)
+    assert "holds no complete version 1, nor any" in fail(["use", "--version", "1", "--out", str(repository)], capsys)
 
 
 def test_what_cannot_be_staged(repository: Path, models: dict[str, Path], capsys: Capture) -> None:
     before = snapshot(repository)
-    arguments = [*arguments_for(models, repository), "--stage"]
+    arguments = [*arguments_for(models, repository), "--version", "1", "--stage"]
     assert "serves version 1: choose another with --version" in fail(arguments, capsys)
     assert snapshot(repository) == before
     nowhere = repository.parent / "nowhere"
     assert "serves no version yet: export without --stage" in fail([*arguments, "--out", str(nowhere)], capsys)
     assert not nowhere.exists()
+
+
+def test_no_export_is_overwritten_unasked(repository: Path, models: dict[str, Path], capsys: Capture) -> None:
+    before = snapshot(repository)
+    message = fail([*arguments_for(models, repository), "--version", "1"], capsys)
+    assert "already holds version 1: mini + mini" in message
+    assert "which is served: leave out --version" in message
+    assert "choose one such as 2, or add --force to overwrite it (make: FORCE=1)" in message
+    assert snapshot(repository) == before
 
 
 def test_an_interrupted_replacement_is_reported_and_not_served(

@@ -82,8 +82,19 @@ def test_install_replaces_the_graphs_of_an_older_archive_but_not_the_users_own_e
     before = snapshot(out)
     assert "left as it is" in install(out, shipped, if_missing=True)
     assert "left as it is" in install(out, tmp_path / "nothing shipped", if_missing=True)
+    with pytest.raises(SourceError, match=r"holds your export, version 1: .* which the mini models would overwrite"):
+        install(out, shipped)
     assert snapshot(out) == before
-    assert "now holds" in install(out, shipped)
+    assert "now holds" in install(out, shipped, force=True)
+
+
+def test_an_export_of_the_user_that_is_damaged_is_not_replaced_by_the_mini_models(out: Path, shipped: Path) -> None:
+    rewrite(out, lambda manifest: replace(manifest, shipped=False))
+    (out / "detect" / "1" / "model.onnx").unlink()
+    before = snapshot(out)
+    with pytest.raises(SourceError, match=r"serves your export, version 1: .* of which a file is missing or damaged"):
+        install(out, shipped, if_missing=True)
+    assert snapshot(out) == before
 
 
 def test_install_refuses_a_damaged_archive(shipped: Path, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ Options = Mapping[str, Any]
 @pytest.mark.parametrize(
     "arguments",
     [
-        pytest.param(["use", "--encoder=mini"], id="use takes no model"),
-        pytest.param(["use", "--stage"], id="use serves at once"),
+        pytest.param(["use", "--encoder=mini", "--version=1"], id="use takes no model"),
+        pytest.param(["use", "--stage", "--version=1"], id="use serves at once"),
         pytest.param(["show", "--version=2"], id="show lists all versions"),
         pytest.param(["pack-mini", "--out=elsewhere"], id="pack-mini writes to weights/mini"),
         pytest.param(["pack-mini", "--detector=best.pt"], id="pack-mini packs the mini models"),
@@ -35,6 +35,21 @@ def test_a_command_refuses_the_options_of_others(arguments: list[str], capsys: C
         main(arguments)
     assert stopped.value.code == 2
     assert f"unrecognized arguments: {arguments[1]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["use"], "the following arguments are required: --version", id="none to serve"),
+        pytest.param(["use", "--version="], "expected the number of a version, 1 or more, got ''", id="an empty one"),
+        pytest.param(["--version=0"], "expected the number of a version, 1 or more, got '0'", id="none of Triton's"),
+    ],
+)
+def test_a_version_is_a_number_from_1_on(arguments: list[str], message: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.fixture

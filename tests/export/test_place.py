@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from export import place as module
 from export.__main__ import main
-from export.place import put_in_place, staging
+from export.place import choose_version, next_steps, put_in_place, require_free, staging
 from serving.errors import RepositoryError
 from serving.paths import REPOSITORIES
 from serving.repository.manifest import Leaf, read_served
@@ -87,6 +88,31 @@ def test_an_interrupted_staging_keeps_the_served_version(
     assert snapshot(tmp_path) == served
     assert main(["use", "--version", "2", "--out", str(tmp_path)]) == 1
     assert "holds no complete version 2, only 1" in capsys.readouterr().err
+
+
+def test_a_new_export_gets_the_next_free_number_and_a_known_one_its_own(tmp_path: Path) -> None:
+    known = toys.make_manifest(1, {}).request
+    new = replace(known, code="new")
+    assert choose_version(tmp_path, new) == 1
+    place(tmp_path, 1)
+    place(tmp_path, 5, serve=False)
+    assert [choose_version(tmp_path, request) for request in (new, known)] == [6, 1]
+    (tmp_path / "tokenize" / "1" / "tokenizer.json").unlink()
+    assert choose_version(tmp_path, known) == 5
+    require_free(tmp_path, 1)  # to export it again repairs it
+    require_free(tmp_path, 2)
+    with pytest.raises(RepositoryError, match=r"already holds version 5: toy \+ toy, fp32: leave out --version"):
+        require_free(tmp_path, 5)
+
+
+def test_a_staged_version_says_what_comes_next(tmp_path: Path) -> None:
+    place(tmp_path, 1)
+    place(tmp_path, 2, serve=False)
+    first, *commands = next_steps(tmp_path, 2)
+    assert first == f"{tmp_path} still serves version 1. Next:"
+    use = next(line for line in commands if "python -m export use" in line)
+    assert main(use.split()[3:]) == 0
+    assert served_version(tmp_path) == 2
 
 
 def test_staging_cleans_up_after_an_interrupted_run(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_export_to_plans(tmp_path: Path, exported: Path, request_arguments: dict
     out, lines = shutil.copytree(exported, tmp_path / "model_repository", symlinks=True), list[str]()
     request = make_request(**request_arguments, format="tensorrt")
     manifest = build(request, out, 2, say=lines.append, compiler=ahead, stage=True)
-    assert lines[-1] == f"{out} now holds version 2"
+    assert f"{out} now holds {manifest.label}" in lines
     assert read_served(out) == require_version(out, 1)
     for leaf in GRAPHS:
         assert [file.name for file in (out / leaf / "2").iterdir()] == ["model.plan"]
@@ -244,7 +244,7 @@ def test_export_to_plans(tmp_path: Path, exported: Path, request_arguments: dict
     assert plan.tensors["CANVAS"]["shapes"][0] == [1, 448, 448, 3]
     assert manifest.is_complete(out)
     build(request, out, 2, say=lines.append, stage=True)
-    assert "nothing to do" in lines[-1]
+    assert any("nothing to do" in line for line in lines)
     (out / "detect" / "2" / "model.plan").write_bytes(b"damaged")
     assert not manifest.is_complete(out)
 
