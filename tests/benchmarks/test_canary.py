@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -35,7 +34,7 @@ def swap_red_and_blue(graph: onnx.ModelProto) -> None:
     graph.graph.node.insert(0, helper.make_node("Gather", ["PIXELS", "blue_green_red"], ["swapped"], axis=1))
 
 
-def stage(repository: Path, version: int, broken: bool = False, **request: Any) -> None:
+def stage(repository: Path, version: int, broken: bool = False, **digests: str) -> None:
     """Stage the mini models again, as an export does; if ``broken``, with red and blue swapped in the image encoder."""
     old = require_version(repository, 1)
     leaves = dict(old.leaves)
@@ -50,7 +49,7 @@ def stage(repository: Path, version: int, broken: bool = False, **request: Any) 
             onnx.save(graph, file)
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
             leaves["encode_image"] = replace(leaves["encode_image"], sha256=digest)
-        manifest = replace(old, version=version, leaves=leaves, request=replace(old.request, **request))
+        manifest = replace(old, version=version, leaves=leaves, digests={**old.digests, **digests})
         put_in_place(staged, repository, manifest, serve=False)
 
 
@@ -61,7 +60,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert install(["--out", str(folder)]) == 0
     stage(folder, 2)
     stage(folder, 3, broken=True)
-    stage(folder, 4, encoder={"model": "another"})
+    stage(folder, 4, encoder="000000ff")
     return folder
 
 
