@@ -223,17 +223,18 @@ import os
 import time
 import triton_python_backend_utils as pb_utils
 
+FILES = "{files}".encode()  # Triton's Python takes names for ASCII
+
 class TritonPythonModel(Leaf):
     def initialize(self, args):
         super().initialize(args)
-        if not {admits}:
-            self.admission = None  # which would take a leaf that holds requests for a slow one
+        self.admission = None  # which would take a leaf that holds requests for a slow one
 
     def execute(self, requests):
-        while os.path.exists("{files}.hold"):
-            open("{files}.holding", "w").close()
+        while os.path.exists(FILES + b".hold"):
+            open(FILES + b".holding", "w").close()
             time.sleep(0.02)
-        if os.path.exists("{files}.refuse"):
+        if os.path.exists(FILES + b".refuse"):
             refusal = "overloaded: try again later", pb_utils.TritonError.UNAVAILABLE
             # One error for each: Triton crashes if two responses share one.
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError(*refusal)) for _ in requests]
@@ -244,15 +245,13 @@ class TritonPythonModel(Leaf):
 class Gate:
     """Controls a leaf that runs Python code: its process can be made to hold or refuse requests."""
 
-    def __init__(self, models: Path, leaf: str, *, admits: bool = False):
-        """Change the leaf's code in the copy ``models``, before a server loads it. ``admits`` keeps its admission."""
+    def __init__(self, models: Path, leaf: str):
+        """Change the leaf's code in the copy ``models``, before a server loads it."""
         self._files = models.parent / f"gate-{leaf}"
         code = models / leaf / "1" / "model.py"
         line = code.read_text()
         assert line.endswith(" as TritonPythonModel\n")
-        code.write_text(
-            line.replace(" as TritonPythonModel", " as Leaf") + GATED.format(files=self._files, admits=admits)
-        )
+        code.write_text(line.replace(" as TritonPythonModel", " as Leaf") + GATED.format(files=self._files))
 
     @contextmanager
     def closed(self, what: str = "hold") -> Iterator[None]:

@@ -74,7 +74,7 @@ def slow(toy_repositories: list[Path], tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def gates(slow: Path) -> dict[str, Gate]:
-    return {leaf: Gate(slow, leaf, admits=True) for leaf in ("decode", "detect")}
+    return {leaf: Gate(slow, leaf) for leaf in ("decode", "detect")}
 
 
 @pytest.fixture(scope="module")
