@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.profiles import P3
+
 TURNED_RIGHT = 6
 
 
@@ -60,6 +62,7 @@ def good_files() -> dict[str, bytes]:
         "JPEG turned by EXIF": encode(
             image.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif(TURNED_RIGHT), quality=95
         ),
+        "JPEG in Display P3": encode(P3.from_srgb(rgb), "JPEG", quality=95, icc_profile=P3.profile),
         "JPEG with bytes behind its end": encode(rgb, "JPEG") + b"\0\0",
         "PNG": encode(rgb),
         "PNG grey": encode(grey),

@@ -66,6 +66,12 @@ class Colours:
         found: np.ndarray = linear_to_srgb(linear.clip(0, 1)) * 255
         return found
 
+    def from_srgb(self, rgb: np.ndarray) -> np.ndarray:
+        """Levels of sRGB (..., 3) uint8 to the levels that look the same in this space, which has sRGB's curve."""
+        assert self.gamma is None
+        light = srgb_to_linear(rgb / 255.0) @ np.array(SRGB_XYZ) @ np.linalg.inv(np.array(self.primaries_xyz))
+        return np.round(linear_to_srgb(light.clip(0, 1)) * 255).astype(np.uint8)
+
 
 SRGB = Colours(SRGB_XYZ, None)
 P3 = Colours(P3_XYZ, None)

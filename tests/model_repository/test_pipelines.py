@@ -85,6 +85,7 @@ def test_all_kinds_of_files_are_read(ask: Ask) -> None:
     same = dict(zip(files, answer["EMBEDDING"], strict=True))
     for kind in ("JPEG turned by EXIF", "PNG turned by EXIF", "PNG animated", "WebP lossless", "WebP animated"):
         assert same[kind] @ same["PNG"] > 0.98, kind
+    assert same["JPEG in Display P3"] @ same["PNG"] > 0.99
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from serving.decode import images
 from serving.paths import REPOSITORIES
@@ -22,6 +22,10 @@ def draw(blob: bytes, side: int = 640) -> tuple[images.Pixels, tuple[int, ...], 
 
 def decode_with_pillow(blob: bytes) -> images.Pixels:
     image: Image.Image = ImageOps.exif_transpose(Image.open(io.BytesIO(blob)))
+    if profile := image.info.get("icc_profile"):
+        made = ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile("sRGB"))
+        assert made
+        image = made
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
     paper = Image.new("RGBA", image.size, "white")
