@@ -38,6 +38,23 @@ def assert_same(found: vlclip.TextEmbeddings, truth: Embeddings) -> None:
     assert (found.embedding * truth).sum(axis=1).min() > 0.99999
 
 
+def test_every_row_names_the_version_of_its_pipeline(server: Server) -> None:
+    photos = [encode(picture(seed=seed), "JPEG") for seed in range(3)]
+    with vlclip.Client(server.grpc_url) as client:
+        rows = {
+            "product_image": {*client.embed_images(photos, "mug").version},
+            "whole_image": {*client.embed_whole_images(photos).version},
+            "ground": {*client.ground(photos, "mug").version},
+            "product_text": {*client.embed_texts(TEXTS[:3]).version},
+            "enriched_text": {*client.enrich([{"product_type": "mug"}] * 3).version},
+        }
+        models = client.models()
+    assert {model.name: {model.version} for model in models} == rows
+    assert all(model.label.startswith("version ") for model in models)
+    assert vlclip.comparable(*(rows[name] for name in rows if name != "ground"))
+    assert all(one.split("-")[2:] == two.split("-")[2:] for one in rows["ground"] for two in rows["product_image"])
+
+
 def test_calls_wait_for_a_server_that_is_restarted(toy_repositories: list[Path]) -> None:
     """The server is killed under load. Its watcher restarts it, and no call fails."""
     ended, done = threading.Event(), threading.Semaphore(0)
