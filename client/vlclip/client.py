@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import chain
 from types import TracebackType
 from typing import Any, NoReturn, cast
@@ -219,6 +219,9 @@ class Client:
         def oldest() -> R:
             if in_flight.in_parent:
                 raise ForkError("this call belongs to the parent of this process", advice="Start it again in this one")
+            # Python handles a Ctrl-C that arrives just before it waits for a lock only when the wait ends.
+            while not wait([waiting[0]], timeout=1.0).done:
+                pass
             return waiting.popleft().result()
 
         with ThreadPoolExecutor(session.max_in_flight, "vlclip") as pool:
