@@ -42,7 +42,8 @@ def models(toy_repositories: list[Path], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def gate(models: Path) -> Gate:
-    """Controls `decode`."""
+    """Controls `decode`. Nothing is refused: the first step of a pipeline would take a held `decode` for a slow one."""
+    Gate(models, "tokenize_prompt")
     return Gate(models, "decode")
 
 
