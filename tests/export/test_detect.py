@@ -23,10 +23,11 @@ from torch import Tensor
 from benchmarks.judge import box_iou
 from export.encoder_sources import resolve_encoder
 from export.encoders import EncodePrompt
+from export.errors import SourceError
 from export.examples import canvases, picture
 from export.graph import export_graph
 from export.images import Detect, YoloWorld, best_box
-from export.load_detector import load_detector
+from export.load_detector import load_detector, trained_side
 from export.load_encoder import load_encoder
 from export.quiet import quiet_ultralytics
 from export.reference import open_image
@@ -200,3 +201,17 @@ def test_empty_prompt_and_missing_image(detector_file: Path, prompts: Tensor) ->
     assert boxes[0].tolist() == [0.0, 0.0, 200.0, 256.0]
     assert torch.isfinite(boxes).all()
     assert torch.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(
+    ("imgsz", "side"),
+    [(320, 320), (300, 320), ([320, 256], 320), (None, 640), ([], 640)],
+    ids=["one number", "no multiple of the stride", "two numbers", "unknown", "empty"],
+)
+def test_the_side_is_that_of_the_training(imgsz: object, side: int) -> None:
+    assert trained_side(imgsz) == side
+
+
+def test_a_checkpoint_of_another_scale_is_refused(detector_file: Path) -> None:
+    with pytest.raises(SourceError, match="holds a YOLO-World N, not S: --detector yolo-world-n"):
+        load_detector(resolve_detector("yolo-world-s", str(detector_file)))
