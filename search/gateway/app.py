@@ -1,0 +1,289 @@
+"""The gateway's routes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import FileResponse, PlainTextResponse
+from PIL import Image, ImageOps
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import ValidationError
+
+from search.gateway import embeddings, problems
+from search.gateway.guard import Guard
+from search.gateway.problems import Problem
+from search.gateway.remote import Remote
+from search.gateway.schemas import (
+    Answer,
+    Deleted,
+    Facets,
+    Photo,
+    ProductAnswer,
+    RecommendRequest,
+    SearchRequest,
+    SimilarRequest,
+    Written,
+    found,
+    written,
+)
+from search.index import Hit
+from search.photos import PhotoError, load
+from search.questions import points_of, recent
+from search.records import BadRow, Product, product_of
+from search.shop import Shop
+from vlclip import Client
+
+PAGE = Path(__file__).with_name("page")
+FEW = 40
+"""Attributes with more values than this are not offered as filters."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the gateway treats its callers."""
+
+    keys: frozenset[str] = field(default_factory=frozenset, repr=False)
+    photo_hosts: frozenset[str] = frozenset()
+    origins: tuple[str, ...] = ()
+    max_bytes: int = 64 << 20
+    max_requests: int = 64
+    seconds: float = 30.0
+
+
+def create_app(shop: Shop, client: Client, settings: Settings) -> FastAPI:
+    """The gateway of a shop. ``client`` is that of the shop."""
+    app = FastAPI(title="VL-CLIP", description="Search, similar items and recommendations that see the product.")
+    problems.install(app)
+    remote = Remote(settings.photo_hosts)
+
+    def load_photo(photo: str | bytes) -> bytes:
+        """A caller's photo: bytes, a data URI or an allowed URL, but never a file of this machine."""
+        if isinstance(photo, bytes) or photo.startswith("data:"):
+            return load(photo)
+        if photo.startswith(("http://", "https://")):
+            return remote.fetch(photo)
+        raise PhotoError("a photo must be a data URI such as data:image/jpeg;base64,… or a URL of an allowed host")
+
+    app.include_router(embeddings.router(client, load_photo))
+
+    @app.post("/v1/search", tags=["Questions"], openapi_extra=_SEARCH_BODY)
+    async def search(request: Request) -> Answer:
+        """Search by a text or a photo. Send JSON, or a form with the file `photo` and the fields of the JSON."""
+        from starlette.concurrency import run_in_threadpool
+
+        question, photo = await _read_search(request)
+        return await run_in_threadpool(answer_search, question, photo)
+
+    def answer_search(question: SearchRequest, photo: bytes | None) -> Answer:
+        if question.text is not None:
+            fuse: Any = question.fuse.model_dump() if question.fuse else None
+            return Answer(products=_found(shop.by_text(question.text, question.options(), fuse)))
+        data = photo if photo is not None else load_photo(question.photo or "")
+        answer = shop.by_photo(data, question.product_type, question.options())
+        shown = Photo(
+            product_type=answer.product_type, box=list(answer.box_xyxy), score=answer.score, grounded=answer.grounded
+        )
+        return Answer(products=_found(answer.hits), photo=shown)
+
+    @app.post("/v1/similar", tags=["Questions"])
+    def similar(request: SimilarRequest) -> Answer:
+        """Products that look like a product."""
+        hits = shop.similar(request.product, request.options(), widen=request.widen, duplicates=request.duplicates)
+        return Answer(products=_found(hits))
+
+    @app.post("/v1/recommend", tags=["Questions"])
+    def recommend(request: RecommendRequest) -> Answer:
+        """Products for a person, from what they liked, disliked and looked at."""
+        liked = recent(request.recent) | dict.fromkeys(request.liked, 1.0)
+        if not liked:
+            raise Problem(422, "expected at least one product in liked or recent")
+        return Answer(products=_found(shop.recommend(liked, request.options(), disliked=request.disliked)))
+
+    @app.get("/v1/facets", tags=["Questions"])
+    def facets(product_type: Annotated[list[str] | None, Query()] = None) -> Facets:
+        """What to filter by: the product types, and the attributes of those product types that have few values."""
+        index = shop.served()
+        where = {"product_type": product_type} if product_type else {}
+        counts = {"product_type": index.facet("product_type", limit=1000)}
+        for key, kind in sorted(index.fields().items()):
+            name = key.removeprefix("attributes.")
+            if name == key or kind == "number":
+                continue
+            values = index.facet(key, where, limit=FEW + 1)
+            if 1 < len(values) <= FEW:
+                counts[name] = values
+        return Facets(facets=counts)
+
+    @app.put("/v1/products/{product:path}", tags=["Products"])
+    def put(product: str, row: dict[str, Any]) -> Written:
+        """Insert a product, or replace it whole."""
+        try:
+            checked = product_of({**row, "id": product})
+        except ValueError as error:
+            raise Problem(422, str(error)) from None
+        report = shop.upsert([checked], load_photo=load_photo)
+        if report.bad and not report.unchanged and not report.photos["embedded"] + report.photos["shared"]:
+            raise Problem(422, "; ".join(row.reason for row in report.bad))
+        return written(report)
+
+    @app.post("/v1/products", tags=["Products"], openapi_extra=_BULK_BODY)
+    async def bulk(request: Request) -> Written:
+        """Insert or replace products, one JSON object a line (NDJSON). A bad line costs only itself."""
+        from starlette.concurrency import run_in_threadpool
+
+        body = await request.body()
+        return await run_in_threadpool(lambda: written(shop.upsert(_rows(body), load_photo=load_photo)))
+
+    @app.get("/v1/products/{product:path}", tags=["Products"])
+    def get(product: str) -> ProductAnswer:
+        """A product and its photos."""
+        points = points_of(shop.served(), product)
+        payload = points[0].payload
+        shown = [found(Hit(point.id, 1.0, point.payload)) for point in points]
+        groups = sorted({point.payload["duplicate"] for point in points})
+        same = {point.payload["product"] for point in shop.served().points({"duplicate": groups})} - {product}
+        names = ("product", "product_type", "title", "description", "text", "attributes", "version")
+        return ProductAnswer(**{name: payload[name] for name in names}, photos=shown, duplicates=sorted(same))
+
+    @app.delete("/v1/products/{product:path}", tags=["Products"])
+    def delete(product: str) -> Deleted:
+        """Delete a product."""
+        deleted = shop.delete([product])
+        if not deleted:
+            raise Problem(404, f"the index has no product {product!r}")
+        return Deleted(products=deleted)
+
+    @app.get("/v1/photos/{point}", tags=["Products"], response_class=Response)
+    def photo(point: str, crop: bool = False, width: Annotated[int, Query(ge=16, le=2048)] = 640) -> Response:
+        """A product's photo, or what was cropped from it, as JPEG, at most ``width`` pixels wide."""
+        payload = shop.payload(point)
+        data = shop.photo(payload)
+        box = payload["box"] if crop else None
+        return Response(_jpeg(data, box, width), media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
+
+    @app.get("/v1/versions", tags=["Operation"])
+    def versions() -> dict[str, Any]:
+        """The collections, the served one and the one before."""
+        return shop.versions()
+
+    @app.get("/healthz", tags=["Operation"], response_class=PlainTextResponse)
+    def live() -> str:
+        """The gateway answers."""
+        return "ok\n"
+
+    @app.get("/readyz", tags=["Operation"])
+    def ready() -> Response:
+        """Whether products can be searched: the index has products, and the server of the models is ready."""
+        indexed, encodes = shop.ready()
+        state = {"index": indexed, "models": encodes}
+        return Response(json.dumps(state), 200 if indexed and encodes else 503, media_type="application/json")
+
+    @app.get("/metrics", tags=["Operation"], response_class=Response)
+    def metrics() -> Response:
+        """Metrics for Prometheus."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    @app.get("/page/{name}", include_in_schema=False)
+    def asset(name: str) -> FileResponse:
+        known = {file.name: file for file in PAGE.iterdir()}
+        if name not in known:
+            raise Problem(404, f"the page has no file {name}")
+        return FileResponse(known[name])
+
+    if settings.origins:
+        from fastapi.middleware.cors import CORSMiddleware
+
+        app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(
+        Guard,
+        keys=settings.keys,
+        max_bytes=settings.max_bytes,
+        max_requests=settings.max_requests,
+        seconds=settings.seconds,
+    )
+    return app
+
+
+def _found(hits: list[Hit]) -> list[Any]:
+    return [found(hit) for hit in hits]
+
+
+async def _read_search(request: Request) -> tuple[SearchRequest, bytes | None]:
+    """The question of JSON, or of a form with the file ``photo``."""
+    kind = request.headers.get("content-type", "").partition(";")[0]
+    try:
+        if kind == "multipart/form-data":
+            form = await request.form()
+            file = form.get("photo")
+            if file is None or isinstance(file, str):
+                raise Problem(422, "expected a file in the field photo")
+            fields = {key: _form_value(key, str(value)) for key, value in form.items() if key != "photo"}
+            return SearchRequest.model_validate({**fields, "photo": "data:,"}), await file.read()
+        return SearchRequest.model_validate_json(await request.body()), None
+    except ValidationError as error:
+        details = [f"{'.'.join(str(part) for part in one['loc']) or 'body'}: {one['msg']}" for one in error.errors()]
+        raise Problem(422, "; ".join(details)) from None
+
+
+def _form_value(key: str, text: str) -> Any:
+    return json.loads(text) if key in ("filters", "product_types", "fuse") else text
+
+
+def _rows(body: bytes) -> Iterator[Product | BadRow]:
+    for number, line in enumerate(body.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("expected an object")
+            yield product_of(row)
+        except (ValueError, RecursionError) as error:
+            yield BadRow("line", number, str(error))
+
+
+def _jpeg(data: bytes, box: list[float] | None, width: int) -> bytes:
+    with Image.open(io.BytesIO(data)) as opened:
+        image = ImageOps.exif_transpose(opened).convert("RGB")
+    if box:
+        image = image.crop(
+            (int(box[0]), int(box[1]), max(int(box[2]), int(box[0]) + 1), max(int(box[3]), int(box[1]) + 1))
+        )
+    image.thumbnail((width, width * 2))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=88)
+    return file.getvalue()
+
+
+_SEARCH_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": SearchRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+            },
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["photo"],
+                    "properties": {
+                        "photo": {"type": "string", "format": "binary"},
+                        "product_type": {"type": "string"},
+                        "limit": {"type": "integer"},
+                    },
+                }
+            },
+        },
+    }
+}
+_BULK_BODY = {"requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}}}

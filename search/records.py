@@ -1,0 +1,213 @@
+"""Products of a catalogue: read from CSV, JSONL, Parquet or a folder of photos, and validated row by row.
+
+A row has these fields; every other field is an attribute of the product.
+
+    id             unique in the catalogue
+    product_type   what the detector looks for, such as "mug"; also named type
+    title, description
+    photos         one or more; also named photo, image, images or path. Each is a path relative to the catalogue, a
+                   URL, a data URI or, in Parquet, bytes. In CSV, "|" separates several photos.
+    attributes     an object of further attributes (JSONL and Parquet)
+
+In a folder, each photo is a product. The name of its subfolder is its product type.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+FORMATS = ".jsonl, .ndjson, .csv or .parquet"
+
+_NAMES = {"type": "product_type", "photo": "photos", "image": "photos", "images": "photos", "path": "photos"}
+_FIELDS = frozenset({"id", "product_type", "title", "description", "photos", "attributes"})
+
+Value = bool | float | str | list[str]
+
+
+class Product(BaseModel):
+    """One product of a shop."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, coerce_numbers_to_str=True)
+
+    id: str = Field(min_length=1, max_length=256)
+    product_type: str = Field(default="", max_length=256)
+    title: str = Field(default="", max_length=10_000)
+    description: str = Field(default="", max_length=100_000)
+    attributes: dict[str, Value] = Field(default_factory=dict)
+    photos: tuple[str | bytes, ...] = Field(min_length=1, max_length=100)
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that is not a product, with where it is and why."""
+
+    source: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}: {self.reason}"
+
+
+class CatalogueError(ValueError):
+    """The catalogue as a whole cannot be read."""
+
+
+def read(path: Path) -> Iterator[Product | BadRow]:
+    """Read a catalogue as a stream. A bad row costs only itself. Raises CatalogueError if nothing can be read."""
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.exists():
+        raise CatalogueError(f"there is no catalogue at {path}; expected a folder of photos, or a file in {FORMATS}")
+    readers = {".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix.lower() not in readers:
+        raise CatalogueError(f"{path} is not a catalogue; expected a folder of photos, or a file in {FORMATS}")
+    return _unique(path, readers[path.suffix.lower()](path))
+
+
+def product_of(row: Mapping[str, Any]) -> Product:
+    """The product of a row. Raises ValueError with a sentence for each wrong field."""
+    found: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
+    for key, value in row.items():
+        if value is None or value == "":
+            continue
+        name = _NAMES.get(key, key)
+        if name not in _FIELDS:
+            attributes[key] = value
+        elif name in found:
+            raise ValueError(f"the row names its {name} twice, the second time as {key!r}")
+        else:
+            found[name] = value
+    if isinstance(found.get("photos"), str | bytes):
+        found["photos"] = [found["photos"]]
+    further = found.pop("attributes", {})
+    if not isinstance(further, Mapping):
+        raise ValueError(f"attributes must be an object, not {type(further).__name__}")
+    attributes.update({key: value for key, value in further.items() if value is not None and value != ""})
+    try:
+        return Product(attributes=attributes, **found)
+    except ValidationError as error:
+        raise ValueError("; ".join(_sentence(dict(problem)) for problem in error.errors())) from None
+
+
+def _sentence(problem: dict[str, Any]) -> str:
+    field = ".".join(str(part) for part in problem["loc"][:2])
+    if problem["type"] == "missing":
+        return f"{field} is missing"
+    return f"{field}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+
+
+def _unique(path: Path, rows: Iterator[tuple[int, Product | str]]) -> Iterator[Product | BadRow]:
+    """Report the second product of the same id as a bad row, and resolve paths of photos."""
+    lines: dict[str, int] = {}
+    for line, row in rows:
+        if isinstance(row, str):
+            yield BadRow(str(path), line, row)
+        elif row.id in lines:
+            yield BadRow(str(path), line, f"the id {row.id!r} is also on line {lines[row.id]}")
+        else:
+            lines[row.id] = line
+            photos = tuple(_resolve(photo, path.parent) for photo in row.photos)
+            yield row.model_copy(update={"photos": photos})
+
+
+def _resolve(photo: str | bytes, folder: Path) -> str | bytes:
+    if isinstance(photo, bytes) or photo.startswith(("http://", "https://", "data:")):
+        return photo
+    return str(folder / photo)
+
+
+def _checked(row: Any) -> Product | str:
+    if not isinstance(row, Mapping):
+        return f"expected an object, got {type(row).__name__}"
+    try:
+        return product_of(row)
+    except ValueError as error:
+        return str(error)
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[int, Product | str]]:
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                yield number, f"this line is not JSON ({error})"
+            else:
+                yield number, _checked(row)
+
+
+def _read_csv(path: Path) -> Iterator[tuple[int, Product | str]]:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        rows = csv.DictReader(file)
+        if "id" not in (rows.fieldnames or ()):
+            raise CatalogueError(
+                f"{path} has no column named id; its columns are {', '.join(rows.fieldnames or ()) or 'none'}"
+            )
+        while True:
+            try:
+                row = next(rows, None)
+            except csv.Error as error:
+                yield rows.line_num, f"this line is not CSV ({error})"
+                continue
+            if row is None:
+                return
+            if None in row:
+                yield rows.line_num, f"expected {len(rows.fieldnames or ())} columns, got more"
+                continue
+            yield rows.line_num, _checked({key: _typed(key, value) for key, value in row.items() if value is not None})
+
+
+def _typed(key: str, text: str) -> Any:
+    """The value of a CSV cell: photos are a list, and an attribute can be a number, true or false, or a list."""
+    name = _NAMES.get(key, key)
+    if name == "photos":
+        return [part.strip() for part in text.split("|") if part.strip()]
+    if name in _FIELDS:
+        return text
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if "|" in text:
+        return [part.strip() for part in text.split("|") if part.strip()]
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    # "00123" and "1e5" are article numbers rather than quantities.
+    return number if f"{number:g}" == text or f"{number:.2f}" == text or f"{number:.1f}" == text else text
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, Product | str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise CatalogueError(f"{path} is not a Parquet file ({error})") from None
+    number = 0
+    for batch in file.iter_batches(batch_size=1024):
+        for row in batch.to_pylist():
+            number += 1
+            yield number, _checked(row)
+
+
+def _read_folder(folder: Path) -> Iterator[Product | BadRow]:
+    photos = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PHOTO_SUFFIXES]
+    if not photos:
+        raise CatalogueError(f"{folder} has no photos; expected files such as mug/1.jpg, where mug is the product type")
+    for path in photos:
+        name = path.relative_to(folder)
+        kind = name.parts[0].replace("_", " ").replace("-", " ") if len(name.parts) > 1 else ""
+        yield Product(id=name.as_posix(), product_type=kind, photos=(str(path),))

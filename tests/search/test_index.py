@@ -1,0 +1,248 @@
+"""Both engines answer the same questions in the same way, and a write is applied whole or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient
+
+from search.cluster import ClusterStore
+from search.edge import EdgeIndex
+from search.index import IMAGE, TEXT, Index, IndexFault, Leg, Point, Question, point_id
+from search.questions import Options, UnknownProduct, recent, recommend, similar
+from search.store import Collection, FolderStore, Store, rollback
+
+D = 16
+
+
+def vector(*angles: float) -> Any:
+    """A vector that turns from the first axis to the second."""
+    made = np.zeros(D, np.float32)
+    made[:2] = np.cos(angles[0]), np.sin(angles[0])
+    return made
+
+
+def point(product: str, angle: float, number: int = 0, **payload: Any) -> Point:
+    fields = {
+        "product": product, "product_type": "mug", "title": product, "content": f"c-{product}-{number}",
+        "bands": [], "duplicate": f"d-{product}", "attributes": {}, "version": "v1",
+    }  # fmt: skip
+    words = f"{product} {payload.get('product_type', 'mug')}"
+    return Point(point_id(product, number), {IMAGE: vector(angle), TEXT: vector(-angle)}, words, fields | payload)
+
+
+@pytest.fixture(params=["edge", "cluster"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "edge":
+        yield FolderStore(tmp_path)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the emulator says that payload indexes have no effect
+        yield ClusterStore(QdrantClient(":memory:"))
+
+
+@pytest.fixture
+def index(store: Store) -> Iterator[Index]:
+    made = store.open(store.create("v1", "mini", D))
+    made.write(
+        [
+            point("near", 0.1, attributes={"price": 5.0, "colour": "red", "sale": True}),
+            point("near", 0.6, 1, attributes={"price": 5.0, "colour": "red", "sale": True}),
+            point("mid", 0.5, attributes={"price": 9.5, "colour": "blue", "sale": False}),
+            point("far", 1.2, attributes={"price": 20.0, "colour": "red", "tags": ["gift", "new"]}),
+            point("lamp", 0.2, product_type="lamp", duplicate="d-near"),
+        ]
+    )
+    yield made
+    made.close()
+
+
+def ask(index: Index, angle: float = 0.0, **options: Any) -> list[str]:
+    return [hit.payload["product"] for hit in index.ask(Options(**options).question([Leg(IMAGE, vector(angle))]))]
+
+
+@pytest.mark.parametrize(
+    ("options", "products"),
+    [
+        ({}, ["near", "lamp", "mid", "far"]),
+        ({"types": ["mug"]}, ["near", "mid", "far"]),
+        ({"types": ["mug", "lamp"], "limit": 2}, ["near", "lamp"]),
+        ({"limit": 2, "offset": 1}, ["lamp", "mid"]),
+        ({"offset": 10}, []),
+        ({"where": {"attributes.price": {"gte": 6, "lt": 20}}}, ["mid"]),
+        ({"where": {"attributes.price": 9.5}}, ["mid"]),
+        ({"where": {"attributes.colour": ["red"]}}, ["near", "far"]),
+        ({"where": {"attributes.colour": {"not": "red"}, "product_type": "mug"}}, ["mid"]),
+        ({"where": {"attributes.sale": True}}, ["near"]),
+        ({"where": {"attributes.sale": {"not": False}, "product_type": "mug"}}, ["near", "far"]),
+        ({"where": {"attributes.price": [5, 9.5]}}, ["near", "mid"]),
+        ({"where": {"attributes.tags": "gift"}}, ["far"]),
+        ({"threshold": 0.8}, ["near", "lamp", "mid"]),
+    ],
+)
+def test_products_come_once_best_first_within_the_conditions(
+    index: Index, options: dict[str, Any], products: list[str]
+) -> None:
+    assert ask(index, **options) == products
+
+
+def test_a_hit_says_which_photo_matched(index: Index) -> None:
+    [hit] = index.ask(Question([Leg(IMAGE, vector(0.6))], limit=1))
+    assert hit.id == point_id("near", 1)
+    assert hit.score == pytest.approx(1, abs=1e-5)
+
+
+def test_rankings_are_fused(index: Index) -> None:
+    words = Leg("words", "far", 3.0)
+    hits = index.ask(Question([Leg(IMAGE, vector(0.0)), words], limit=3))
+    assert hits[0].payload["product"] == "far"
+    only = index.ask(Question([Leg("words", "lamp")], limit=3))
+    assert [hit.payload["product"] for hit in only] == ["lamp"]
+
+
+def test_diversity_prefers_what_differs(index: Index) -> None:
+    plain = ask(index, limit=2)
+    varied = ask(index, limit=2, diversity=0.9)
+    assert plain == ["near", "lamp"]
+    assert varied[1] != "lamp"
+
+
+@pytest.mark.parametrize("options", [{"threshold": 0.5}, {"diversity": 0.5}])
+def test_diversity_and_threshold_are_refused_for_fused_rankings(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="one vector"):
+        Question([Leg(IMAGE, vector(0.0)), Leg("words", "x")], **options)
+
+
+def test_similar_products_stay_within_the_type_and_are_no_duplicates(index: Index) -> None:
+    def products(**options: Any) -> list[str]:
+        return [hit.payload["product"] for hit in similar(index, "near", Options(), **options)]
+
+    assert products() == ["mid", "far"]
+    assert products(widen=True) == []
+    assert products(widen=True, duplicates=True) == ["lamp"]
+    with pytest.raises(UnknownProduct, match="no product 'none'"):
+        similar(index, "none", Options())
+
+
+def test_recommendations_follow_weights_and_avoid_the_disliked(index: Index) -> None:
+    def products(liked: dict[str, float], **options: Any) -> list[str]:
+        return [hit.payload["product"] for hit in recommend(index, liked, Options(), **options)]
+
+    assert products({"near": 1.0}) == ["lamp", "mid", "far"] or products({"near": 1.0})[0] == "mid"
+    assert products(recent(["far", "near"], half_life=0.1))[0] == "mid"
+    assert "far" not in products({"near": 1.0}, disliked=["far"])
+    with pytest.raises(ValueError, match="at least one liked"):
+        products({})
+
+
+def test_points_are_replaced_deleted_and_counted(index: Index) -> None:
+    index.write([point("near", 1.5)], drop=[point_id("near", 1), point_id("lamp", 0)])
+    assert ask(index, 1.5)[0] == "near"
+    assert index.count() == 3
+    assert index.count({"product_type": "lamp"}) == 0
+    assert index.facet("product_type") == {"mug": 3}
+    [stored] = index.get([point_id("near", 0)], vectors=[IMAGE])
+    assert np.allclose(stored.vectors[IMAGE], vector(1.5), atol=1e-6)
+    assert stored.payload["product"] == "near"
+    assert index.get([point_id("lamp", 0)]) == []
+
+
+def test_fields_of_attributes_are_known(index: Index) -> None:
+    if isinstance(index, EdgeIndex):  # the emulator of a cluster keeps no schema
+        fields = index.fields()
+        assert fields["attributes.price"] == "number"
+        assert fields["attributes.sale"] == "bool"
+        assert fields["attributes.tags"] == "keyword"
+
+
+def test_a_store_serves_promotes_and_rolls_back(store: Store) -> None:
+    first = store.create("v1", "mini", D)
+    assert store.served() is None
+    with pytest.raises(IndexFault, match="no previous collection"):
+        rollback(store)
+    store.promote(first)
+    second = store.note(store.create("v2", "other", D), {"products": 5.0})
+    assert store.served() == first
+    store.promote(second)
+    assert (store.served(), store.previous()) == (second, first)
+    assert [one.name for one in store.collections()] == ["c0001", "c0002"]
+    assert rollback(store) == first
+    assert (store.served(), store.previous()) == (first, second)
+    with pytest.raises(IndexFault, match="is served"):
+        store.drop(first)
+    store.drop(second)
+    assert store.collections() == [first]
+    assert isinstance(first, Collection)
+
+
+def test_a_second_process_is_told_who_has_the_folder(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    collection = store.create("v1", "mini", D)
+    index = store.open(collection)
+    with pytest.raises(IndexFault, match="another process has the index"):
+        store.open(collection)
+    index.close()
+    with pytest.raises(IndexFault, match="there is no index"):
+        EdgeIndex(tmp_path / "none")
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import numpy as np
+import qdrant_edge
+import search.edge
+from search.edge import EdgeIndex
+from tests.search.test_index import point
+
+where, moment = sys.argv[1], int(sys.argv[2])
+index = EdgeIndex(Path(where))
+count = 0
+
+def maybe_die(*_):
+    global count
+    count += 1
+    if count == moment:
+        os._exit(9)
+
+sys.setprofile(lambda frame, event, arg: maybe_die() if frame.f_code.co_filename == search.edge.__file__ else None)
+index.write([point("new", 0.3, n) for n in range(3)], drop=[point("old", 0.0, n).id for n in range(4)])
+sys.setprofile(None)
+print(count)
+"""
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_write_that_is_killed_is_applied_whole_or_not_at_all(tmp_path: Path, kills: int) -> None:
+    """The process ends at its n-th step, as if it were killed there; n goes from the first step to the last."""
+    steps = int(killed_at(tmp_path / "whole", 10**9).stdout)
+    states = []
+    for moment in np.linspace(1, steps, kills).astype(int):
+        folder = tmp_path / str(moment)
+        done = killed_at(folder, moment)
+        index = EdgeIndex(folder)
+        states.append((index.count({"product": "old"}), index.count({"product": "new"})))
+        index.close()
+        assert done.returncode == 9, done.stderr
+    assert states[0] == (4, 0)
+    assert states[-1] == (0, 3)
+    assert set(states) == {(4, 0), (0, 3)}
+
+
+def killed_at(folder: Path, moment: int) -> subprocess.CompletedProcess[str]:
+    """Run a write in a process that ends at a step of it."""
+    root = Path(__file__).resolve().parents[2]
+    index = EdgeIndex(folder, dimension=D)
+    index.write([point("old", 0.0, n) for n in range(4)])
+    index.close()
+    return subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder), str(moment)],
+        cwd=root, capture_output=True, text=True, env={"PYTHONPATH": f"{root}:{root / 'client'}"}, check=False,
+    )  # fmt: skip
