@@ -102,6 +102,9 @@ def parser() -> argparse.ArgumentParser:
     made = command("delete", run_delete, "Delete products.")
     made.add_argument("products", nargs="+", help="ids of products")
     command("versions", run_versions, "List the collections, one for each version of the models.")
+    made = command("reindex", run_reindex, "Embed the catalogue with other models, and serve the result if it is good.")
+    made.add_argument("--next", metavar="ADDRESS", help="gRPC address of the server of the new models (default: --url)")
+    made.add_argument("--catalogue", type=Path, help="the products (default: those of the served collection)")
     command("rollback", run_rollback, "Serve the collection that was served before.")
     made = command("serve", run_serve, "Start the HTTP gateway and its page.")
     made.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -159,11 +162,7 @@ def condition(text: str) -> tuple[str, Any]:
 def run_index(args: argparse.Namespace) -> int:
     """Embed a catalogue and index it."""
     rows = read(args.catalogue)
-    bar = Progress(
-        TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), TextColumn("products"), TimeRemainingColumn(),
-        console=console,
-    )  # fmt: skip
-    with shop_of(args) as shop, bar:
+    with shop_of(args) as shop, progress_bar() as bar:
         task = bar.add_task("", total=_count(args.catalogue))
         report = shop.upsert(rows, progress=lambda products: bar.advance(task, products))
         shop.served().optimize()
@@ -180,6 +179,18 @@ def run_index(args: argparse.Namespace) -> int:
         if report.bad_count > 20:
             print(f"  … and {report.bad_count - 20} more bad rows; --json lists up to 1000")
     return 3 if report.bad_count else 0
+
+
+def progress_bar() -> Progress:
+    """A bar of products, on standard error."""
+    columns = (
+        TextColumn("embedding"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("products"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console)
 
 
 def _count(catalogue: Path) -> int | None:
@@ -269,6 +280,25 @@ def run_versions(args: argparse.Namespace) -> int:
         table.add_row(one["name"], role, one["label"], one["version"], one["created"])
     Console().print(table)
     return 0
+
+
+def run_reindex(args: argparse.Namespace) -> int:
+    """Build the next collection, and serve it if it passes the gates."""
+    with shop_of(args) as shop, Client(args.next or args.url) as client, progress_bar() as bar:
+        task = bar.add_task("", total=_count(args.catalogue) if args.catalogue else None)
+        rows = read(args.catalogue) if args.catalogue else None
+        built = shop.reindex(client, rows=rows, progress=lambda products: bar.advance(task, products))
+    if args.json:
+        print(json.dumps({**asdict(built.collection), "served": built.served, "next": built.following,
+                          "failures": built.failures}))  # fmt: skip
+    else:
+        table = Table("", "served", built.collection.label)
+        for name, value in built.served.items():
+            table.add_row(name, f"{value:g}", f"{built.following[name]:g}")
+        Console().print(table)
+    for sentence in built.failures:
+        console.print(f"not served: {sentence}", style="red", highlight=False)
+    return 1 if built.failures else 0
 
 
 def run_rollback(args: argparse.Namespace) -> int:

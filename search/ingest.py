@@ -46,7 +46,7 @@ class _Photo:
     """A photo of a product on its way to the index."""
 
     product: Product
-    id: str
+    number: int
     source: str
     data: bytes
     hashes: Fingerprint
@@ -54,6 +54,10 @@ class _Photo:
     twin: _Photo | Point | None = None  # whose image embedding is used
     payload: dict[str, Any] = field(default_factory=dict)
     image: Vector | None = None
+
+    @property
+    def id(self) -> str:
+        return point_id(self.product.id, self.number)
 
 
 def text_key(product: Product) -> str:
@@ -157,7 +161,7 @@ def _read(
         hashes = fingerprint(data)
         inline = isinstance(photo, bytes) or photo.startswith("data:")
         source = keep_photo(data, hashes) if inline else str(photo)
-        return _Photo(product, point_id(product.id, number), source, data, hashes)
+        return _Photo(product, number, source, data, hashes)
 
     photos = []
     jobs = [(product, n, photo) for product in products for n, photo in enumerate(product.photos)]
@@ -297,6 +301,7 @@ def _point(photo: _Photo, text: tuple[str, Vector], version: str, radius: int) -
             "text": text[0],
             "text_key": text_key(product),
             "photo": photo.source,
+            "number": photo.number,
             "size": list(photo.hashes.size),
             "content": photo.hashes.content,
             "perceptual": photo.hashes.perceptual,

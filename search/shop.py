@@ -7,7 +7,7 @@ changed its models, the collection of the new version answers if it is promoted,
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
@@ -18,6 +18,7 @@ from search.ingest import LoadPhoto, Report, ingest
 from search.photos import PhotoError, load
 from search.questions import Options, UnknownProduct
 from search.records import BadRow, Product
+from search.reindex import Built, Gates, create, figures, products_of
 from search.store import Collection, Store
 from vlclip import Client, Status, comparable
 
@@ -49,6 +50,7 @@ class Shop:
         self._open: dict[str, Index] = {}
         self._lock = threading.Lock()
         self._writing = threading.Lock()
+        self._changed: set[str] = set()  # products that changed since the last reindex began
 
     def by_text(self, text: str, options: Options, fuse: Mapping[Using, float] | None = None) -> list[Hit]:
         """Products for a text; see `search.questions.by_text`."""
@@ -101,25 +103,76 @@ class Shop:
     ) -> Report:
         """Insert products or replace them whole. The first products make the collection if there is none."""
         with self._writing:
-            collection = self._store.served() or self._first()
-            return ingest(
-                rows,
-                self._index(collection),
-                self._client,
-                version=collection.version,
-                radius=collection.radius,
-                progress=progress,
-                load_photo=load_photo,
-                keep_photo=self._store.keep_photo,
-            )
+            served = self._store.served() or self._first()
+            return self._ingest(self._noted(rows), served, self._client, progress, load_photo)
+
+    def _noted(self, rows: Iterable[Product | BadRow]) -> Iterator[Product | BadRow]:
+        for row in rows:
+            if isinstance(row, Product):
+                self._changed.add(row.id)
+            yield row
+
+    def _ingest(
+        self,
+        rows: Iterable[Product | BadRow],
+        collection: Collection,
+        client: Client,
+        progress: Callable[[int], None],
+        load_photo: LoadPhoto,
+    ) -> Report:
+        return ingest(
+            rows,
+            self._index(collection),
+            client,
+            version=collection.version,
+            radius=collection.radius,
+            progress=progress,
+            load_photo=load_photo,
+            keep_photo=self._store.keep_photo,
+        )
 
     def delete(self, products: Sequence[str]) -> int:
         """Delete products. Returns how many of them the index had."""
         with self._writing:
-            index = self.served()
-            points = list(index.points({"product": list(products)}))
-            index.write([], [point.id for point in points])
-            return len({point.payload["product"] for point in points})
+            self._changed.update(products)
+            return _delete(self.served(), products)
+
+    def reindex(
+        self,
+        client: Client,
+        *,
+        rows: Iterable[Product | BadRow] | None = None,
+        gates: Gates | None = None,
+        load_photo: LoadPhoto = load,
+        progress: Callable[[int], None] = lambda products: None,
+    ) -> Built:
+        """Build the next collection with the models behind ``client``, and serve it if it passes the gates.
+
+        The products are those of the served collection, or ``rows``. What changes meanwhile is changed in the new
+        collection before the switch, while further changes wait. The served collection is kept for a rollback. A
+        collection that does not pass the gates is deleted.
+        """
+        served = self.served()
+        collection = create(self._store, client)
+        index = self._index(collection)
+        self._changed.clear()
+        given = products_of(served) if rows is None else rows
+        report = self._ingest(given, collection, client, progress, load_photo)
+        index.optimize()
+        with self._writing:
+            changed = sorted(self._changed)
+            _delete(index, changed)
+            self._ingest(products_of(served, {"product": changed}), collection, client, progress, load_photo)
+            before, after = figures(served, self._client), figures(index, client)
+            failures = (gates or Gates()).failures(before, after)
+            if failures:
+                with self._lock:
+                    self._open.pop(collection.name).close()
+                self._store.drop(collection)
+            else:
+                self._store.promote(self._store.note(collection, after))
+                self._client = client
+        return Built(collection, report, before, after, failures)
 
     def payload(self, point: str) -> Mapping[str, Any]:
         """What is known of a photo of the index, by the id of a hit. Raises UnknownProduct."""
@@ -166,9 +219,7 @@ class Shop:
             self._open.clear()
 
     def _first(self) -> Collection:
-        model = next(model for model in self._client.models() if model.name == "product_image")
-        dimension = self._client.embed_texts(["a product"]).embedding.shape[1]
-        collection = self._store.create(model.version, model.label, dimension)
+        collection = create(self._store, self._client)
         self._store.promote(collection)
         return collection
 
@@ -190,6 +241,14 @@ class Shop:
             if collection.name not in self._open:
                 self._open[collection.name] = self._store.open(collection)
             return self._open[collection.name]
+
+
+def _delete(index: Index, products: Sequence[str]) -> int:
+    """Delete products from a collection. Returns how many it had."""
+    points = list(index.points({"product": list(products)})) if products else []
+    if points:
+        index.write([], [point.id for point in points])
+    return len({point.payload["product"] for point in points})
 
 
 def _require_image(status: Status) -> None:
