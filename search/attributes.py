@@ -64,4 +64,5 @@ def known(points: Sequence[Point], name: str, values: Sequence[str]) -> Mapping[
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     raised: np.ndarray = np.exp(logits - logits.max(-1, keepdims=True))
-    return raised / raised.sum(-1, keepdims=True)
+    raised /= raised.sum(-1, keepdims=True)
+    return raised

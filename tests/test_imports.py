@@ -13,11 +13,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = {"vlclip": ROOT / "client", "serving": ROOT, "export": ROOT, "training": ROOT, "benchmarks": ROOT}
+FOLDERS = {
+    "vlclip": ROOT / "client",
+    "serving": ROOT,
+    "export": ROOT,
+    "training": ROOT,
+    "benchmarks": ROOT,
+    "search": ROOT,
+}
 """Our packages, and the folder that holds each."""
 ALLOWED = {
     "vlclip": {"vlclip"},
     "serving": {"serving"},
+    "search": {"search", "vlclip"},
     "export": {"export", "serving.decode", "serving.texts", "serving.repository", "serving.errors", "serving.paths"},
 }
 

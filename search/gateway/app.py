@@ -223,12 +223,12 @@ async def _read_search(request: Request) -> tuple[SearchRequest, bytes | None]:
     kind = request.headers.get("content-type", "").partition(";")[0]
     try:
         if kind == "multipart/form-data":
-            form = await request.form()
-            file = form.get("photo")
-            if file is None or isinstance(file, str):
-                raise Problem(422, "expected a file in the field photo")
-            fields = {key: _form_value(key, str(value)) for key, value in form.items() if key != "photo"}
-            return SearchRequest.model_validate({**fields, "photo": "data:,"}), await file.read()
+            async with request.form() as form:
+                file = form.get("photo")
+                if file is None or isinstance(file, str):
+                    raise Problem(422, "expected a file in the field photo")
+                fields = {key: _form_value(key, str(value)) for key, value in form.items() if key != "photo"}
+                return SearchRequest.model_validate({**fields, "photo": "data:,"}), await file.read()
         return SearchRequest.model_validate_json(await request.body()), None
     except ValidationError as error:
         details = [f"{'.'.join(str(part) for part in one['loc']) or 'body'}: {one['msg']}" for one in error.errors()]

@@ -81,7 +81,8 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return response(request.url.path, Problem(error.status_code, str(error.detail)))
 
-    for kind in (Problem, *_STATUS):
+    kinds: tuple[type[Exception], ...] = (Problem, *_STATUS)
+    for kind in kinds:
         app.add_exception_handler(kind, known)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
