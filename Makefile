@@ -24,7 +24,7 @@ flags = $(strip $(foreach name,$(1),$(if $(filter-out 0 no false,$($(name))),--$
 needs = @test -n "$(strip $($(1)))" || { echo "Name $(2)" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve setup models engines calibrate check-repository canary rollback load loadgen tune train-mini
+.PHONY: help demo shop serve setup models engines calibrate check-repository canary rollback load loadgen tune train-mini
 .PHONY: test test-all check audit clean
 
 help:
@@ -37,6 +37,10 @@ demo: $(VENV)/.demo install-mini  ## Draw 300 photos, embed and search them, and
 #  With your own photos: PHOTOS=folder, with a subfolder for each product type, or PHOTOS=photos.csv with the
 #  columns path, type and, if known, label, or PHOTOS=folder TYPE="mug"
 	$(BIN)/python -m benchmarks.demo $(if $(PHOTOS),--photos "$(PHOTOS)" $(if $(TYPE),--type "$(TYPE)"))
+
+shop: $(VENV)/.shop install-mini  ## Index 600 drawn products, and serve search, similar items and a page on http://127.0.0.1:8080
+#  With your own products: CATALOGUE=products.jsonl (or .csv, .parquet, or a folder of photos)
+	@$(BIN)/python -m benchmarks.shop $(if $(CATALOGUE),--catalogue "$(CATALOGUE)")
 
 serve: $(VENV)/.demo install-mini  ## Serve the models in MODELS until Ctrl-C. Choose a profile with PROFILE=name
 #  PORT=9000 serves HTTP on 9000, gRPC on 9001 and metrics on 9002; without it, on 8000, 8001 and 8002
@@ -124,6 +128,7 @@ clean:  ## Delete what was built, but not what was installed
 #= PROFILE=name: A profile of serving/profiles, or a folder with one of your own
 #= PORT=9000: The first of three ports to serve on: HTTP, then gRPC, then metrics
 #= PHOTOS=folder: Your own JPEG, PNG or WebP files in place of drawn photos
+#= CATALOGUE=products.jsonl: Your own products for the shop
 #= TYPE="mug": The product type of the photos in PHOTOS
 #= VERSION=2: The version number of an export (for a new one, the next free number)
 #= PYTHON=python3.12: The interpreter for a new .venv (python3)
@@ -144,6 +149,11 @@ $(VENV)/.demo: pyproject.toml serving/pyproject.toml | $(VENV)/bin/python
 	@echo "Installing what serving and the demo need (about a minute)"
 	@$(PIP) --editable '.[demo]' --editable './serving[cpu]'
 	@test -d $(VENV)/tritonserver/numpy || $(PIP) --upgrade --no-deps --target $(VENV)/tritonserver nvidia-pytriton==0.7.0 numpy==1.26.4
+	@touch $@
+
+$(VENV)/.shop: pyproject.toml | $(VENV)/.demo
+	@echo "Installing the index and the gateway"
+	@$(PIP) --editable '.[demo,search]'
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.demo

@@ -16,7 +16,7 @@ PAGES = {
 }
 MAKEFILE = (ROOT / "Makefile").read_text()
 COMPOSE = ROOT / "deploy/compose.yaml"
-FOLDERS = "model_repository|ensembles|examples|serving|export|training|benchmarks|deploy|weights|tests|docs"
+FOLDERS = "model_repository|ensembles|examples|serving|export|search|training|benchmarks|deploy|weights|tests|docs"
 MADE = {"model_repository/manifest.json", "serving/profiles/tuned"}
 """Files that commands write."""
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -67,6 +67,12 @@ def test_links_and_paths_exist(page: Path) -> None:
 
 @every_page
 def test_environment_variables_exist(page: Path) -> None:
-    files = [*ROOT.glob("serving/**/*.py"), *ROOT.glob("client/**/*.py"), *ROOT.glob("tests/**/*.py"), COMPOSE]
+    files = [
+        *ROOT.glob("serving/**/*.py"),
+        *ROOT.glob("client/**/*.py"),
+        *ROOT.glob("search/**/*.py"),
+        *ROOT.glob("tests/**/*.py"),
+        COMPOSE,
+    ]
     known = {*re.findall(r"VLCLIP_\w+", "".join(file.read_text() for file in files))}
     assert {*re.findall(r"\bVLCLIP_\w+", code(page))} <= known

@@ -19,6 +19,8 @@ from search.index import IMAGE, TEXT, Index, IndexFault, Leg, Point, Question, p
 from search.questions import Options, UnknownProduct, recent, recommend, similar
 from search.store import Collection, FolderStore, Store, rollback
 
+# The emulator of a cluster says that it is one.
+pytestmark = [pytest.mark.filterwarnings("ignore:Local mode"), pytest.mark.filterwarnings("ignore:Payload indexes")]
 D = 16
 
 
@@ -38,19 +40,39 @@ def point(product: str, angle: float, number: int = 0, **payload: Any) -> Point:
     return Point(point_id(product, number), {IMAGE: vector(angle), TEXT: vector(-angle)}, words, fields | payload)
 
 
-@pytest.fixture(params=["edge", "cluster"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "edge":
-        yield FolderStore(tmp_path)
-        return
+def make_store(engine: str, folder: Path) -> Store:
+    if engine == "edge":
+        return FolderStore(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the emulator says that payload indexes have no effect
-        yield ClusterStore(QdrantClient(":memory:"))
+        return ClusterStore(QdrantClient(":memory:"))
+
+
+@pytest.fixture(params=["edge", "cluster"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return make_store(request.param, tmp_path)
+
+
+@pytest.fixture(scope="module", params=["edge", "cluster"])
+def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+    """An index that tests only read."""
+    made = filled(make_store(request.param, tmp_path_factory.mktemp("index")))
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def index(store: Store) -> Iterator[Index]:
-    made = store.open(store.create("v1", "mini", D))
+def writable(store: Store) -> Iterator[Index]:
+    """An index that tests may change."""
+    made = filled(store)
+    yield made
+    made.close()
+
+
+def filled(store: Store) -> Index:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = store.open(store.create("v1", "mini", D))
     made.write(
         [
             point("near", 0.1, attributes={"price": 5.0, "colour": "red", "sale": True}),
@@ -60,8 +82,7 @@ def index(store: Store) -> Iterator[Index]:
             point("lamp", 0.2, product_type="lamp", duplicate="d-near"),
         ]
     )
-    yield made
-    made.close()
+    return made
 
 
 def ask(index: Index, angle: float = 0.0, **options: Any) -> list[str]:
@@ -142,16 +163,16 @@ def test_recommendations_follow_weights_and_avoid_the_disliked(index: Index) -> 
         products({})
 
 
-def test_points_are_replaced_deleted_and_counted(index: Index) -> None:
-    index.write([point("near", 1.5)], drop=[point_id("near", 1), point_id("lamp", 0)])
-    assert ask(index, 1.5)[0] == "near"
-    assert index.count() == 3
-    assert index.count({"product_type": "lamp"}) == 0
-    assert index.facet("product_type") == {"mug": 3}
-    [stored] = index.get([point_id("near", 0)], vectors=[IMAGE])
+def test_points_are_replaced_deleted_and_counted(writable: Index) -> None:
+    writable.write([point("near", 1.5)], drop=[point_id("near", 1), point_id("lamp", 0)])
+    assert ask(writable, 1.5)[0] == "near"
+    assert writable.count() == 3
+    assert writable.count({"product_type": "lamp"}) == 0
+    assert writable.facet("product_type") == {"mug": 3}
+    [stored] = writable.get([point_id("near", 0)], vectors=[IMAGE])
     assert np.allclose(stored.vectors[IMAGE], vector(1.5), atol=1e-6)
     assert stored.payload["product"] == "near"
-    assert index.get([point_id("lamp", 0)]) == []
+    assert writable.get([point_id("lamp", 0)]) == []
 
 
 def test_fields_of_attributes_are_known(index: Index) -> None:

@@ -300,4 +300,5 @@ addEventListener("keydown", (event) => {
   if (event.key === "/" && document.activeElement !== $("text")) { event.preventDefault(); $("text").focus(); }
 });
 addEventListener("hashchange", route);
+if (matchMedia("(max-width: 46rem)").matches) document.querySelector("nav details").open = false;
 loadFilters().then(route, (error) => say(error instanceof Refused ? error.message : "The shop does not answer. Is it running?", true));
