@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from vlclip import Client, Status
+from vlclip import Client, Status, UnavailableError
 
 HERE = Path(__file__).parent
 PHOTOS = {"mug.jpg": "mug", "lamp.jpg": "desk lamp", "bag.jpg": "backpack"}
@@ -27,4 +27,7 @@ def main(texts: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["a red mug", "a blue lamp", "a backpack"])
+    try:
+        main(sys.argv[1:] or ["a red mug", "a blue lamp", "a backpack"])
+    except UnavailableError as error:
+        sys.exit(str(error))

@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     """Each command takes its own options and refuses those of the others."""
     usage = f"python -m export [{' | '.join(COMMANDS)}] [option …]"
     main = argparse.ArgumentParser(prog="python -m export", usage=usage)
-    added = main.add_subparsers(dest="command", required=True, metavar="command")
+    added = main.add_subparsers(prog=main.prog, dest="command", required=True, metavar="command")
     models, use, show, calibrated, pack = (added.add_parser(name, help=help) for name, help in COMMANDS.items())
     models.usage, models.description, models.formatter_class = usage, HELP, argparse.RawDescriptionHelpFormatter
     for command in (models, use, show, calibrated):

@@ -161,6 +161,8 @@ _ADVICE_BY_DETAILS = {
     "8000 is HTTP), or it requires TLS: pass {tls}",
     "http1.x server": "This port is one of HTTP, while the client needs that of gRPC, usually 8001: correct "
     "the address",
+    "shared-memory-key": "Shared memory requires the key of the server: set VLCLIP_SHARED_MEMORY_KEY to it for this "
+    "program, or remove `shared_memory`",
     "shared memory is disabled": "Triton 26.04 and newer refuse the shared memory of clients by default: start the "
     "server with `--allow-client-shm=true`, or remove `shared_memory`",
 }
@@ -226,10 +228,18 @@ def _error(
     known = (advice for text, advice in _ADVICE_BY_DETAILS.items() if text in (details or "").lower())
     attempts = f", tried {tries} times" if tries > 1 else ""
     problem = f"{what} from {address}, allowed {allowed:.3g} s{attempts}: {code.name} ({details or 'no details'})"
-    return kind(problem, code, advice=next(known, _ADVICE[kind] + _about_ports(kind, address)))
+    advice = next(known, _ADVICE[kind] + _about_ports(kind, address) + _about_localhost(details or "", address))
+    return kind(problem, code, advice=advice)
 
 
 def _about_ports(kind: type[RequestError], address: str) -> str:
     """Advice if no gRPC server answers and a port of the address is one that Triton uses for other protocols."""
     others = [name for port, name in _OTHER_PORTS.items() if port in address.replace(",", " ").split(":")]
     return f". {others[0]}" if others and kind in (UnavailableError, DeadlineError) else ""
+
+
+def _about_localhost(details: str, address: str) -> str:
+    """Advice if gRPC reports that nothing answers on ::1, which may hide why 127.0.0.1 failed, such as TLS."""
+    if "localhost" not in address or "ipv6:%5B::1%5D" not in details:
+        return ""
+    return ". This is the failure of ::1. To see that of the other address of localhost, use 127.0.0.1"

@@ -130,6 +130,16 @@ def test_the_advice_about_port_8000_if_nothing_answers() -> None:
             client.embed_texts("1")
 
 
+def test_the_failure_of_one_address_of_localhost_does_not_hide_the_other(triton: FakeTriton, twin: Twin) -> None:
+    """gRPC reports the address that it tried last."""
+    port = triton.address.rpartition(":")[2]
+    with (
+        twin(f"localhost:{port}", tls=True, retry=None) as client,
+        pytest.raises(vlclip.UnavailableError, match=r"remove `tls`|of ::1.*, use 127\.0\.0\.1"),
+    ):
+        client.embed_texts("1")
+
+
 def test_the_advice_names_arguments_or_flags() -> None:
     error = vlclip.UnavailableError("no {timeout}", advice="pass {tls}")
     assert str(error) == "no {timeout}. pass `tls`"

@@ -281,6 +281,10 @@ def test_without_a_command_it_prints_its_help(capsys: pytest.CaptureFixture[str]
     assert "exit codes:" in err
 
 
+def test_one_item_is_not_called_items(triton: FakeTriton, run: Run) -> None:
+    assert run("embed-text", "7")[2] == "1 text\n"
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         cli.main(["--version"])

@@ -37,6 +37,12 @@ def test_a_command_refuses_the_options_of_others(arguments: list[str], capsys: C
     assert f"unrecognized arguments: {arguments[1]}" in capsys.readouterr().err
 
 
+def test_the_help_of_a_command_names_no_other(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["calibrate", "--help"])
+    assert capsys.readouterr().out.startswith("usage: python -m export calibrate [-h]")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

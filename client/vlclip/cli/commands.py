@@ -114,7 +114,7 @@ def _run(
         journal = stack.enter_context(Journal(out, about)) if out else None
         items = journal.resume(source, statuses) if journal else iter(source)
         if done := statuses.total():
-            print(f"vlclip: continues after the first {done} rows", file=sys.stderr)
+            print(f"vlclip: continues after the first {done} {'row' if done == 1 else 'rows'}", file=sys.stderr)
         form = "json" if arguments.json else "problems" if out else "table"
         feed = Feed(items)
         with Screen(form, [*columns], source.count, done) as screen:
@@ -130,7 +130,8 @@ def _run(
     if failed or not arguments.json:
         counts = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in statuses.items() if status)
         drawn = f"drawn: {arguments.draw}" if getattr(arguments, "draw", None) else ""
-        summary = f"{statuses.total()} {arguments.things}" + (f": {counts}" if counts else "")
+        things = arguments.things if statuses.total() != 1 else arguments.things.removesuffix("s")
+        summary = f"{statuses.total()} {things}" + (f": {counts}" if counts else "")
         print("; ".join(filter(None, (summary, saved, drawn))), file=sys.stderr)
     return NOT_DECODED if failed else OK
 
