@@ -221,7 +221,8 @@ def load_prompt_encoder(request: ExportRequest, detector: LoadedDetector, encode
         tokenizer = PhraseTokenizer(detector.tokenizer)
         return PromptEncoder(EncodeDinoPrompt(detector.model), tokenizer, gate.check_encode_phrase)
 
-    clip = encoder if request.prompt_encoder == request.encoder else load_encoder(request.prompt_encoder)
+    shared = request.prompt_encoder == request.encoder
+    clip = encoder if shared else load_encoder(request.prompt_encoder, for_prompts=True)
     require_one_file("encode_prompt", text_weights(clip.model))
     return PromptEncoder(EncodePrompt(clip.model, clip.empty_text), clip.tokenizer, gate.check_encode_prompt)
 

@@ -43,8 +43,12 @@ class Encoder:
         return tokens
 
 
-def load_encoder(source: EncoderSource) -> Encoder:
+def load_encoder(source: EncoderSource, *, for_prompts: bool = False) -> Encoder:
     """The FP32 model in evaluation mode with open_clip's own transform and tokenizer.
+
+    Args:
+        source: the encoder.
+        for_prompts: whether it was given as, or stands for, --prompt-encoder, which has no options for weights.
 
     Raises:
         SourceError: files are missing, damaged, or of another architecture.
@@ -58,7 +62,7 @@ def load_encoder(source: EncoderSource) -> Encoder:
     except ExportError:
         raise
     except Exception as error:
-        raise SourceError(explain_failure(source, error)) from error
+        raise SourceError(explain_failure(source, error, for_prompts)) from error
     preprocessing = read_preprocessing(source.label, model.visual.preprocess_cfg)
     return Encoder(
         model=model.eval().float(),
@@ -108,7 +112,7 @@ def load_weights(model: Any, file: Path, label: str) -> None:
             raise SourceError(f"{file} holds weights of another architecture than {label}: {reason[:160]}") from error
 
 
-def explain_failure(source: EncoderSource, error: Exception) -> str:
+def explain_failure(source: EncoderSource, error: Exception, for_prompts: bool) -> str:
     """One sentence: which weights to download and where to put them, or what cannot be loaded."""
     message = str(error)
     if source.pretrained and "ownload" in message:
@@ -116,10 +120,13 @@ def explain_failure(source: EncoderSource, error: Exception) -> str:
         repository, _, file = published.get("hf_hub", "").rpartition("/")
         file = file or "open_clip_model.safetensors or open_clip_pytorch_model.bin"
         needed = f"{file} of huggingface.co/{repository}" if repository else published.get("url", "the file")
-        return (
-            f"the weights {source.pretrained} of {source.label} cannot be downloaded: get {needed} elsewhere "
-            f"and give it with --pretrained {source.pretrained} --checkpoint FILE"
-        )
+        problem = f"the weights {source.pretrained} of {source.label} cannot be downloaded"
+        if for_prompts:
+            return (
+                f"{problem}, which encode the prompts of the detector: get {needed}, and its open_clip_config.json, "
+                "elsewhere, and give the folder that holds both with --prompt-encoder FOLDER"
+            )
+        return f"{problem}: get {needed} elsewhere and give it with --pretrained {source.pretrained} --checkpoint FILE"
     where = source.pretrained or source.folder or source.label
     return f"the encoder {source.label} cannot be loaded from {where}: {first_line(error)}"
 

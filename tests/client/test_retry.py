@@ -60,8 +60,10 @@ class Server:
             raise failure(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
         if len(self.tries) <= self.failures:
             raise failure(self.code, self.details)
-        response = service_pb2.ModelInferResponse(raw_output_contents=[bytes(12)])
+        response = service_pb2.ModelInferResponse(raw_output_contents=[bytes(12), bytes(1), bytes(16)])
         response.outputs.add(name="EMBEDDING", datatype="FP32", shape=[1, 3])
+        response.outputs.add(name="TRUNCATED", datatype="BOOL", shape=[1, 1])
+        response.outputs.add(name="VERSION", datatype="INT32", shape=[1, 4])
         return response
 
     def embed(self, session: Session, timeout: vlclip.Timeout, batches: int = 1) -> vlclip.TextEmbeddings:

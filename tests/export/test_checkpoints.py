@@ -213,3 +213,18 @@ def test_a_warning_about_weights_reaches_the_user(
     warning, error = capsys.readouterr().err.splitlines()
     assert warning == "export: warning: QuickGELU mismatch in ViT-B-32-quickgelu"
     assert "has mode 'BGR'" in error
+
+
+@pytest.mark.parametrize(
+    ("for_prompts", "advice"),
+    [(False, "--pretrained openai --checkpoint FILE$"), (True, "open_clip_config.json, .*--prompt-encoder FOLDER$")],
+)
+def test_weights_that_cannot_be_downloaded_can_be_given(
+    for_prompts: bool, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create_model(*args: Any, **options: Any) -> None:
+        raise RuntimeError("Failed to download file")
+
+    monkeypatch.setattr(open_clip, "create_model", create_model)
+    with pytest.raises(SourceError, match=f"openai of ViT-B-32-quickgelu cannot be downloaded.*{advice}"):
+        load_encoder(resolve_encoder("ViT-B-32", pretrained="openai"), for_prompts=for_prompts)
