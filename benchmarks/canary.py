@@ -43,7 +43,7 @@ from serving.server.server import Server
 from vlclip import Client, ImageEmbeddings, VlclipError
 
 SEED = 2026
-COLUMNS = [column.name for column in fields(ImageEmbeddings)]
+COLUMNS = ("embedding", "box_xyxy", "score", "status")
 WARM_UP = 8
 """Photos that each server embeds before the latencies are measured."""
 
