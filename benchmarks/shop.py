@@ -31,7 +31,7 @@ def draw(folder: Path, products: int, scenes: int) -> Path:
     rng = np.random.default_rng(SEED)
     items = [draw_item(rng) for _ in range(products)]
     shown = [*range(products), *(int(n) for n in rng.integers(products, size=scenes - products))]
-    print(f"Drawing {products} products in {scenes} scenes …", file=sys.stderr)
+    print(f"Drawing {products} products in {scenes} scenes, which takes a minute …", file=sys.stderr)
     photos: dict[int, list[str]] = {}
     (folder / "photos").mkdir(parents=True, exist_ok=True)
     for number, (product, photo) in enumerate(zip(shown, draw_each([items[n] for n in shown], SEED), strict=True)):

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from search import records
 from search.index import Hit, IndexFault
 from search.photos import PhotoError, load
 from search.questions import Options, UnknownProduct, recent
@@ -36,6 +37,7 @@ from search.store import FolderStore, Store, rollback
 from vlclip import Client, VlclipError
 
 console = Console(stderr=True)
+CATALOGUE = (records.__doc__ or "").partition("row by row.")[2].strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,6 +88,8 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     made = command("index", run_index, "Embed a catalogue and index it; what has not changed is skipped.")
+    made.formatter_class = shown
+    made.epilog = CATALOGUE
     made.add_argument("catalogue", type=Path, help="a folder of photos, or a .jsonl, .csv or .parquet file")
     made = command("query", run_query, "Find products for a text or a photo.", asked)
     made.add_argument("text", nargs="?", help="what to look for, such as 'a red striped mug'")
@@ -211,7 +215,8 @@ def run_query(args: argparse.Namespace) -> int:
             return 0
         answer = shop.by_photo(load(args.photo), args.photo_type, options_of(args))
         where = "in the box " + ", ".join(f"{x:.0f}" for x in answer.box_xyxy) if answer.grounded else "as a whole"
-        console.print(f"the photo was searched {where} for {answer.product_type or 'any product'}", highlight=False)
+        what = answer.product_type or "any product, because no product type of the index was found in it"
+        console.print(f"the photo was searched {where} for {what}", highlight=False)
         show(args, answer.hits)
     return 0
 
@@ -234,6 +239,9 @@ def show(args: argparse.Namespace, hits: list[Hit]) -> None:
     """Print products as a table or as JSON."""
     if args.json:
         print(json.dumps([{"id": hit.id, "score": hit.score, **hit.payload} for hit in hits]))
+        return
+    if not hits:
+        print("No other products match. Remove --type or --where.")
         return
     table = Table("product", "score", "type", "title", "photo")
     for hit in hits:
@@ -278,7 +286,7 @@ def run_versions(args: argparse.Namespace) -> int:
     for one in found["collections"]:
         role = {found["served"]: "served", found["previous"]: "previous"}.get(one["name"], "")
         table.add_row(one["name"], role, one["label"], one["version"], one["created"])
-    Console().print(table)
+    Console(width=max(Console().width, 120)).print(table)
     return 0
 
 

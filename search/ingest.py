@@ -73,7 +73,7 @@ def ingest(
     *,
     version: str,
     radius: int,
-    progress: Callable[[int], None] = lambda products: None,
+    progress: Callable[[int], None] = lambda rows: None,
     load_photo: LoadPhoto = load,
     keep_photo: KeepPhoto = lambda data, hashes: "",
 ) -> Report:
@@ -85,22 +85,25 @@ def ingest(
     """
     report = Report()
     with ThreadPoolExecutor() as threads:
-        for batch in _batches(rows, report):
+        for batch in _batches(rows, report, progress):
             _write(batch, index, client, version, radius, report, threads, load_photo, keep_photo)
             progress(len(batch))
     return report
 
 
-def _batches(rows: Iterable[Product | BadRow], report: Report) -> Iterator[list[Product]]:
-    products = iter(_products(rows, report))
+def _batches(
+    rows: Iterable[Product | BadRow], report: Report, progress: Callable[[int], None]
+) -> Iterator[list[Product]]:
+    products = _products(rows, report, progress)
     while batch := list(islice(products, BATCH)):
         yield batch
 
 
-def _products(rows: Iterable[Product | BadRow], report: Report) -> Iterator[Product]:
+def _products(rows: Iterable[Product | BadRow], report: Report, progress: Callable[[int], None]) -> Iterator[Product]:
     for row in rows:
         if isinstance(row, BadRow):
             report.refuse(row)
+            progress(1)
         else:
             report.products += 1
             yield row
@@ -157,7 +160,7 @@ def _read(
         try:
             data = load_photo(photo)
         except PhotoError as error:
-            return BadRow(product.id, number + 1, str(error))
+            return BadRow(f"product {product.id}, photo {number + 1}", str(error))
         hashes = fingerprint(data)
         inline = isinstance(photo, bytes) or photo.startswith("data:")
         source = keep_photo(data, hashes) if inline else str(photo)
@@ -243,7 +246,9 @@ def _embed_images(photos: Sequence[_Photo], client: Client, report: Report) -> N
             if status > Status.WHOLE_IMAGE:
                 report.photos["unreadable"] += 1
                 what = "not an image" if status == Status.NOT_AN_IMAGE else "too large"
-                report.refuse(BadRow(photo.product.id, 1, f"{photo.source or 'the photo'} is {what}"))
+                report.refuse(
+                    BadRow(f"product {photo.product.id}, photo {photo.number + 1}", f"{photo.source or 'it'} is {what}")
+                )
                 continue
             report.photos["embedded"] += 1
             photo.image = answers.embedding[n]

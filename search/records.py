@@ -47,14 +47,13 @@ class Product(BaseModel):
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that is not a product, with where it is and why."""
+    """A row that is not a product, or a photo that cannot be read: where it is, such as ``shop.csv:3``, and why."""
 
-    source: str
-    line: int
+    where: str
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.line}: {self.reason}"
+        return f"{self.where}: {self.reason}"
 
 
 class CatalogueError(ValueError):
@@ -111,9 +110,9 @@ def _unique(path: Path, rows: Iterator[tuple[int, Product | str]]) -> Iterator[P
     lines: dict[str, int] = {}
     for line, row in rows:
         if isinstance(row, str):
-            yield BadRow(str(path), line, row)
+            yield BadRow(f"{path}:{line}", row)
         elif row.id in lines:
-            yield BadRow(str(path), line, f"the id {row.id!r} is also on line {lines[row.id]}")
+            yield BadRow(f"{path}:{line}", f"the id {row.id!r} is also on line {lines[row.id]}")
         else:
             lines[row.id] = line
             photos = tuple(_resolve(photo, path.parent) for photo in row.photos)

@@ -249,7 +249,7 @@ def _rows(body: bytes) -> Iterator[Product | BadRow]:
                 raise ValueError("expected an object")
             yield product_of(row)
         except (ValueError, RecursionError) as error:
-            yield BadRow("line", number, str(error))
+            yield BadRow(f"line {number}", str(error))
 
 
 def _jpeg(data: bytes, box: list[float] | None, width: int) -> bytes:

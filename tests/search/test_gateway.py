@@ -138,7 +138,7 @@ def test_a_bad_row_of_many_costs_only_itself(http: TestClient, scenes: list[Phot
     answer = http.post("/v1/products", content="\n".join(rows)).json()
     assert answer["products"] == 2
     assert len(answer["bad"]) == 2
-    assert answer["bad"][0].startswith("line:1: ")
+    assert answer["bad"][0].startswith("line 1: ")
     assert "is not an image" in answer["bad"][1]
     assert http.delete("/v1/products/good").status_code == 200
 

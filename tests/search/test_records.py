@@ -61,7 +61,7 @@ def test_a_bad_line_costs_only_itself(tmp_path: Path, line: str, reason: str) ->
     assert isinstance(first, Product)
     assert isinstance(last, Product)
     assert isinstance(bad, BadRow)
-    assert (bad.source, bad.line) == (str(path), 2)
+    assert bad.where == f"{path}:2"
     assert reason in bad.reason
 
 
