@@ -114,7 +114,7 @@ audit: $(VENV)/.demo  ## List known vulnerabilities of the installed packages. W
 	  echo "WARNING: nothing was audited: pip-audit could not look up any package (build/audit.log)" >&2; \
 	  else cat build/audit.log; echo "Details: $(AUDIT)"; exit $$status; fi
 
-train-mini: $(VENV)/.dev  ## Draw the catalogue, train the mini models on it and export them to weights/mini (90 min on 2 cores)
+train-mini: $(VENV)/.dev  ## Draw the catalogue, train the mini models on it and export them to weights/mini (2 hours on 2 cores)
 	$(BIN)/python -m training
 	$(BIN)/python -m export pack-mini
 

@@ -15,6 +15,7 @@ from export import calibrate
 from export.errors import ExportError
 from export.place import serve_version
 from export.progress import progress
+from export.sources import MINI_THRESHOLD, THRESHOLD
 from serving.errors import ServingError
 from serving.repository.manifest import read_manifests, read_served
 from serving.repository.versions import PARTS
@@ -105,7 +106,9 @@ def parser() -> argparse.ArgumentParser:
         )
     for command in (models, pack):
         command.add_argument(
-            "--threshold", type=float, default=0.2, help="score below which the whole image is used (%(default)s)"
+            "--threshold",
+            type=float,
+            help=f"score below which the whole image is used ({THRESHOLD}; {MINI_THRESHOLD} for the mini detector)",
         )
     calibrate.add_options(calibrated)
     use.add_argument("--version", type=version_number, required=True, metavar="N", help="version to serve")

@@ -40,7 +40,14 @@ from export.place import (
 from export.precision import with_policy
 from export.progress import Say, throttled
 from export.quiet import quiet_ultralytics
-from export.sources import YOLO_WORLD_TEXT, DetectorSource, EncoderSource, resolve_detector
+from export.sources import (
+    MINI_THRESHOLD,
+    THRESHOLD,
+    YOLO_WORLD_TEXT,
+    DetectorSource,
+    EncoderSource,
+    resolve_detector,
+)
 from export.stamp import stamp
 from export.tensorrt import PLAN, Compiler, Limits, compile_graph, find_compiler, limits_of
 from export.tokenizer import build_tokenizer
@@ -73,7 +80,7 @@ def make_request(
     detector: str,
     encoder: str,
     *,
-    threshold: float,
+    threshold: float | None = None,
     pretrained: str | None = None,
     checkpoint: str | None = None,
     detector_weights: str | None = None,
@@ -87,10 +94,14 @@ def make_request(
 ) -> ExportRequest:
     """The request for what the user typed. Mistakes are found before anything is loaded.
 
+    ``threshold``: if it is None, the one that suits the mini detector, or ``THRESHOLD`` for any other.
+
     Raises:
         UsageError: the options are wrong or contradict each other.
         SourceError: a file is missing.
     """
+    if threshold is None:
+        threshold = MINI_THRESHOLD if detector == "mini" else THRESHOLD
     if not 0.0 <= threshold <= 1.0:
         raise UsageError(f"the threshold must be between 0 and 1, got {threshold}")
     random_detector = random_weights and not (detector_weights or detector == "mini" or detector.endswith(".pt"))

@@ -14,6 +14,11 @@ from pathlib import Path
 from export.errors import SourceError, UsageError, unknown
 from serving.repository.manifest import Source
 
+THRESHOLD = 0.2
+"""Score below which the whole image is used, if nothing else is known about the detector."""
+MINI_THRESHOLD = 0.4
+"""The mini detector's score is the probability that the product is there, in photos of which half show it."""
+
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlclip"
 """Where ultralytics' published weights are stored. Copy them here by hand on a machine without network."""
 MINI = Path(__file__).resolve().parents[1] / "weights" / "mini"

@@ -19,7 +19,10 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=9000, help="number of scenes to draw")
     parser.add_argument("--seed", type=int, default=1, help="seed of the catalogue")
     parser.add_argument("--encoder-steps", type=int, default=1500, help="steps of 317 crops; 0 skips the encoder")
-    parser.add_argument("--detector-steps", type=int, default=3000, help="steps of 16 photos; 0 skips the detector")
+    parser.add_argument("--detector-steps", type=int, default=2000, help="steps of 12 photos; 0 skips the detector")
+    parser.add_argument(
+        "--refine-steps", type=int, nargs="*", default=[500, 400, 1900], help="further steps of the detector, in cycles"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the models in --out")
     args = parser.parse_args()
 
@@ -30,12 +33,11 @@ def main() -> None:
         encoder.train(
             args.out / "encoder", catalogue, steps=args.encoder_steps, batch=256, device=device, resume=args.resume
         )
-    if args.detector_steps:
-        model, tokenizer = encoder.load(args.out / "encoder", device)
-        path = args.out / "detector.pt"
-        detector.train(
-            path, catalogue, model, tokenizer, steps=args.detector_steps, batch=16, device=device, resume=args.resume
-        )
+    model, tokenizer = encoder.load(args.out / "encoder", device)
+    for cycle, steps in enumerate([args.detector_steps, *args.refine_steps]):
+        if steps:
+            path, first = args.out / "detector.pt", int(args.resume)
+            detector.train(path, catalogue, model, tokenizer, steps=steps, batch=12, device=device, cycle=first + cycle)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,20 @@ from torch.nn import functional
 from tqdm import trange
 
 from training.augment import relight, resample, uniform
-from training.catalogue.items import TRAINED_TYPES
-from training.catalogue.products import REGISTRY
+from training.catalogue.art import COLOURS
+from training.catalogue.items import TRAINED_TYPES, Item
 from training.data import PHOTO_SIDE, Dataset
+from training.empty import draw_empty
+from training.texts import draw_attributes, draw_name, draw_unknown
 
-PROMPTS = 2
+PROMPTS = 3
 """Prompts for each photo in a step. The backbone does not see the prompt, so it runs once for all of them."""
+
+_EMPTY_PHOTOS, _EMPTY_SHARE = 400, 1 / 12
+"""Pictures without a product that are drawn before training, and their share of every batch."""
+
+_UNKNOWN_NAMES = 64
+"""Unknown words among the names that a region could have."""
 
 _NECK = 10  # index of the first layer of YOLO-World that sees the prompt
 
@@ -42,71 +50,79 @@ def train(
     steps: int,
     batch: int,
     device: torch.device,
-    resume: bool = False,
+    cycle: int = 0,
 ) -> None:
-    """Train with ultralytics' detection loss and a region-text loss, and write an ultralytics checkpoint in FP16.
+    """Train with three losses, and write an ultralytics checkpoint in FP16.
 
-    The detection loss prompts for one product at a time, as the served model does. The hard part is to tell which
-    product a region shows, so the second loss classifies the centre of every product among all names.
+    Ultralytics' detection loss prompts for one thing at a time, as the served model does. Half of the prompts name
+    something that is not in the photo. The hard part is to tell which product a region shows, so the second loss
+    classifies the centre of every product among all names and some unknown words. The third loss makes the best score
+    of a photo the probability that the thing is there.
+
+    ``cycle``: 0 starts from random weights. Later cycles start from the checkpoint, with other photos, in full size at
+    once, at half the learning rate.
     """
     from ultralytics.nn.tasks import WorldModel
     from ultralytics.utils.loss import v8DetectionLoss
 
-    rng = np.random.default_rng(0)
-    torch.manual_seed(0)
+    rng = np.random.default_rng(cycle)
+    torch.manual_seed(cycle)
     make_model: Any = WorldModel
     model = make_model("yolov8n-worldv2.yaml", nc=1, verbose=False)
-    if resume:
+    if cycle:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=False)["model"].float().state_dict())
     model.to(device)
     model.args = SimpleNamespace(box=7.5, cls=1.0, dfl=1.5)
     loss_of = v8DetectionLoss(model)
-    names = {kind: (kind, *REGISTRY[kind].synonyms) for kind in TRAINED_TYPES}
-    spoken = [name for kind in TRAINED_TYPES for name in names[kind]]
-    embeddings = dict(zip(spoken, encode_prompts(spoken, encoder, tokenizer), strict=True))
-
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.02, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.06)
+    peak = 1e-3 if cycle else 2e-3
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, pct_start=0.06)
     number_of = {kind: number for number, kind in enumerate(TRAINED_TYPES)}
+    near = _near_names(encoder, tokenizer)
     average = copy.deepcopy(model).eval()
     rows_of = _rows_by_photo(data)
+    empty, empties = draw_empty(rng, _EMPTY_PHOTOS, data.photos), round(batch * _EMPTY_SHARE)
     model.train()
     progress = trange(steps, desc="detector", unit="step", smoothing=0.02)
     for step in progress:
-        side = PHOTO_SIDE if step >= 0.55 * steps else PHOTO_SIDE * 7 // 10 // 32 * 32
-        photos = np.sort(rng.choice(len(data.photos), batch, replace=False))
-        images, window = _augment(torch.from_numpy(data.photos[photos]).to(device), side)
-        called = {kind: name[0] if rng.random() < 0.7 else str(rng.choice(name)) for kind, name in names.items()}
-        prompts: list[Tensor] = []
+        side = PHOTO_SIDE if cycle or step >= 0.65 * steps else PHOTO_SIDE * 7 // 10 // 32 * 32
+        photos = np.sort(rng.choice(len(data.photos), batch - empties, replace=False))
+        pictures = np.concatenate([data.photos[photos], empty[rng.choice(len(empty), empties, replace=False)]])
+        images, window = _augment(torch.from_numpy(pictures).to(device), side)
+        called = {kind: draw_name(kind, rng) for kind in TRAINED_TYPES}
+        prompts: list[str] = []
         targets: list[list[float]] = []
         regions: list[list[float]] = []
-        for index, photo in enumerate(photos):
-            seen = {
-                row: _visible_box(torch.from_numpy(data.boxes_xyxy[row]), window[index].cpu()) for row in rows_of[photo]
-            }
-            for row, box in seen.items():
-                if box is not None:
-                    number = number_of[data.items[row].product_type]
-                    regions.append([len(prompts) + int(rng.integers(PROMPTS)), number, *box[:2].tolist()])
-            for answer, kind in _draw_prompts(data, rows_of[photo], rng):
-                box = None if answer is None else seen[answer]
-                if box is not None:
-                    targets.append([len(prompts), 0, *box.tolist()])
-                prompts.append(embeddings[called[kind]])
+        for rows, view in zip([*(rows_of[photo] for photo in photos), *[[]] * empties], window.cpu(), strict=True):
+            boxes = {row: _visible_box(torch.from_numpy(data.boxes_xyxy[row]), view) for row in rows}
+            visible = {row: box.tolist() for row, box in boxes.items() if box is not None}
+            for row, box in visible.items():
+                number = number_of[data.items[row].product_type]
+                regions.append([len(prompts) + int(rng.integers(PROMPTS)), number, *box[:2]])
+            asked = {row: data.items[row] for row in visible}
+            for answer, text in _draw_prompts(asked, {data.items[row].product_type for row in rows}, called, near, rng):
+                if answer is not None:
+                    targets.append([len(prompts), 0, *visible[answer]])
+                prompts.append(text)
+        unknown = [draw_unknown(rng) for _ in range(_UNKNOWN_NAMES)]
+        texts = encode_prompts([*prompts, *called.values(), *unknown], encoder, tokenizer)
         labels = torch.tensor(targets, dtype=torch.float32, device=device).view(-1, 6)
         with torch.autocast(device.type, torch.bfloat16):
-            found, words = _forward(model, images, torch.stack(prompts)[:, None])
+            found, words = _forward(model, images, texts[: len(prompts), None])
         losses, _ = loss_of(found, {"batch_idx": labels[:, 0], "cls": labels[:, 1], "bboxes": labels[:, 2:]})
-        vocabulary = torch.stack([embeddings[name] for name in called.values()])
-        named = _name_regions(words, torch.tensor(regions, device=device).view(-1, 4), vocabulary)
-        loss: Any = losses.sum() / len(prompts) + named
+        named = _name_regions(words, torch.tensor(regions, device=device).view(-1, 4), texts[len(prompts) :])
+        there = torch.zeros(len(prompts), device=device).index_fill(0, labels[:, 0].long(), 1.0)
+        seen = functional.binary_cross_entropy_with_logits(found["scores"].amax((1, 2)), there)
+        loss: Any = losses.sum() / len(prompts) + named + seen
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         schedule.step()
         _follow(average, model, decay=min(0.998, (1 + step) / (10 + step)))
-        progress.set_postfix(loss=f"{loss.item():.2f}", named=f"{named.item():.2f}", side=side)
+        progress.set_postfix(
+            loss=f"{loss.item():.2f}", named=f"{named.item():.2f}", seen=f"{seen.item():.2f}", side=side
+        )
         if step % 500 == 499:
             _save(average, path)
     _save(average, path)
@@ -171,18 +187,49 @@ def _rows_by_photo(data: Dataset) -> list[np.ndarray]:
     return np.split(order, np.searchsorted(data.photo_of[order], np.arange(1, len(data.photos))))
 
 
-def _draw_prompts(data: Dataset, rows: np.ndarray, rng: np.random.Generator) -> list[tuple[int | None, str]]:
-    """PROMPTS product types to prompt a photo with, each with its row in the data; one in seven is not in the photo."""
-    present = [data.items[row].product_type for row in rows]
+def _near_names(encoder: Any, tokenizer: Any, count: int = 8) -> dict[str, list[str]]:
+    """The product types whose names are most like that of each trained type, for the encoder."""
+    names = encode_prompts(TRAINED_TYPES, encoder, tokenizer)
+    order = (names @ names.T).fill_diagonal_(-1).topk(count).indices.tolist()
+    return {kind: [TRAINED_TYPES[n] for n in nearest] for kind, nearest in zip(TRAINED_TYPES, order, strict=True)}
+
+
+def _draw_prompts(
+    visible: dict[int, Item],
+    present: set[str],
+    called: dict[str, str],
+    near: dict[str, list[str]],
+    rng: np.random.Generator,
+) -> list[tuple[int | None, str]]:
+    """PROMPTS prompts for a photo, each with the key of its product in ``visible``, or None if it is not there.
+
+    ``present``: every product type in the photo, also those too hidden to ask for; ``called``: what a shopper calls
+    each product type; ``near``: the product types whose names are most like that of each one. Half of the prompts are
+    for something visible. Of the others, four in five are for other product types, of which every second one is near
+    to a type in the photo, and the rest are unknown words and attributes without a noun.
+    """
+    left = [int(row) for row in rng.permutation(list(visible))]
     asked: list[tuple[int | None, str]] = []
-    for row in rng.permutation(rows)[:PROMPTS]:
-        if rng.random() < 0.85:
-            asked.append((int(row), data.items[row].product_type))
     while len(asked) < PROMPTS:
-        kind = TRAINED_TYPES[int(rng.integers(len(TRAINED_TYPES)))]
-        if kind not in present:
-            asked.append((None, kind))
+        choice = rng.random()
+        if choice < 0.5 and left:
+            row = left.pop()
+            asked.append((row, _prompt(called[visible[row].product_type], visible[row].colour, rng)))
+        elif choice < 0.9:
+            confusable = near[str(rng.choice(sorted(present)))] if present and rng.random() < 0.5 else TRAINED_TYPES
+            absent = [kind for kind in confusable if kind not in present]
+            colours = tuple(COLOURS)
+            asked.append(
+                (None, _prompt(called[absent[rng.integers(len(absent))]], colours[rng.integers(len(colours))], rng))
+            )
+        else:
+            asked.append((None, draw_unknown(rng) if choice < 0.96 else draw_attributes(rng)))
     return asked
+
+
+def _prompt(name: str, colour: str, rng: np.random.Generator) -> str:
+    """A name as a prompt: in one case of ten with the colour."""
+    return f"{colour} {name}" if rng.random() < 0.1 else name
 
 
 def _augment(photos: Tensor, side: int) -> tuple[Tensor, Tensor]:

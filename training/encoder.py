@@ -13,14 +13,19 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from tqdm import trange
 
 from training.augment import relight, resample, uniform
 from training.catalogue.items import HELD_OUT_TYPES, TRAINED_TYPES, Item
 from training.catalogue.products import REGISTRY
 from training.data import CROP_MARGIN, Dataset
+from training.texts import draw_attributes, draw_name, draw_unknown
 
 CONFIG = Path(__file__).with_name("open_clip_config.json")
+UNKNOWN_TEXTS = 96
+"""Texts in each step that name no product. A third as many consist of attributes alone."""
+
 IMAGE_SIZE, _MEAN, _STD = 96, 0.5, 0.5  # as in CONFIG
 _MERGES = 900
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # how open_clip's tokenizer splits a text
@@ -40,11 +45,15 @@ def load(folder: Path, device: torch.device) -> tuple[torch.nn.Module, open_clip
 
 
 def train(folder: Path, data: Dataset, *, steps: int, batch: int, device: torch.device, resume: bool = False) -> None:
-    """Train with open_clip's loss and write an open_clip ``local-dir:`` folder with weights in FP16.
+    """Train with CLIP's loss and write an open_clip ``local-dir:`` folder with weights in FP16.
 
     A step has two batches: crops with one of their texts, and one crop of every product type with the type's name.
     The second batch teaches the names well enough to prompt a detector. In the first batch a type can occur more than
     once, so the loss would count its bare name as wrong for the other crops of the type.
+
+    Every step also has texts that name no product: each is one more wrong answer for every crop, and it is kept away
+    from the names of the product types, as these are kept away from each other. Without this, the encoder maps a word
+    that it does not know next to a type, and no detector can tell the two apart.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(steps)
@@ -54,7 +63,6 @@ def train(folder: Path, data: Dataset, *, steps: int, batch: int, device: torch.
     tokenizer = _tokenizer(folder)
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=resume, device=device)
     model.visual.to(memory_format=torch.channels_last)
-    loss_of = open_clip.ClipLoss()
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
@@ -67,19 +75,25 @@ def train(folder: Path, data: Dataset, *, steps: int, batch: int, device: torch.
         rows_of[item.product_type].append(row)
     model.train()
     progress = trange(steps, desc="encoder", unit="step", smoothing=0.05)
-    for _ in progress:
+    for step in progress:
         rows = np.sort(rng.choice(len(data.items), batch, replace=False))
         texts = [_text(data.items[row], rng) for row in rows]
         one_of_each = np.array([rng.choice(rows_of[kind]) for kind in TRAINED_TYPES])
-        names = [_name(kind, rng) for kind in TRAINED_TYPES]
+        names = [draw_name(kind, rng) for kind in TRAINED_TYPES]
         crops = np.concatenate([data.crops[rows], data.crops[one_of_each]])
         pixels = _augment(torch.from_numpy(crops).to(device))
-        tokens = tokenizer([*texts, *names]).to(device)
+        unknown = [draw_unknown(rng) for _ in range(UNKNOWN_TEXTS)]
+        attributes = [draw_attributes(rng) for _ in range(UNKNOWN_TEXTS // 3)]
+        tokens = tokenizer([*texts, *names, *unknown, *attributes]).to(device)
         # On a CPU the backward pass of depthwise convolutions is slower in BF16 than in FP32.
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             image, text, scale = model(pixels, tokens)
         image, text, scale = image.float(), text.float(), scale.float()
-        loss = loss_of(image[:batch], text[:batch], scale) + 0.5 * loss_of(image[batch:], text[batch:], scale)
+        text, named, negative = text[:batch], text[batch : len(image)], text[len(image) :]
+        wrong = negative[:UNKNOWN_TEXTS]
+        apart = keep_apart(named, negative)
+        loss: Any = contrast(image[:batch], text, wrong, scale)
+        loss = loss + 0.5 * contrast(image[batch:], named, wrong, scale) + apart
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -87,14 +101,33 @@ def train(folder: Path, data: Dataset, *, steps: int, batch: int, device: torch.
         schedule.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, np.log(100))
-        progress.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.exp().item():.1f}")
+        progress.set_postfix(loss=f"{loss.item():.3f}", apart=f"{apart.item():.3f}", scale=f"{scale.item():.1f}")
+        if step % 500 == 499:
+            _save(model, folder)
+    _save(model, folder)
+
+
+def contrast(image: Tensor, text: Tensor, wrong: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's loss for N images and their N texts, where an image can also be taken for one of the ``wrong`` texts."""
+    right = torch.arange(len(image), device=image.device)
+    logits = scale * image @ torch.cat([text, wrong]).T
+    return (cross_entropy(logits, right) + cross_entropy(logits[:, : len(text)].T, right)) / 2
+
+
+def keep_apart(names: Tensor, others: Tensor) -> Tensor:
+    """How far other texts exceed a cosine of 0.2 to the nearest name, and names a cosine of 0.5 to each other."""
+    between = (names @ names.T).fill_diagonal_(-1)
+    return (others @ names.T).amax(1).sub(0.2).relu().mean() + 0.5 * between.amax(1).sub(0.5).relu().mean()
+
+
+def _save(model: torch.nn.Module, folder: Path) -> None:
     state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
     save_file({name: value.contiguous().cpu() for name, value in state.items()}, folder / "open_clip_model.safetensors")
 
 
 def _text(item: Item, rng: np.random.Generator) -> str:
     """A random text about an item: its caption, a shopper's query, the shop's title or the shop's description."""
-    name = _name(item.product_type, rng)
+    name = draw_name(item.product_type, rng)
     choice = rng.random()
     if choice < 0.55:
         return item.caption
@@ -103,12 +136,6 @@ def _text(item: Item, rng: np.random.Generator) -> str:
         rng.shuffle(words)
         return " ".join([str(rng.choice(("", "a", "one", "a photo of a", "the"))), *words, name]).strip()
     return item.title if choice < 0.93 else item.description
-
-
-def _name(product_type: str, rng: np.random.Generator) -> str:
-    """A shopper's word for a product type: usually its name, otherwise a synonym."""
-    synonyms = REGISTRY[product_type].synonyms
-    return product_type if rng.random() < 0.75 or not synonyms else str(rng.choice(synonyms))
 
 
 def _augment(crops: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from export.sources import MINI_THRESHOLD
 from serving.errors import RepositoryError
 from serving.repository.manifest import Leaf, Manifest, Plan, Settings, read_manifests, read_served, require_version
 from tests import toys
@@ -24,7 +25,7 @@ def test_the_shipped_manifest() -> None:
     assert manifest is not None
     assert manifest.models == "mini + mini"
     assert manifest.shipped
-    assert manifest.request.settings.threshold == 0.2
+    assert manifest.request.settings.threshold == MINI_THRESHOLD
     assert manifest.leaves["detect"].file == "model.onnx"
     assert manifest.leaves["tokenize"].describe("tokenize") == "tokenize           0.07 MB  texts_equal 10"
 

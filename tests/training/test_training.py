@@ -100,7 +100,7 @@ def test_the_tokenizer_splits_no_type_name_into_many_tokens() -> None:
 @pytest.mark.slow
 def test_a_short_training_run_writes_models_that_load(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "training", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
-    steps = ["--scenes", "250", "--encoder-steps", "2", "--detector-steps", "2"]
+    steps = ["--scenes", "250", "--encoder-steps", "2", "--detector-steps", "2", "--refine-steps", "1"]
     subprocess.run([*command, *steps], check=True, capture_output=True)
     model, tokenizer = encoder.load(tmp_path / "out/encoder", torch.device("cpu"))
     assert detector.encode_prompts(["mug", "desk lamp"], model, tokenizer).shape == (2, 512)
