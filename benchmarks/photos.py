@@ -45,6 +45,10 @@ def _draw_block(items: Sequence[Item], seed: int) -> list[Photo]:
     return [scene(rng, item, others) for item in items]
 
 
+PATHS, TYPES = ("path", "file"), ("type", "product_type")
+"""Names of the columns of a table of photos, the usual one first."""
+
+
 class OwnPhoto(NamedTuple):
     """A user's photo. ``label`` is a text that says more than the product type, such as "red mug", if one is known."""
 
@@ -86,11 +90,11 @@ def read_table(table: Path) -> list[OwnPhoto]:
             rows, columns = list(reader), reader.fieldnames or []
     except (ValueError, csv.Error) as error:
         raise SystemExit(f"{table} is not a CSV table in UTF-8: {error}") from None
-    if "path" not in columns or "type" not in columns:
+    path, kind = (next((name for name in names if name in columns), None) for names in (PATHS, TYPES))
+    if path is None or kind is None:
         raise SystemExit(f"{table} must have the columns path and type (and may have label), got {', '.join(columns)}")
     photos = [
-        OwnPhoto(table.parent / row["path"], (row["type"] or "").strip(), (row.get("label") or "").strip())
-        for row in rows
+        OwnPhoto(table.parent / row[path], (row[kind] or "").strip(), (row.get("label") or "").strip()) for row in rows
     ]
     for photo in photos:
         if not photo.path.is_file():

@@ -29,6 +29,8 @@ def test_types_come_from_a_table_else_from_the_option_else_from_subfolders(tmp_p
     expected = [("1.jpg", "mug", "red mug"), ("2.png", "lamp", "")]
     assert found(tmp_path, "lamp") == expected
     assert found(tmp_path / "photos.csv", "lamp") == expected
+    (tmp_path / "photos.csv").write_text("file,product_type\nmug/1.jpg,mug\n")
+    assert found(tmp_path) == [("1.jpg", "mug", "")]
 
 
 @pytest.mark.parametrize(
@@ -38,9 +40,7 @@ def test_types_come_from_a_table_else_from_the_option_else_from_subfolders(tmp_p
             None, r"(?s)1 of 2 photos have no product type, such as .*/1\.jpg.*TYPE=.*/mug/1\.jpg", id="no type"
         ),
         pytest.param("path,type\n", "no photos in", id="an empty table"),
-        pytest.param(
-            "file,product_type\n1.jpg,mug\n", "must have the columns path and type .*, got file", id="columns"
-        ),
+        pytest.param("photo,kind\n1.jpg,mug\n", "must have the columns path and type .*, got photo", id="columns"),
         pytest.param(
             "path,type\n9.jpg,mug\n", r"photos\.csv names .*9\.jpg, which is not a file", id="a missing photo"
         ),
