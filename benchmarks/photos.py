@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -35,7 +36,10 @@ def draw_each(items: Sequence[Item], seed: int) -> list[Photo]:
     """Draw one scene of each item, on all cores. The other items of a scene are near it in ``items``."""
     blocks = [items[start : start + BLOCK] for start in range(0, len(items), BLOCK)]
     seeds = range(seed, seed + len(blocks))
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), initializer=cv2.setNumThreads, initargs=(1,)) as workers:
+    # A process that is forked beside threads, can wait for ever for a lock that one of them held.
+    clean = multiprocessing.get_context("forkserver")
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores, clean, initializer=cv2.setNumThreads, initargs=(1,)) as workers:
         return [photo for photos in workers.map(_draw_block, blocks, seeds) for photo in photos]
 
 
