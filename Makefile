@@ -64,7 +64,7 @@ calibrate: $(VENV)/.dev  ## Choose the detector's threshold from your photos, on
 check-repository: $(VENV)/.demo install-mini  ## Check that configs, profiles, pipelines and graphs of MODELS fit together
 	@$(BIN)/python -m serving check --model-repository "$(MODELS)"
 
-canary: $(VENV)/.demo  ## Compare version VERSION of MODELS with the served version, on drawn photos or PHOTOS=folder TYPE="mug".
+canary: $(VENV)/.demo  ## Compare version VERSION of MODELS with the served version, on drawn photos or PHOTOS=folder.
 #  PROMOTE=1 serves it if it passes (python -m benchmarks.canary --help)
 	$(call needs,VERSION,the version to compare: make canary VERSION=2)
 	@$(BIN)/python -m benchmarks.canary --model-repository "$(MODELS)" $(call options,$(CANARY)) $(call flags,PROMOTE)

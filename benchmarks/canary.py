@@ -2,7 +2,7 @@
 
     python -m export … --version 2 --stage                              export it next to the served version
     python -m benchmarks.canary --version 2                             compare them on 100 drawn photos
-    python -m benchmarks.canary --version 2 --photos folder --type mug  compare them on your photos
+    python -m benchmarks.canary --version 2 --photos folder             compare them on your photos
     python -m benchmarks.canary --version 2 --url localhost:8001        use a running server of the served version
     python -m benchmarks.canary --version 2 --promote                   serve it if every figure is within its limit
 
@@ -33,7 +33,7 @@ import numpy as np
 
 from benchmarks.differences import Answers, Limits, compare
 from benchmarks.judge import TOP
-from benchmarks.photos import draw_scenes, load_samples
+from benchmarks.photos import add_options, draw_scenes, load_samples
 from benchmarks.target import parser_of
 from export.place import serve_version
 from serving.errors import ServingError
@@ -188,8 +188,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--url", metavar="HOST:PORT", help="gRPC address of a server of the served version (default: start one)")
     add("--ensembles", type=Path, default=ensembles, metavar="DIR", help="the pipelines (ensembles/)")
     add("--profile", metavar="NAME", help="profile of the servers, as for `python -m serving start`")
-    add("--photos", type=Path, metavar="DIR", help="folder of photos (default: draw scenes)")
-    add("--type", metavar="TEXT", help="product type of the photos in --photos")
+    add_options(parser)
     add("--count", type=int, default=100, metavar="N", help="number of scenes to draw (%(default)s)")
     add("--promote", action="store_true", help="serve the candidate if every figure is within its limit")
     for limit in fields(Limits):
@@ -201,10 +200,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             metavar="X",
             help=f"{limit.metadata['help']} ({default})",
         )
-    arguments = parser.parse_args(argv)
-    if bool(arguments.photos) != bool(arguments.type):
-        parser.error("expected --photos and --type together")
-    return arguments
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -71,8 +71,8 @@ class Leaf:
     plan: Plan | None = None
 
     def describe(self, name: str) -> str:
-        """ "detect  7.54 MB  score_difference_max 1.8e-07" """
-        figures = "  ".join(f"{figure} {value:.7g}" for figure, value in self.parity.items())
+        """ "detect  7.54 MB  score difference max 1.8e-07" """
+        figures = "  ".join(f"{figure.replace('_', ' ')} {value:.7g}" for figure, value in self.parity.items())
         return f"{name:<16}{self.bytes / 1e6:7.2f} MB  {figures}"
 
 

@@ -70,7 +70,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--version=1"], "version 1 is the served one: choose another"),
         (["--version=9"], "holds no complete version 9, only 1, 2, 3, 4"),
         (["--version=4"], "different encoders: give --min-overlap"),
-        (["--version=3", "--photos=/no/such/folder", "--type=mug"], "there is no folder or table /no/such/folder"),
+        (["--version=3", "--photos=/no/such/folder"], "there is no folder or table /no/such/folder"),
         (["--version=2", "--model-repository=/no/such/folder"], "serves no version to compare with: run `make models`"),
     ],
 )
