@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import np_to_triton_dtype
 
 Arrays = dict[str, NDArray[Any]]
-SECONDS = 60.0
+SECONDS = 120.0
 """The time-out of everything. No test waits for so long unless it fails."""
 
 

@@ -151,7 +151,7 @@ def test_a_slow_language_model_leaves_the_server_ready(toy_repositories: list[Pa
             client.async_infer("enriched_text", tensors, lambda result, error: answers.append(result or error))
         until(lambda: metric(server, "calls_in_flight") == 16)
         until(lambda: api.queues()["enrich", 1].waiting == 0)
-        assert ready() == (True, f"{', '.join(PIPELINES)}: correct answers")
+        until(lambda: ready() == (True, f"{', '.join(PIPELINES)}: correct answers"))
         assert not answers
         os.kill(next(stub.pid for stub in find_stubs(server.shm_prefix) if stub.model == "enrich"), signal.SIGSTOP)
         until(lambda: not ready()[0])
