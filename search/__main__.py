@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from search import records
+from search import attributes, records
+from search.conditions import filtered
 from search.index import Hit, IndexFault
 from search.photos import PhotoError, load
 from search.questions import Options, UnknownProduct, recent
@@ -37,6 +38,7 @@ from search.store import FolderStore, Store, rollback
 from vlclip import Client, VlclipError
 
 console = Console(stderr=True)
+VOCABULARY = (attributes.__doc__ or "").partition("show.")[2].strip()
 CATALOGUE = (records.__doc__ or "").partition("row by row.")[2].strip()
 
 
@@ -74,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     asked.add_argument("--type", action="append", metavar="TYPE", help="only this product type; can be repeated")
     asked.add_argument(
         "--where", action="append", default=[], metavar="NAME=VALUE",
-        help="only products with this attribute: colour=red, price>=5, price<20; can be repeated",
+        help="only products with this attribute: colour=red, price>=5, price<20, guessed.colour=red; can be repeated",
     )  # fmt: skip
     asked.add_argument("--limit", type=int, default=10, help="number of products (%(default)s)")
     asked.add_argument("--offset", type=int, default=0, help="number of products to skip (%(default)s)")
@@ -105,6 +107,16 @@ def parser() -> argparse.ArgumentParser:
     made = command("dedup", run_dedup, "List the products that show the same photo.")
     made = command("delete", run_delete, "Delete products.")
     made.add_argument("products", nargs="+", help="ids of products")
+    made = command("attributes", run_attributes, "Guess attributes of products from their photos, to filter by.")
+    made.formatter_class = shown
+    made.epilog = VOCABULARY
+    made.add_argument(
+        "values", type=Path, nargs="?", help="a .json or .yaml file; without it, what is guessed is listed"
+    )
+    made.add_argument(
+        "--confidence", type=float, default=attributes.LEAST, metavar="P",
+        help="a guess with less confidence is not stored (%(default)s)",
+    )  # fmt: skip
     command("versions", run_versions, "List the collections, one for each version of the models.")
     made = command("reindex", run_reindex, "Embed the catalogue with other models, and serve the result if it is good.")
     made.add_argument("--next", metavar="ADDRESS", help="gRPC address of the server of the new models (default: --url)")
@@ -147,7 +159,7 @@ def options_of(args: argparse.Namespace) -> Options:
     where: dict[str, Any] = {}
     for text in args.where:
         name, value = condition(text)
-        key = f"attributes.{name}"
+        key = filtered(name)
         where[key] = {**where[key], **value} if isinstance(value, dict) and isinstance(where.get(key), dict) else value
     return Options(args.type, where, args.limit, args.offset, args.diversity)
 
@@ -273,6 +285,43 @@ def run_delete(args: argparse.Namespace) -> int:
         deleted = shop.delete(args.products)
     print(f"{deleted} of {len(args.products)} products deleted")
     return 0 if deleted == len(args.products) else 1
+
+
+def run_attributes(args: argparse.Namespace) -> int:
+    """Guess attributes of products, or list what is guessed."""
+    with shop_of(args) as shop:
+        if args.values is None:
+            print(json.dumps([asdict(one) for one in shop.attributes()], indent=2))
+            return 0
+        outcomes = shop.guess(attributes.vocabulary_of(_read_values(args.values), args.confidence))
+    if args.json:
+        print(json.dumps([asdict(one) for one in outcomes]))
+        return 0
+    table = Table("type", "attribute", "products", "guessed", "known", "accuracy", "of guesses", "calibration error")
+    for one in outcomes:
+        counts = (str(one.products), str(one.guessed), str(one.labelled))
+        shares = ("" if x is None else f"{x:.3f}" for x in (one.accuracy, one.guessed_accuracy, one.calibration_error))
+        table.add_row(one.attribute.product_type, one.attribute.name, *counts, *shares)
+    Console(width=max(Console().width, 120)).print(table)
+    for one in outcomes:
+        if not one.attribute.labelled:
+            console.print(
+                f"{one.attribute.product_type}: {one.attribute.name}: the confidence is not calibrated, because "
+                f"{one.labelled} products have a known value; it takes {attributes.LABELLED}", highlight=False,
+            )  # fmt: skip
+    return 0
+
+
+def _read_values(path: Path) -> Any:
+    """The content of a .json or .yaml file, of which JSON is a part. Raises ValueError."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is neither JSON nor YAML ({error})") from None
 
 
 def run_versions(args: argparse.Namespace) -> int:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-import numpy as np
 import qdrant_edge
 from qdrant_client import QdrantClient, models
 
-from search.index import IMAGE, KEYWORDS, TEXT, WORDS, Hit, IndexFault, Kind, Leg, Point, Question, Where, kind_of
+from search.conditions import Kit, fields_of
+from search.index import (
+    IMAGE,
+    KEYWORDS,
+    MOST_FIELDS,
+    TEXT,
+    WORDS,
+    Hit,
+    IndexFault,
+    Kind,
+    Leg,
+    Point,
+    Question,
+    Where,
+    decoded,
+)
 from search.photos import Fingerprint
 from search.store import RADIUS, Collection, next_name
 
@@ -38,8 +52,7 @@ class ClusterIndex:
         The cluster applies the two parts of a batch in order, and a write that fails can be repeated as it is.
         """
         for point in points:
-            for name, value in point.payload.get("attributes", {}).items():
-                self._index(f"attributes.{name}", kind_of(value))
+            self._index_all(point.payload)
         operations: list[Any] = []
         if points:
             batch = models.PointsList(points=[self._encode(point) for point in points])
@@ -48,6 +61,21 @@ class ClusterIndex:
             operations.append(models.DeleteOperation(delete=models.PointIdsList(points=list(drop))))
         if operations:
             self._client.batch_update_points(self._name, operations, wait=True)
+
+    def amend(self, changes: Sequence[tuple[Sequence[str], Mapping[str, Any]]]) -> None:
+        """Set fields of the payload of points, by their ids. The other fields and the vectors stay."""
+        operations: list[Any] = []
+        for ids, fields in changes:
+            self._index_all(fields)
+            change = models.SetPayload(payload=dict(fields), points=list(ids))
+            operations.append(models.SetPayloadOperation(set_payload=change))
+        if operations:
+            self._client.batch_update_points(self._name, operations, wait=True)
+
+    def _index_all(self, payload: Mapping[str, Any]) -> None:
+        for key, kind in fields_of(payload):
+            if len(self._fields) < MOST_FIELDS:
+                self._index(key, kind)
 
     def _index(self, key: str, kind: Kind) -> None:
         if key not in self._fields:
@@ -62,7 +90,7 @@ class ClusterIndex:
 
     def ask(self, question: Question) -> list[Hit]:
         """The best products, one hit each, best first."""
-        where = _filter(question.where, question.without)
+        where = KIT.all_of(question.where, question.without)
         wanted = question.offset + question.limit
         params = models.SearchParams(exact=question.exact, hnsw_ef=max(128, wanted))
         legs = [self._query(leg) for leg in question.legs]
@@ -104,28 +132,28 @@ class ClusterIndex:
         while True:
             records, offset = self._client.scroll(
                 self._name,
-                scroll_filter=_filter(where),
+                scroll_filter=KIT.all_of(where),
                 limit=_PAGE,
                 offset=offset,
                 with_payload=True,
                 with_vectors=list(vectors) or False,
             )
-            yield from (_decode(record, vectors) for record in records)
+            yield from (decoded(one.id, one.payload, one.vector, vectors) for one in records)
             if offset is None:
                 return
 
     def get(self, ids: Sequence[str], *, vectors: Sequence[str] = ()) -> list[Point]:
         """The points with these ids, where they exist."""
         records = self._client.retrieve(self._name, list(ids), with_payload=True, with_vectors=list(vectors) or False)
-        return [_decode(record, vectors) for record in records]
+        return [decoded(one.id, one.payload, one.vector, vectors) for one in records]
 
     def count(self, where: Where | None = None) -> int:
         """The number of points that match."""
-        return self._client.count(self._name, count_filter=_filter(where or {}), exact=True).count
+        return self._client.count(self._name, count_filter=KIT.all_of(where or {}), exact=True).count
 
     def facet(self, key: str, where: Where | None = None, limit: int = 100) -> dict[str, int]:
         """The values of a field and the number of points with each, most frequent first."""
-        found = self._client.facet(self._name, key, facet_filter=_filter(where or {}), limit=limit, exact=True)
+        found = self._client.facet(self._name, key, facet_filter=KIT.all_of(where or {}), limit=limit, exact=True)
         return {str(hit.value): hit.count for hit in found.hits}
 
     def fields(self) -> dict[str, Kind]:
@@ -163,8 +191,7 @@ class ClusterStore:
         return [self._read(name) for name in names if name.startswith(f"{self._prefix}-c")]
 
     def _read(self, name: str) -> Collection:
-        metadata = self._client.get_collection(name).config.metadata or {}
-        return Collection(**metadata)
+        return Collection.of(self._client.get_collection(name).config.metadata or {})
 
     def served(self) -> Collection | None:
         """The collection that answers questions."""
@@ -205,11 +232,9 @@ class ClusterStore:
             self._client.create_payload_index(self._full(made), key, tenant)
         return made
 
-    def note(self, collection: Collection, figures: Mapping[str, float]) -> Collection:
-        """Keep the figures of the gates with a collection."""
-        noted = replace(collection, figures=dict(figures))
-        self._client.update_collection(self._full(collection), metadata=asdict(noted))
-        return noted
+    def keep(self, collection: Collection) -> None:
+        """Store the description of a collection, after its figures or attributes have changed."""
+        self._client.update_collection(self._full(collection), metadata=asdict(collection))
 
     def open(self, collection: Collection) -> ClusterIndex:
         """Open a collection."""
@@ -253,35 +278,9 @@ def _sparse(vector: qdrant_edge.SparseVector) -> models.SparseVector:
     return models.SparseVector(indices=vector.indices, values=vector.values)
 
 
-def _decode(record: models.Record, vectors: Sequence[str]) -> Point:
-    payload = dict(record.payload or {})
-    words = payload.pop("words", "")
-    found: Any = record.vector or {}
-    arrays = {name: np.array(found[name], np.float32) for name in vectors if name in found}
-    return Point(str(record.id), arrays, words, payload)
-
-
-def _filter(where: Where, without: Sequence[str] = ()) -> models.Filter | None:
-    must: list[Any] = []
-    must_not: list[Any] = []
-    for key, value in where.items():
-        if isinstance(value, Mapping) and set(value) == {"not"}:
-            must_not.append(_condition(key, value["not"]))
-        elif isinstance(value, Mapping):
-            must.append(models.FieldCondition(key=key, range=models.Range(**value)))
-        else:
-            must.append(_condition(key, value))
-    if without:
-        must_not.append(models.FieldCondition(key="product", match=models.MatchAny(any=list(without))))
-    return models.Filter(must=must, must_not=must_not) if must or must_not else None
-
-
-def _condition(key: str, value: Any) -> models.FieldCondition | models.Filter:
-    """A field has a value, or one of several."""
-    if isinstance(value, list | tuple):
-        if all(isinstance(one, str) for one in value):
-            return models.FieldCondition(key=key, match=models.MatchAny(any=list(value)))
-        return models.Filter(should=[_condition(key, one) for one in value])
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
-    return models.FieldCondition(key=key, match=models.MatchValue(value=value))
+KIT = Kit(
+    filter=lambda must, must_not, should: models.Filter(must=must, must_not=must_not, should=should),
+    among=lambda key, values: models.FieldCondition(key=key, match=models.MatchAny(any=values)),
+    is_=lambda key, value: models.FieldCondition(key=key, match=models.MatchValue(value=value)),
+    between=lambda key, bounds: models.FieldCondition(key=key, range=models.Range(**bounds)),
+)

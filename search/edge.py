@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import qdrant_edge as qdrant
 
+from search.conditions import Kit, field_of, fields_of
 from search.index import (
     IMAGE,
     KEYWORDS,
+    MOST_FIELDS,
     TEXT,
     WORDS,
     Hit,
@@ -26,7 +28,7 @@ from search.index import (
     Point,
     Question,
     Where,
-    kind_of,
+    decoded,
     one_a_product,
 )
 
@@ -82,13 +84,24 @@ class EdgeIndex:
     def _apply(self, points: Sequence[Point], drop: Sequence[str]) -> None:
         with self._lock.alone():
             for point in points:
-                for name, value in point.payload.get("attributes", {}).items():
-                    self._index(f"attributes.{name}", kind_of(value))
+                self._index_all(point.payload)
             if points:
                 self._shard.update(qdrant.UpdateOperation.upsert_points([self._encode(point) for point in points]))
             if drop:
                 self._shard.update(qdrant.UpdateOperation.delete_points(list(drop)))
             (self._folder / _PENDING).unlink(missing_ok=True)
+
+    def amend(self, changes: Sequence[tuple[Sequence[str], Mapping[str, Any]]]) -> None:
+        """Set fields of the payload of points, by their ids. The other fields and the vectors stay."""
+        with self._lock.alone():
+            for ids, fields in changes:
+                self._index_all(fields)
+                self._shard.update(qdrant.UpdateOperation.set_payload(list(ids), dict(fields)))
+
+    def _index_all(self, payload: Mapping[str, Any]) -> None:
+        for key, kind in fields_of(payload):
+            if len(self._fields) < MOST_FIELDS:
+                self._index(key, kind)
 
     def _index(self, key: str, kind: Kind) -> None:
         if key not in self._fields:
@@ -99,14 +112,15 @@ class EdgeIndex:
         vectors: dict[str, Any] = {name: vector.tolist() for name, vector in point.vectors.items()}
         if point.words:
             vectors[WORDS] = self._bm25.embed_document(point.words)
-        flags = [_flag(f"attributes.{name}", value) for name, value in _booleans(point.payload)]
+        attributes = point.payload.get("attributes", {}).items()
+        flags = [_flag(field_of("attributes", name), value) for name, value in attributes if isinstance(value, bool)]
         return qdrant.Point(point.id, vectors, {**point.payload, "words": point.words, "flags": flags})
 
     def ask(self, question: Question) -> list[Hit]:
         """The best products, one hit each, best first."""
         wanted = question.offset + question.limit
         limit = wanted * 2 + 8
-        where = _filter(question.where, question.without)
+        where = KIT.all_of(question.where, question.without)
         while True:
             with self._lock.shared():
                 found = self._shard.query(self._request(question, limit, where))
@@ -147,14 +161,14 @@ class EdgeIndex:
     def points(self, where: Where, *, vectors: Sequence[str] = ()) -> Iterator[Point]:
         """All points that match, with the named vectors."""
         offset: Any = None
-        condition = _filter(where)
+        condition = KIT.all_of(where)
         while True:
             request = qdrant.ScrollRequest(
                 offset=offset, limit=_PAGE, filter=condition, with_payload=True, with_vector=list(vectors) or False
             )
             with self._lock.shared():
                 records, offset = self._shard.scroll(request)
-            yield from (_decode(record, vectors) for record in records)
+            yield from (decoded(one.id, one.payload, one.vector, vectors) for one in records)
             if offset is None:
                 return
 
@@ -162,18 +176,18 @@ class EdgeIndex:
         """The points with these ids, where they exist."""
         with self._lock.shared():
             records = self._shard.retrieve(list(ids), with_payload=True, with_vector=list(vectors) or False)
-        return [_decode(record, vectors) for record in records]
+        return [decoded(one.id, one.payload, one.vector, vectors) for one in records]
 
     def count(self, where: Where | None = None) -> int:
         """The number of points that match."""
         with self._lock.shared():
-            return self._shard.count(qdrant.CountRequest(filter=_filter(where or {}), exact=True))
+            return self._shard.count(qdrant.CountRequest(filter=KIT.all_of(where or {}), exact=True))
 
     def facet(self, key: str, where: Where | None = None, limit: int = 100) -> dict[str, int]:
         """The values of a field and the number of points with each, most frequent first."""
         if key not in self._fields:
             return {}
-        request = qdrant.FacetRequest(key, limit=limit, exact=True, filter=_filter(where or {}))
+        request = qdrant.FacetRequest(key, limit=limit, exact=True, filter=KIT.all_of(where or {}))
         with self._lock.shared():
             return {str(hit.value): hit.count for hit in self._shard.facet(request) if hit.count}
 
@@ -203,45 +217,18 @@ def _config(dimension: int) -> qdrant.EdgeConfig:
     )
 
 
-def _decode(record: qdrant.Record, vectors: Sequence[str]) -> Point:
-    payload = dict(record.payload or {})
-    words = payload.pop("words", "")
-    payload.pop("flags", None)
-    found: Any = record.vector if vectors else {}
-    arrays = {name: np.array(found[name], np.float32) for name in vectors if name in found}
-    return Point(str(record.id), arrays, words, payload)
-
-
-def _filter(where: Where, without: Sequence[str] = ()) -> qdrant.Filter | None:
-    must: list[Any] = []
-    must_not: list[Any] = []
-    for key, value in where.items():
-        if isinstance(value, Mapping) and set(value) == {"not"}:
-            must_not.append(_condition(key, value["not"]))
-        elif isinstance(value, Mapping):
-            must.append(qdrant.FieldCondition(key, range=qdrant.RangeFloat(**value)))
-        else:
-            must.append(_condition(key, value))
-    if without:
-        must_not.append(qdrant.FieldCondition("product", match=qdrant.MatchAny(list(without))))
-    return qdrant.Filter(must=must, must_not=must_not) if must or must_not else None
-
-
-def _condition(key: str, value: Any) -> qdrant.FieldCondition | qdrant.Filter:
-    """A field has a value, or one of several."""
-    if isinstance(value, list | tuple):
-        if all(isinstance(one, str) for one in value):
-            return qdrant.FieldCondition(key, match=qdrant.MatchAny(list(value)))
-        return qdrant.Filter(should=[_condition(key, one) for one in value])
+def _is(key: str, value: Any) -> qdrant.FieldCondition:
     if isinstance(value, bool):
         return qdrant.FieldCondition("flags", match=qdrant.MatchValue(_flag(key, value)))
-    if isinstance(value, int | float):
-        return qdrant.FieldCondition(key, range=qdrant.RangeFloat(gte=value, lte=value))
     return qdrant.FieldCondition(key, match=qdrant.MatchValue(value))
 
 
-def _booleans(payload: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    return ((name, value) for name, value in payload.get("attributes", {}).items() if isinstance(value, bool))
+KIT = Kit(
+    filter=lambda must, must_not, should: qdrant.Filter(must=must, must_not=must_not, should=should),
+    among=lambda key, values: qdrant.FieldCondition(key, match=qdrant.MatchAny(values)),
+    is_=_is,
+    between=lambda key, bounds: qdrant.FieldCondition(key, range=qdrant.RangeFloat(**bounds)),
+)
 
 
 def _flag(key: str, value: bool) -> str:

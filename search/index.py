@@ -32,8 +32,19 @@ KEYWORDS = ("product", "product_type", "content", "bands", "duplicate")
 """Fields of the payload that are always indexed. Attributes are indexed when they are first seen."""
 
 
+GROUPS = ("attributes", "guessed")
+"""Objects of the payload whose fields are indexed when they are first seen: what the shop says of a product, and what
+its photos show (`search.attributes`)."""
+MOST_FIELDS = 300
+"""Attributes with an index. Further ones can be used in filters too, but slow a question down."""
+
+
 class IndexFault(RuntimeError):
     """The index cannot do what was asked; the message says why and what to do."""
+
+
+class WrongVersion(IndexFault):
+    """The server encodes with other models than those that made the index."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,9 @@ class Index(Protocol):
     def write(self, points: Sequence[Point], drop: Sequence[str] = ()) -> None:
         """Insert or replace points and delete the points ``drop``, all of it or nothing."""
 
+    def amend(self, changes: Sequence[tuple[Sequence[str], Mapping[str, Any]]]) -> None:
+        """Set fields of the payload of points, by their ids. The other fields and the vectors stay."""
+
     def ask(self, question: Question) -> list[Hit]:
         """The best products, one hit each, best first."""
 
@@ -130,6 +144,15 @@ def kind_of(value: Any) -> Kind:
 def point_id(product: str, number: int) -> str:
     """The id of the point of a product's photo ``number``, which is the same each time."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{number}/{product}"))
+
+
+def decoded(id: object, payload: Mapping[str, Any] | None, vectors: Any, names: Sequence[str]) -> Point:
+    """A point as an engine stores it, with the vectors of these names where it has them."""
+    fields = dict(payload or {})
+    words = fields.pop("words", "")
+    fields.pop("flags", None)
+    arrays = {name: np.array(vectors[name], np.float32) for name in names if name in (vectors or {})}
+    return Point(str(id), arrays, words, fields)
 
 
 def one_a_product(hits: Sequence[Hit]) -> list[Hit]:

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from search.index import IMAGE, TEXT, Index, Point, Vector, point_id
+from search.attributes import Guesser
+from search.index import IMAGE, TEXT, Index, Point, Vector, WrongVersion, point_id
 from search.photos import Fingerprint, PhotoError, bands, distance, fingerprint, load
 from search.records import BadRow, Product
-from vlclip import Client, Status
+from vlclip import Client, Status, comparable
 
 BATCH = 64  # products that are written together
 LoadPhoto = Callable[[str | bytes], bytes]
@@ -76,17 +77,19 @@ def ingest(
     progress: Callable[[int], None] = lambda rows: None,
     load_photo: LoadPhoto = load,
     keep_photo: KeepPhoto = lambda data, hashes: "",
+    guesser: Guesser | None = None,
 ) -> Report:
     """Write products to the index. What is in the index already with the same content is not embedded again.
 
     A product's photos and text are replaced whole. A photo that cannot be read or decoded is reported and left out; a
     product without any readable photo is reported and not written. ``keep_photo`` stores a photo that came as bytes,
-    and returns the path or URL under which it is found again.
+    and returns the path or URL under which it is found again. ``guesser`` guesses the attributes of what is written.
+    Raises WrongVersion if the server embeds with another version.
     """
     report = Report()
     with ThreadPoolExecutor() as threads:
         for batch in _batches(rows, report, progress):
-            _write(batch, index, client, version, radius, report, threads, load_photo, keep_photo)
+            _write(batch, index, client, version, radius, report, threads, load_photo, keep_photo, guesser)
             progress(len(batch))
     return report
 
@@ -119,6 +122,7 @@ def _write(
     threads: ThreadPoolExecutor,
     load_photo: LoadPhoto,
     keep_photo: KeepPhoto,
+    guesser: Guesser | None,
 ) -> None:
     before: dict[str, dict[str, Point]] = {}
     for point in index.points({"product": [product.id for product in products]}, vectors=(IMAGE, TEXT)):
@@ -136,9 +140,11 @@ def _write(
         else:
             changed += mine
     _find_twins(changed, before, index, version, radius)
-    _embed_images(changed, client, report)
+    _embed_images(changed, client, report, version)
     written = [photo for photo in changed if photo.image is not None]
     texts = _texts(written, before, client, version)
+    if guesser:
+        _guess(written, guesser)
     points = [_point(photo, texts[photo.product.id], version, radius) for photo in written]
     kept = {point.id for point in points}
     touched = {photo.product.id for photo in written}
@@ -236,7 +242,27 @@ def _shares(one: _Photo | Point, photo: _Photo, version: str) -> bool:
     return bool(one.payload["product_type"] == photo.product.product_type and one.payload["version"] == version)
 
 
-def _embed_images(photos: Sequence[_Photo], client: Client, report: Report) -> None:
+def _guess(photos: Sequence[_Photo], guesser: Guesser) -> None:
+    """Guess the attributes of products from all of their photos."""
+    of_product: dict[str, list[_Photo]] = {}
+    for photo in photos:
+        of_product.setdefault(photo.product.id, []).append(photo)
+    for mine in of_product.values():
+        vectors = np.stack([photo.image for photo in mine if photo.image is not None])
+        found = guesser.guess(mine[0].product.product_type, vectors)
+        for photo in mine:
+            photo.payload |= found
+
+
+def _require(version: str, found: str, *, exactly: bool) -> None:
+    if version != found if exactly else not comparable(version, found):
+        raise WrongVersion(
+            f"the server embeds with {found}, but the collection was made by {version}; "
+            "run reindex, or serve the models that made the collection"
+        )
+
+
+def _embed_images(photos: Sequence[_Photo], client: Client, report: Report, version: str) -> None:
     new = [photo for photo in photos if photo.twin is None]
     if new:
         answers = client.embed_images([photo.data for photo in new], [photo.product.product_type for photo in new])
@@ -250,6 +276,7 @@ def _embed_images(photos: Sequence[_Photo], client: Client, report: Report) -> N
                     BadRow(f"product {photo.product.id}, photo {photo.number + 1}", f"{photo.source or 'it'} is {what}")
                 )
                 continue
+            _require(version, answers.version[n], exactly=True)
             report.photos["embedded"] += 1
             photo.image = answers.embedding[n]
             photo.payload = {
@@ -281,6 +308,7 @@ def _texts(
     if new:
         answers = client.enrich([p.model_dump(exclude={"photos", "id"}) | p.attributes for p in new.values()])
         for n, product_id in enumerate(new):
+            _require(version, answers.version[n], exactly=False)
             found[product_id] = (str(answers.text[n]), answers.embedding[n])
     return found
 

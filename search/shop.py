@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from search import questions
-from search.index import Hit, Index, IndexFault, Using
+from search import attributes, questions
+from search.attributes import Attribute, Guesser, Outcome
+from search.index import Hit, Index, IndexFault, Using, WrongVersion
 from search.ingest import LoadPhoto, Report, ingest
 from search.photos import PhotoError, load
 from search.questions import Options, UnknownProduct
@@ -25,10 +26,6 @@ from vlclip import Client, Status, comparable
 
 class NoPhoto(ValueError):
     """The photo of a question is not an image that the server decodes."""
-
-
-class WrongVersion(IndexFault):
-    """The server encodes queries with other models than those that made the index."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,7 @@ class Shop:
     def __init__(self, store: Store, client: Client) -> None:
         self._store, self._client = store, client
         self._open: dict[str, Index] = {}
+        self._guessers: dict[str, Guesser] = {}  # by the name of the collection
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._changed: set[str] = set()  # products that changed since the last reindex began
@@ -129,7 +127,36 @@ class Shop:
             progress=progress,
             load_photo=load_photo,
             keep_photo=self._store.keep_photo,
+            guesser=self._guesser(collection, client),
         )
+
+    def _guesser(self, collection: Collection, client: Client) -> Guesser | None:
+        """What guesses the attributes of a collection. Its phrases are embedded once."""
+        made = self._guessers.get(collection.name)
+        if made is None or tuple(made.attributes) != collection.attributes:
+            made = Guesser(client, collection.attributes, collection.version)
+            self._guessers[collection.name] = made
+        return made if collection.attributes else None
+
+    def guess(self, new: Sequence[Attribute]) -> list[Outcome]:
+        """Guess attributes of all products, in addition to those that are guessed already; see `search.attributes`.
+
+        Products that are inserted or replaced later are guessed too. An attribute without values is forgotten.
+        """
+        with self._writing:
+            collection = self._served()
+            wanted = attributes.merged(collection.attributes, new)
+            return self._apply(collection, self._client, wanted)
+
+    def _apply(self, collection: Collection, client: Client, wanted: Sequence[Attribute]) -> list[Outcome]:
+        guesser, outcomes = attributes.apply(self._index(collection), client, wanted, collection.version)
+        self._guessers[collection.name] = guesser
+        self._store.keep(replace(collection, attributes=tuple(guesser.attributes)))
+        return outcomes
+
+    def attributes(self) -> tuple[Attribute, ...]:
+        """What is guessed of the products."""
+        return self._served().attributes
 
     def delete(self, products: Sequence[str]) -> int:
         """Delete products. Returns how many of them the index had."""
@@ -158,6 +185,9 @@ class Shop:
         self._changed.clear()
         given = products_of(served) if rows is None else rows
         report = self._ingest(given, collection, client, progress, load_photo)
+        if wanted := self.attributes():
+            self._apply(collection, client, wanted)
+            collection = next(one for one in self._store.collections() if one.name == collection.name)
         index.optimize()
         with self._writing:
             changed = sorted(self._changed)
@@ -170,7 +200,8 @@ class Shop:
                     self._open.pop(collection.name).close()
                 self._store.drop(collection)
             else:
-                self._store.promote(self._store.note(collection, after))
+                self._store.keep(replace(collection, figures=after))
+                self._store.promote(collection)
                 self._client = client
         return Built(collection, report, before, after, failures)
 
@@ -206,10 +237,13 @@ class Shop:
 
     def served(self) -> Index:
         """The collection that answers questions. Raises IndexFault if nothing is indexed."""
+        return self._index(self._served())
+
+    def _served(self) -> Collection:
         collection = self._store.served()
         if collection is None:
             raise IndexFault(f"{self._store} has no products yet; index a catalogue first")
-        return self._index(collection)
+        return collection
 
     def close(self) -> None:
         """Release all collections."""

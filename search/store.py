@@ -10,11 +10,12 @@ import os
 import shutil
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
+from search.attributes import Attribute
 from search.edge import EdgeIndex
 from search.index import Index, IndexFault
 from search.photos import Fingerprint
@@ -35,6 +36,17 @@ class Collection:
     created: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
     """What the gates measured when it was built."""
+    attributes: tuple[Attribute, ...] = ()
+    """What is guessed of its products."""
+
+    @staticmethod
+    def of(row: Mapping[str, Any]) -> Collection:
+        """The collection of its description as JSON, which `dataclasses.asdict` makes."""
+        attributes = [
+            Attribute(**{**one, "values": tuple(one["values"]), "phrases": tuple(one["phrases"])})
+            for one in row.get("attributes", ())
+        ]
+        return Collection(**{**row, "attributes": tuple(attributes)})
 
 
 class Store(Protocol):
@@ -52,8 +64,8 @@ class Store(Protocol):
     def create(self, version: str, label: str, dimension: int, radius: int = RADIUS) -> Collection:
         """Make an empty collection, which is not served yet."""
 
-    def note(self, collection: Collection, figures: Mapping[str, float]) -> Collection:
-        """Keep the figures of the gates with a collection."""
+    def keep(self, collection: Collection) -> None:
+        """Store the description of a collection, after its figures or attributes have changed."""
 
     def open(self, collection: Collection) -> Index:
         """Open a collection."""
@@ -116,16 +128,11 @@ class FolderStore:
         name = next_name(self.collections())
         made = Collection(name, version, label, dimension, radius, _now())
         EdgeIndex(self._folder / name, dimension=dimension).close()
-        self._write(made)
+        self.keep(made)
         return made
 
-    def note(self, collection: Collection, figures: Mapping[str, float]) -> Collection:
-        """Keep the figures of the gates with a collection."""
-        noted = replace(collection, figures=dict(figures))
-        self._write(noted)
-        return noted
-
-    def _write(self, collection: Collection) -> None:
+    def keep(self, collection: Collection) -> None:
+        """Store the description of a collection, after its figures or attributes have changed."""
         _replace(self._folder / collection.name / "collection.json", asdict(collection))
 
     def open(self, collection: Collection) -> EdgeIndex:
@@ -158,8 +165,7 @@ class FolderStore:
 
 
 def _read(path: Path) -> Collection:
-    found: dict[str, Any] = json.loads(path.read_text())
-    return Collection(**found)
+    return Collection.of(json.loads(path.read_text()))
 
 
 def _replace(path: Path, content: Mapping[str, Any]) -> None:

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Body, FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 from PIL import Image, ImageOps
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
+from search.attributes import LEAST, Attribute, Outcome, vocabulary_of
+from search.conditions import name_of
 from search.gateway import embeddings, problems
 from search.gateway.guard import Guard
 from search.gateway.problems import Problem
@@ -112,13 +114,30 @@ def create_app(shop: Shop, client: Client, settings: Settings) -> FastAPI:
         where = {"product_type": product_type} if product_type else {}
         counts = {"product_type": index.facet("product_type", limit=1000)}
         for key, kind in sorted(index.fields().items()):
-            name = key.removeprefix("attributes.")
-            if name == key or kind == "number":
+            given, seen = name_of("attributes", key), name_of("guessed", key)
+            if kind == "number" or not (given or seen):
                 continue
             values = index.facet(key, where, limit=FEW + 1)
             if 1 < len(values) <= FEW:
-                counts[name] = values
+                counts[given or f"guessed.{seen}"] = values
         return Facets(facets=counts)
+
+    @app.post("/v1/attributes", tags=["Questions"])
+    def guess(
+        values: Annotated[dict[str, Any], Body(examples=[{"mug": {"handle": ["round", "square"]}}])],
+        confidence: Annotated[float, Query(ge=0, le=1)] = LEAST,
+    ) -> list[Outcome]:
+        """Guess attributes of products from the embeddings of their photos. An empty list forgets an attribute.
+
+        Afterwards `guessed.NAME` can be used in filters. A guess with less `confidence` is not stored. The values are
+        a list, or an object with a phrase for each value. The type `*` stands for every type.
+        """
+        return shop.guess(vocabulary_of(values, confidence))
+
+    @app.get("/v1/attributes", tags=["Questions"])
+    def guessed() -> list[Attribute]:
+        """What is guessed of the products."""
+        return list(shop.attributes())
 
     @app.put("/v1/products/{product:path}", tags=["Products"])
     def put(product: str, row: dict[str, Any]) -> Written:

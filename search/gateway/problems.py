@@ -10,10 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from search.index import IndexFault
+from search.index import IndexFault, WrongVersion
 from search.photos import PhotoError
 from search.questions import UnknownProduct
-from search.shop import NoPhoto, WrongVersion
+from search.shop import NoPhoto
 from vlclip import AccessError, DeadlineError, InvalidInputError, OverloadedError, UnavailableError, VlclipError
 
 RETRY_AFTER = "1"  # seconds

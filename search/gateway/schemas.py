@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from search.conditions import filtered
 from search.index import Hit
 from search.ingest import Report
 from search.questions import Options
@@ -38,7 +39,8 @@ class Ask(Strict):
     product_types: list[str] | None = Field(None, description="Only these product types; all by default")
     filters: dict[str, Condition] = Field(
         default_factory=dict,
-        description="Conditions on attributes: a value, a list of values, a range or `not`",
+        description="Conditions on attributes: a value, a list of values, a range or `not`. `guessed.NAME` is "
+        "what the photos show, where attributes are guessed",
         examples=[{"colour": ["red", "blue"], "price": {"gte": 5, "lt": 20}, "brand": {"not": "Acme"}}],
     )
     limit: Annotated[int, Field(ge=1, le=MOST)] = 10
@@ -48,7 +50,7 @@ class Ask(Strict):
 
     def options(self) -> Options:
         """The question's options, with the conditions on the payload's fields."""
-        where = {key if key in PLAIN else f"attributes.{key}": value for key, value in self.filters.items()}
+        where = {key if key in PLAIN else filtered(key): value for key, value in self.filters.items()}
         return Options(self.product_types, where, self.limit, self.offset, self.diversity, self.threshold)
 
 
@@ -114,6 +116,8 @@ class Found(BaseModel):
     title: str
     text: str
     attributes: dict[str, Any]
+    guessed: dict[str, str] = Field(description="What the photos show, where attributes are guessed")
+    confidence: dict[str, float] = Field(description="The probability of each guess")
     photo: str = Field(description="The path of the photo at this gateway")
     size: list[int] = Field(description="Width and height of the photo, in pixels")
     box: list[float] = Field(description="What was embedded: x0 y0 x1 y1 in pixels of the photo")
@@ -184,6 +188,8 @@ def found(hit: Hit) -> Found:
         title=payload["title"],
         text=payload["text"],
         attributes=payload["attributes"],
+        guessed=payload.get("guessed", {}),
+        confidence=payload.get("confidence", {}),
         photo=f"/v1/photos/{hit.id}",
         size=payload["size"],
         box=payload["box"],

@@ -116,6 +116,24 @@ def test_filters_and_facets_agree(http: TestClient, scenes: list[Photo]) -> None
     assert len(products(http.post("/v1/search", json=question))) == count
 
 
+def test_attributes_are_guessed_from_the_photos_and_filter(http: TestClient, scenes: list[Photo]) -> None:
+    colours = sorted({scene.items[0].colour for scene in scenes})
+    [outcome] = http.post("/v1/attributes", params={"confidence": 0}, json={"*": {"colour": colours}}).json()
+    assert (outcome["products"], outcome["guessed"], outcome["labelled"]) == (COUNT + 1, COUNT + 1, COUNT + 1)
+    assert outcome["accuracy"] >= 0.8
+    assert http.get("/v1/attributes").json()[0]["values"] == colours
+    counts = http.get("/v1/facets").json()["facets"]["guessed.colour"]
+    assert sum(counts.values()) == COUNT + 1
+    colour, count = next(iter(counts.items()))
+    found = http.post("/v1/search", json={"text": "a product", "filters": {"guessed.colour": colour}, "limit": 100})
+    assert len(products(found)) == count
+    assert {one["guessed"]["colour"] for one in found.json()["products"]} == {colour}
+    assert min(one["confidence"]["colour"] for one in found.json()["products"]) > 1 / len(colours)
+    assert http.post("/v1/attributes", json={"*": {"colour": ["red"]}}).status_code == 422
+    assert http.post("/v1/attributes", json={"*": {"colour": []}}).json() == []
+    assert "guessed.colour" not in http.get("/v1/facets").json()["facets"]
+
+
 def test_a_product_is_inserted_shown_replaced_and_deleted(http: TestClient, scenes: list[Photo]) -> None:
     given = row("new/1", scenes[7], 7) | {"photos": [uri(scenes[7].jpeg), uri(scenes[8].jpeg)]}
     del given["photo"], given["id"]

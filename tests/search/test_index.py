@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
+from search.attributes import Attribute
 from search.cluster import ClusterStore
 from search.edge import EdgeIndex
 from search.index import IMAGE, TEXT, Index, IndexFault, Leg, Point, Question, point_id
@@ -189,7 +191,9 @@ def test_a_store_serves_promotes_and_rolls_back(store: Store) -> None:
     with pytest.raises(IndexFault, match="no previous collection"):
         rollback(store)
     store.promote(first)
-    second = store.note(store.create("v2", "other", D), {"products": 5.0})
+    attribute = Attribute("mug", "handle", ("round", "square"), ("a", "b"))
+    second = replace(store.create("v2", "other", D), figures={"products": 5.0}, attributes=(attribute,))
+    store.keep(second)
     assert store.served() == first
     store.promote(second)
     assert (store.served(), store.previous()) == (second, first)
