@@ -1,0 +1,1 @@
+"""The commands of `python -m search`: a module for each group."""

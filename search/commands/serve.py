@@ -1,0 +1,41 @@
+"""The gateway: serve."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from search.commands.common import Add, console, store_of
+from search.shop import Shop
+from vlclip import Client
+
+
+def add(command: Add) -> None:
+    """Add the command."""
+    made = command("serve", run_serve, "Start the HTTP gateway and its page.")
+    made.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    made.add_argument("--port", type=int, default=8080, help="port to listen on (%(default)s)")
+    made.add_argument(
+        "--photo-host", action="append", default=[], metavar="HOST", help="photos may come from URLs of this host"
+    )
+    made.add_argument("--origin", action="append", default=[], help="allow pages of this origin (CORS)")
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    """Start the gateway."""
+    import uvicorn
+
+    from search.gateway.app import Settings, create_app
+
+    keys = frozenset(key for key in os.environ.get("VLCLIP_API_KEYS", "").split(",") if key)
+    if not keys and args.host not in ("127.0.0.1", "::1", "localhost"):
+        raise ValueError(f"--host {args.host} is open to others: set VLCLIP_API_KEYS=key1,key2 first")
+    settings = Settings(keys, frozenset(args.photo_host), tuple(args.origin))
+    with Client(args.url) as client:
+        shop = Shop(store_of(args.index), client)
+        try:
+            console.print(f"http://{args.host}:{args.port} is the shop; /docs describes the API")
+            uvicorn.run(create_app(shop, client, settings), host=args.host, port=args.port, log_level="warning")
+        finally:
+            shop.close()
+    return 0
