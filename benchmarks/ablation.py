@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.judge import TOP, bootstrap, hits, mrr, ranks
+from search.measures import TOP, estimate, hits, ranks, reciprocal
 from training.catalogue.items import Item
 from training.catalogue.scenes import Photo
 from vlclip import Client
@@ -49,9 +49,9 @@ def raw_texts(items: Sequence[Item]) -> dict[str, list[str]]:
 def measure(rank: np.ndarray) -> dict[str, float]:
     """HITS@5 and MRR of the ranks [N], each with the bounds of its 95 % bootstrap interval."""
     found: dict[str, float] = {}
-    for name, value, each in (("hits5", hits(rank), rank <= TOP), ("mrr", mrr(rank), 1 / rank)):
-        low, high = bootstrap(each)
-        found |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    for name, values in (("hits5", hits(rank)), ("mrr", reciprocal(rank))):
+        mean = estimate(values)
+        found |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
     return found
 
 

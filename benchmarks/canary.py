@@ -32,10 +32,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.differences import Answers, Limits, compare
-from benchmarks.judge import TOP
 from benchmarks.photos import add_options, draw_scenes, load_samples
 from benchmarks.target import parser_of
 from export.place import serve_version
+from search.measures import TOP
 from serving.errors import ServingError
 from serving.paths import REPOSITORIES
 from serving.repository.manifest import SERVED, Manifest, manifest_path, read_served, require_version

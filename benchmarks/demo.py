@@ -29,9 +29,9 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.judge import TOP, hits, mrr, ranks
 from benchmarks.photos import OwnPhoto, add_options, draw_each, find_photos
 from benchmarks.target import parser_of, served
+from search.measures import TOP, hits, ranks, reciprocal
 from training.catalogue.items import Item, draw_item
 from vlclip import Client, ImageEmbeddings, Status
 
@@ -206,7 +206,11 @@ def measure(entries: Sequence[Entry], embeddings: Embeddings) -> list[Figure]:
         return []
     if entries[0].item:
         (hits_found, hits_whole), (mrr_found, mrr_whole) = zip(
-            *((hits(rank), mrr(rank)) for rank in (ranks(embeddings.text, images) for images in both)), strict=True
+            *(
+                (hits(rank).mean(), reciprocal(rank).mean())
+                for rank in (ranks(embeddings.text, images) for images in both)
+            ),
+            strict=True,
         )
         return [
             Figure(f"own photo in the first {TOP} results", f"{hits_found:.0%}", f"{hits_whole:.0%}"),

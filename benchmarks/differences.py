@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.judge import TOP, box_iou, hits, ranks
+from benchmarks.judge import box_iou
+from search.measures import TOP, hits, ranks
 from vlclip import Status
 
 INFINITY = float("inf")
@@ -79,7 +80,7 @@ def compare(old: Answers, new: Answers, same_encoder: bool, limits: Limits) -> I
     texts = nearest(old.text, old.embedding[decoded]), nearest(new.text, new.embedding[decoded])
     yield _overlap("neighbours text to photos", *texts, limits)
     if len(old.text) == len(old.embedding):  # every photo has its own text
-        before, after = (hits(ranks(answers.text, answers.embedding), 1) for answers in (old, new))
+        before, after = (float(hits(ranks(answers.text, answers.embedding), 1).mean()) for answers in (old, new))
         text = f"{after:.2f} of the texts, before {before:.2f}"
         yield Figure("own photo found first", text, before - after, high=limits.max_lost_recall)
 

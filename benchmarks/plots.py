@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.runs import Run
+from search.plot import STYLE
 
 INK, SOFT = "#1c2024", "#5c646e"
 BLUE, AMBER, RED, GREEN, *MORE = COLOURS = (
@@ -25,7 +25,6 @@ BLUE, AMBER, RED, GREEN, *MORE = COLOURS = (
 )  # fmt: skip
 SHADES = ("#dfe8fa", "#b9cff4", "#93b5ee", "#6e9ce8", "#4882e2", "#2f6fde")
 FAILURES = {"missed": SOFT, "late": RED, "refused": AMBER, "other": MORE[0]}
-STYLE = Path(__file__).with_name("report.mplstyle")
 WIDTH = 7.2
 """Inches; the page scales it."""
 

@@ -35,10 +35,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import ablation
-from benchmarks.judge import box_iou, hits, mrr, ranks
+from benchmarks.judge import box_iou
 from benchmarks.photos import draw_scenes
 from benchmarks.target import keep, parser_of, served
 from export.calibrate import auc
+from search.measures import hits, ranks, reciprocal
 from training.catalogue.items import HELD_OUT_TYPES, TRAINED_TYPES, Item, is_held_out
 from training.catalogue.scenes import Photo
 from training.texts import EVALUATION_WORDS
@@ -114,10 +115,10 @@ def measure(answers: Answers, rows: np.ndarray | None = None) -> dict[str, float
         **{f"grounded_{asked}": float(found[:, i].mean()) for i, asked in enumerate(ASKED)},
         "auc_absent": auc(present, absent),
         "auc_unknown": auc(present, unknown),
-        "hits5_grounded": hits(grounded),
-        "hits5_whole": hits(whole),
-        "mrr_grounded": mrr(grounded),
-        "mrr_whole": mrr(whole),
+        "hits5_grounded": float(hits(grounded).mean()),
+        "hits5_whole": float(hits(whole).mean()),
+        "mrr_grounded": float(reciprocal(grounded).mean()),
+        "mrr_whole": float(reciprocal(whole).mean()),
     }
 
 

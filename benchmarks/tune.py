@@ -41,13 +41,13 @@ from rich.table import Table
 
 from benchmarks.callers import Callers
 from benchmarks.engine import Engine, User, now
-from benchmarks.judge import bootstrap
 from benchmarks.machine import machine
 from benchmarks.photos import Sample, load_samples
 from benchmarks.runs import OK, Request, frame
 from benchmarks.slo import Slo, parse_all, percentile
 from benchmarks.target import parser_of
 from benchmarks.traffic import Ask
+from search.measures import bootstrap
 from serving.errors import ServerError, SetupError
 from serving.paths import REPOSITORIES, ROOT
 from serving.repository.folders import find_home

@@ -5,6 +5,7 @@
     python -m search query --photo mug.jpg          products for a photo
     python -m search similar p17                    products that look like a product
     python -m search recommend p17 p4 --not p9      products for a person
+    python -m search evaluate judgements.csv        how good the answers are, by your judgements
     python -m search serve                          the HTTP gateway and its page
 
 The index is a folder (Qdrant Edge), or the URL of a Qdrant cluster. Only one process can open a folder: while `serve`
@@ -18,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from search.commands import catalogue, questions, serve, versions
+from search.commands import catalogue, evaluate, questions, serve, versions
 from search.commands.common import common, console
 from search.index import IndexFault
 from search.photos import PhotoError
@@ -57,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
-    for group in (catalogue, questions, versions, serve):
+    for group in (catalogue, questions, versions, evaluate, serve):
         group.add(command)
     return main_parser
 

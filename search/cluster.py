@@ -233,7 +233,7 @@ class ClusterStore:
         return made
 
     def keep(self, collection: Collection) -> None:
-        """Store the description of a collection, after its figures or attributes have changed."""
+        """Store the description of a collection, after its figures, shares or attributes have changed."""
         self._client.update_collection(self._full(collection), metadata=asdict(collection))
 
     def open(self, collection: Collection) -> ClusterIndex:

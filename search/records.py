@@ -95,10 +95,11 @@ def product_of(row: Mapping[str, Any]) -> Product:
     try:
         return Product(attributes=attributes, **found)
     except ValidationError as error:
-        raise ValueError("; ".join(_sentence(dict(problem)) for problem in error.errors())) from None
+        raise ValueError("; ".join(sentence(dict(problem)) for problem in error.errors())) from None
 
 
-def _sentence(problem: dict[str, Any]) -> str:
+def sentence(problem: dict[str, Any]) -> str:
+    """What is wrong with a field, from an error of pydantic."""
     field = ".".join(str(part) for part in problem["loc"][:2])
     if problem["type"] == "missing":
         return f"{field} is missing"

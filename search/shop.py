@@ -14,7 +14,7 @@ from uuid import UUID
 
 from search import attributes, questions
 from search.attributes import Attribute, Guesser, Outcome
-from search.index import Hit, Index, IndexFault, Using, WrongVersion
+from search.index import Hit, Index, IndexFault, Using, Vector, WrongVersion
 from search.ingest import LoadPhoto, Report, ingest
 from search.photos import PhotoError, load
 from search.questions import Options, UnknownProduct
@@ -51,9 +51,26 @@ class Shop:
         self._changed: set[str] = set()  # products that changed since the last reindex began
 
     def by_text(self, text: str, options: Options, fuse: Mapping[Using, float] | None = None) -> list[Hit]:
-        """Products for a text; see `search.questions.by_text`."""
+        """Products for a text; see `search.questions.by_text`.
+
+        Without ``fuse``, the shares of the collection count. Diversity and a threshold are for photos alone.
+        """
         found = self._client.embed_texts([text])
-        return questions.by_text(self._made_by(found.version[0]), text, found.embedding[0], options, fuse)
+        collection = self._made_by(found.version[0])
+        if fuse is None and not options.diversity and options.threshold is None:
+            fuse = collection.shares
+        return questions.by_text(self._index(collection), text, found.embedding[0], options, fuse)
+
+    def encode(self, texts: Sequence[str]) -> tuple[Index, Vector]:
+        """The embeddings [N, D] of texts, and the collection to ask with them."""
+        found = self._client.embed_texts(texts)
+        [collection] = {collection.name: collection for collection in map(self._made_by, {*found.version})}.values()
+        return self._index(collection), found.embedding
+
+    def keep_shares(self, shares: Mapping[Using, float]) -> None:
+        """Keep the shares of image, text and words with the served collection; its text questions use them."""
+        with self._writing:
+            self._store.keep(replace(self._served(), shares=shares))
 
     def by_photo(self, photo: bytes, product_type: str | None, options: Options) -> PhotoAnswer:
         """Products that look like the product in a photo. Without a type, the most likely one of the index is taken.
@@ -64,7 +81,7 @@ class Shop:
         found = self._client.embed_images([photo], kind)
         status = Status(int(found.status[0]))
         _require_image(status)
-        hits = questions.by_photo(self._made_by(found.version[0]), found.embedding[0], options)
+        hits = questions.by_photo(self._index(self._made_by(found.version[0])), found.embedding[0], options)
         x0, y0, x1, y1 = (float(x) for x in found.box_xyxy[0])
         return PhotoAnswer(hits, kind, (x0, y0, x1, y1), float(found.score[0]), status == Status.GROUNDED)
 
@@ -200,7 +217,7 @@ class Shop:
                     self._open.pop(collection.name).close()
                 self._store.drop(collection)
             else:
-                self._store.keep(replace(collection, figures=after))
+                self._store.keep(replace(collection, figures=after, shares=self._served().shares))
                 self._store.promote(collection)
                 self._client = client
         return Built(collection, report, before, after, failures)
@@ -257,12 +274,12 @@ class Shop:
         self._store.promote(collection)
         return collection
 
-    def _made_by(self, version: str) -> Index:
+    def _made_by(self, version: str) -> Collection:
         """The served collection or the one before, whichever the encoder of this version made."""
         candidates = [one for one in (self._store.served(), self._store.previous()) if one]
         for collection in candidates:
             if comparable(collection.version, version):
-                return self._index(collection)
+                return collection
         if not candidates:
             raise IndexFault(f"{self._store} has no products yet; index a catalogue first")
         raise WrongVersion(

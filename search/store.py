@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from search.attributes import Attribute
 from search.edge import EdgeIndex
-from search.index import Index, IndexFault
+from search.index import Index, IndexFault, Using
 from search.photos import Fingerprint
 
 RADIUS = 3
@@ -36,6 +36,8 @@ class Collection:
     created: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
     """What the gates measured when it was built."""
+    shares: Mapping[Using, float] = field(default_factory=dict)
+    """Shares of image, text and words in a text question, measured by `search.evaluate`. None: the photos alone."""
     attributes: tuple[Attribute, ...] = ()
     """What is guessed of its products."""
 
@@ -65,7 +67,7 @@ class Store(Protocol):
         """Make an empty collection, which is not served yet."""
 
     def keep(self, collection: Collection) -> None:
-        """Store the description of a collection, after its figures or attributes have changed."""
+        """Store the description of a collection, after its figures, shares or attributes have changed."""
 
     def open(self, collection: Collection) -> Index:
         """Open a collection."""
@@ -132,7 +134,7 @@ class FolderStore:
         return made
 
     def keep(self, collection: Collection) -> None:
-        """Store the description of a collection, after its figures or attributes have changed."""
+        """Store the description of a collection, after its figures, shares or attributes have changed."""
         _replace(self._folder / collection.name / "collection.json", asdict(collection))
 
     def open(self, collection: Collection) -> EdgeIndex:

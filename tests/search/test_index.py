@@ -192,7 +192,12 @@ def test_a_store_serves_promotes_and_rolls_back(store: Store) -> None:
         rollback(store)
     store.promote(first)
     attribute = Attribute("mug", "handle", ("round", "square"), ("a", "b"))
-    second = replace(store.create("v2", "other", D), figures={"products": 5.0}, attributes=(attribute,))
+    second = replace(
+        store.create("v2", "other", D),
+        figures={"products": 5.0},
+        shares={"image": 0.6, "words": 0.4},
+        attributes=(attribute,),
+    )
     store.keep(second)
     assert store.served() == first
     store.promote(second)
