@@ -91,15 +91,14 @@ def vocabulary_of(given: Any, least: float = LEAST) -> list[Attribute]:
 def _attribute(kind: str, name: str, values: Any, least: float) -> Attribute:
     where = f"{kind}: {name}"
     if isinstance(values, list | tuple) and all(isinstance(one, str) for one in values):
-        values = dict.fromkeys(values, "a {value} {type}")
+        values = {value: f"{'an' if value[:1].lower() in tuple('aeiou') else 'a'} {value} {{type}}" for value in values}
     if not isinstance(values, Mapping) or not all(isinstance(one, str) for pair in values.items() for one in pair):
         raise ValueError(f"{where}: expected a list of values, or an object with a phrase for each value")
     if len(values) == 1:
         raise ValueError(f"{where}: expected at least two values to choose from, got one")
     if not name or '"' in name:
         raise ValueError(f"{where}: expected a name without quotation marks")
-    phrases = tuple(phrase.replace("{value}", value) for value, phrase in values.items())
-    return Attribute(kind, name, tuple(values), phrases, least)
+    return Attribute(kind, name, tuple(values), tuple(values.values()), least)
 
 
 def merged(before: Iterable[Attribute], new: Iterable[Attribute]) -> tuple[Attribute, ...]:

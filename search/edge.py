@@ -21,6 +21,7 @@ from search.index import (
     MOST_FIELDS,
     TEXT,
     WORDS,
+    Closed,
     Hit,
     IndexFault,
     Kind,
@@ -55,6 +56,7 @@ class EdgeIndex:
         self._folder = folder
         self._bm25 = qdrant.Bm25(qdrant.Bm25Config(avg_len=24))
         self._lock = _SharedLock()
+        self._writes = threading.Lock()
         shard = folder / _SHARD
         if shard.exists():
             try:
@@ -78,8 +80,11 @@ class EdgeIndex:
 
     def write(self, points: Sequence[Point], drop: Sequence[str] = ()) -> None:
         """Insert or replace points and delete the points ``drop``, all of it or nothing."""
-        _write_batch(self._folder / _PENDING, points, drop)
-        self._apply(points, drop)
+        with self._writes:  # one batch at a time is recorded
+            if self._lock.ended:
+                raise Closed(f"the collection in {self._folder} was closed")
+            _write_batch(self._folder / _PENDING, points, drop)
+            self._apply(points, drop)
 
     def _apply(self, points: Sequence[Point], drop: Sequence[str]) -> None:
         with self._lock.alone():
@@ -93,7 +98,7 @@ class EdgeIndex:
 
     def amend(self, changes: Sequence[tuple[Sequence[str], Mapping[str, Any]]]) -> None:
         """Set fields of the payload of points, by their ids. The other fields and the vectors stay."""
-        with self._lock.alone():
+        with self._writes, self._lock.alone():
             for ids, fields in changes:
                 self._index_all(fields)
                 self._shard.update(qdrant.UpdateOperation.set_payload(list(ids), dict(fields)))
@@ -197,14 +202,18 @@ class EdgeIndex:
 
     def optimize(self) -> None:
         """Build the HNSW graphs. Returns when they are built; searches go on meanwhile."""
+        if self._lock.ended:
+            return
         self._shard.optimize()
         self._shard.flush()
 
     def close(self) -> None:
         """Write everything to disk and release the folder."""
-        with self._lock.alone():
-            self._shard.flush()
-            self._shard.close()
+        with self._writes, self._lock.alone():
+            if not self._lock.ended:
+                self._lock.ended = True
+                self._shard.flush()
+                self._shard.close()
 
 
 def _config(dimension: int) -> qdrant.EdgeConfig:
@@ -264,9 +273,10 @@ def _read_batch(path: Path) -> tuple[list[Point], list[str]]:
 
 
 class _SharedLock:
-    """Many readers or one writer. A waiting writer goes before new readers."""
+    """Many readers or one writer. A waiting writer goes before new readers. After ``ended`` is set, readers fail."""
 
     def __init__(self) -> None:
+        self.ended = False
         self._changed = threading.Condition()
         self._readers = 0
         self._writers = 0  # waiting or at work
@@ -276,6 +286,8 @@ class _SharedLock:
     def shared(self) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: not self._writers)
+            if self.ended:
+                raise Closed("another collection has taken the place of the one that was asked; ask again")
             self._readers += 1
         try:
             yield

@@ -43,6 +43,10 @@ class IndexFault(RuntimeError):
     """The index cannot do what was asked; the message says why and what to do."""
 
 
+class Closed(IndexFault):
+    """The collection was closed while it was asked, because another one has taken its place."""
+
+
 class WrongVersion(IndexFault):
     """The server encodes with other models than those that made the index."""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.index import IMAGE, Index, Point, Where
 from search.ingest import Report
 from search.questions import Options, by_text
 from search.records import Product
-from search.store import Collection, Store
-from vlclip import Client
+from search.store import RADIUS, Collection, Store
+from vlclip import Client, comparable
 
 SAMPLE = 300
 """Products whose own texts are searched for, to compare two collections."""
@@ -39,7 +39,7 @@ class Gates:
                 f"expected at least {self.products:.0%}"
             )
         for name, most in (("grounded", self.grounded), ("hits10", self.hits)):
-            if following[name] < served[name] - most:
+            if name in served and name in following and following[name] < served[name] - most:
                 found.append(
                     f"{name} is {following[name]:.3f}, that of the served one is {served[name]:.3f}; "
                     f"expected at most {most:g} less"
@@ -58,11 +58,25 @@ class Built:
     failures: list[str]
 
 
-def create(store: Store, client: Client) -> Collection:
-    """An empty collection for the models behind ``client``."""
+def create(store: Store, client: Client, radius: int = RADIUS) -> Collection:
+    """An empty collection for the models behind ``client``, or one that an interrupted reindex has left."""
     model = next(model for model in client.models() if model.name == "product_image")
+    served, before = store.served(), store.previous()
+    for left in reversed(store.collections()):
+        is_used = served is None or left.name <= served.name or (before is not None and left.name == before.name)
+        if not is_used and (left.version, left.radius) == (model.version, radius):
+            return left
     dimension = client.embed_texts(["a product"]).embedding.shape[1]
-    return store.create(model.version, model.label, dimension)
+    return store.create(model.version, model.label, dimension, radius)
+
+
+def digests(index: Index) -> dict[str, str]:
+    """A digest of each product of a collection: of its photos, where they are stored, and its text."""
+    found: dict[str, list[str]] = {}
+    for point in index.points({}):
+        fields = [str(point.payload[name]) for name in ("number", "content", "photo", "text_key")]
+        found.setdefault(point.payload["product"], []).append("\0".join(fields))
+    return {key: hashlib.sha256("\n".join(sorted(one)).encode()).hexdigest()[:16] for key, one in found.items()}
 
 
 def products_of(index: Index, where: Where | None = None) -> Iterator[Product]:
@@ -85,11 +99,15 @@ def _product(points: list[Point]) -> Product:
     return Product(id=payload["product"], photos=tuple(point.payload["photo"] for point in points), **fields)
 
 
-def figures(index: Index, client: Client, sample: int = SAMPLE) -> dict[str, float]:
+def figures(
+    index: Index, collection: Collection, client: Client, queries: Sequence[tuple[str, str]] = (), sample: int = SAMPLE
+) -> dict[str, float]:
     """The figures that the gates compare.
 
     ``products`` and ``photos``: counts; ``grounded``: share of the photos in which the product was found; ``hits10``:
-    share of a sample of products that are among the first ten for their own text.
+    share of the queries (a text and the id of its product) whose product is among the first ten. Without queries, it is
+    the share of a sample of products that are among the first ten for their own text. ``hits10`` is what was measured
+    when the collection was built if ``client`` has other models, or missing if nothing was measured then.
     """
     texts: dict[str, tuple[str, str]] = {}
     photos = grounded = 0
@@ -99,16 +117,22 @@ def figures(index: Index, client: Client, sample: int = SAMPLE) -> dict[str, flo
         grounded += payload["status"] == 0
         rank = hashlib.sha256(payload["product"].encode()).hexdigest()
         texts[payload["product"]] = (rank, payload["text"])
-    asked = sorted((rank, product, text) for product, (rank, text) in texts.items() if text)[:sample]
+    own = sorted((rank, product, text) for product, (rank, text) in texts.items() if text)[:sample]
+    asked = list(queries) or [(text, product) for _, product, text in own]
+    found = {"products": len(texts), "photos": photos, "grounded": grounded / max(photos, 1)}
+    hits = _hits(index, collection, client, asked) if asked else None
+    if hits is None and not queries:
+        hits = collection.figures.get("hits10")
+    return found if hits is None else found | {"hits10": hits}
+
+
+def _hits(index: Index, collection: Collection, client: Client, asked: Sequence[tuple[str, str]]) -> float | None:
+    """The share of the texts whose product is among the first ten; None if the client has other models."""
+    encoded = client.embed_texts([text for text, _ in asked])
+    if not comparable(collection.version, encoded.version):
+        return None
     hits = 0
-    if asked:
-        vectors = client.embed_texts([text for _, _, text in asked]).embedding
-        for (_, product, text), vector in zip(asked, vectors, strict=True):
-            found = by_text(index, text, vector, Options(limit=10), {IMAGE: 1.0})
-            hits += product in {hit.payload["product"] for hit in found}
-    return {
-        "products": len(texts),
-        "photos": photos,
-        "grounded": grounded / max(photos, 1),
-        "hits10": hits / max(len(asked), 1),
-    }
+    for (text, product), vector in zip(asked, encoded.embedding, strict=True):
+        found = by_text(index, text, vector, Options(limit=10), {IMAGE: 1.0})
+        hits += product in {hit.payload["product"] for hit in found}
+    return hits / len(asked)

@@ -129,6 +129,9 @@ class FolderStore:
         """Make an empty collection, which is not served yet."""
         name = next_name(self.collections())
         made = Collection(name, version, label, dimension, radius, _now())
+        shutil.rmtree(
+            self._folder / name, ignore_errors=True
+        )  # what a process left that was killed while it created it
         EdgeIndex(self._folder / name, dimension=dimension).close()
         self.keep(made)
         return made

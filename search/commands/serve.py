@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import ExitStack
 
 from search.commands.common import Add, console, store_of
 from search.shop import Shop
@@ -18,6 +19,10 @@ def add(command: Add) -> None:
     made.add_argument(
         "--photo-host", action="append", default=[], metavar="HOST", help="photos may come from URLs of this host"
     )
+    made.add_argument(
+        "--next", metavar="ADDRESS",
+        help="gRPC address of the server of the next models, for POST /v1/versions (default: --url)",
+    )  # fmt: skip
     made.add_argument("--origin", action="append", default=[], help="allow pages of this origin (CORS)")
 
 
@@ -31,11 +36,17 @@ def run_serve(args: argparse.Namespace) -> int:
     if not keys and args.host not in ("127.0.0.1", "::1", "localhost"):
         raise ValueError(f"--host {args.host} is open to others: set VLCLIP_API_KEYS=key1,key2 first")
     settings = Settings(keys, frozenset(args.photo_host), tuple(args.origin))
-    with Client(args.url) as client:
+    with Client(args.url) as client, ExitStack() as later:
         shop = Shop(store_of(args.index), client)
+
+        def following() -> Client:
+            return later.enter_context(Client(args.next)) if args.next else client
+
         try:
             console.print(f"http://{args.host}:{args.port} is the shop; /docs describes the API")
-            uvicorn.run(create_app(shop, client, settings), host=args.host, port=args.port, log_level="warning")
+            uvicorn.run(
+                create_app(shop, client, settings, following), host=args.host, port=args.port, log_level="warning"
+            )
         finally:
             shop.close()
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from search.attributes import LEAST, Attribute, Outcome, vocabulary_of
 from search.conditions import name_of
-from search.gateway import embeddings, problems
+from search.gateway import embeddings, problems, versions
 from search.gateway.guard import Guard
 from search.gateway.problems import Problem
 from search.gateway.remote import Remote
@@ -58,8 +58,10 @@ class Settings:
     seconds: float = 30.0
 
 
-def create_app(shop: Shop, client: Client, settings: Settings) -> FastAPI:
-    """The gateway of a shop. ``client`` is that of the shop."""
+def create_app(
+    shop: Shop, client: Client, settings: Settings, following: Callable[[], Client] | None = None
+) -> FastAPI:
+    """The gateway of a shop. ``client`` is that of the shop. ``following`` gives that of the next models."""
     app = FastAPI(title="VL-CLIP", description="Search, similar items and recommendations that see the product.")
     problems.install(app)
     remote = Remote(settings.photo_hosts)
@@ -72,7 +74,13 @@ def create_app(shop: Shop, client: Client, settings: Settings) -> FastAPI:
             return remote.fetch(photo)
         raise PhotoError("a photo must be a data URI such as data:image/jpeg;base64,… or a URL of an allowed host")
 
+    def load_stored(photo: str | bytes) -> bytes:
+        """A photo that the index names: a file that the shop stored or indexed, or a URL of an allowed host."""
+        is_remote = isinstance(photo, str) and photo.startswith(("http://", "https://"))
+        return remote.fetch(str(photo)) if is_remote else load(photo)
+
     app.include_router(embeddings.router(client, load_photo))
+    app.include_router(versions.router(shop, following or (lambda: client), load_stored))
 
     @app.post("/v1/search", tags=["Questions"], openapi_extra=_SEARCH_BODY)
     async def search(request: Request) -> Answer:
@@ -182,14 +190,9 @@ def create_app(shop: Shop, client: Client, settings: Settings) -> FastAPI:
     def photo(point: str, crop: bool = False, width: Annotated[int, Query(ge=16, le=2048)] = 640) -> Response:
         """A product's photo, or what was cropped from it, as JPEG, at most ``width`` pixels wide."""
         payload = shop.payload(point)
-        data = shop.photo(payload)
+        data = shop.photo(payload, load_stored)
         box = payload["box"] if crop else None
         return Response(_jpeg(data, box, width), media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
-
-    @app.get("/v1/versions", tags=["Operation"])
-    def versions() -> dict[str, Any]:
-        """The collections, the served one and the one before."""
-        return shop.versions()
 
     @app.get("/healthz", tags=["Operation"], response_class=PlainTextResponse)
     def live() -> str:
