@@ -5,9 +5,12 @@ Shapes: B rows, R side of the input, T tokens, D width of an embedding, C width 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
+import open_clip
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +49,40 @@ def require_one_file(leaf: str, weights: Iterable[Tensor]) -> None:
         )
 
 
+def pool(x: Tensor, text: Tensor, pool_type: str, eos_token_id: int | None = None) -> Tensor:
+    """What open_clip's ``text_global_pool`` computes: one token's features for each text. (B, T, W), (B, T) → (B, W)
+
+    The symptom: it finds the token by an ArgMax of integers, for which ONNX Runtime has no CUDA kernel, and takes it by
+    GatherND, which cannot be replayed in CUDA graphs (see ``export.resample``). So on a GPU each text waits for the
+    CPU. This is safe because FP32 holds token ids exactly, and the same features are taken.
+    """
+    if pool_type not in ("argmax", "eos"):
+        pooled: Tensor = ORIGINAL_POOL(x, text, pool_type, eos_token_id)
+        return pooled
+    marked = text if pool_type == "argmax" else text.eq(eos_token_id or 0)
+    last = marked.float().argmax(dim=1)[:, None, None]  # (B, 1, 1)
+    return x.gather(1, last.expand(-1, 1, x.shape[2]))[:, 0]
+
+
+ORIGINAL_POOL = open_clip.transformer.text_global_pool
+
+
+@contextmanager
+def pooled_on_gpus() -> Iterator[None]:
+    """Let open_clip's text towers pool with ``pool``. Both modules know the function by name."""
+    with (
+        patch.object(open_clip.model, "text_global_pool", pool),
+        patch.object(open_clip.transformer, "text_global_pool", pool),
+    ):
+        yield
+
+
+def encode_text(model: Any, tokens: Tensor) -> Tensor:
+    """Unit vectors of an open_clip text tower. (B, T) → (B, D)"""
+    with pooled_on_gpus():
+        return unit_length(model.encode_text(tokens))
+
+
 class EncodeImage(nn.Module):
     """``encode_image``: an open_clip image tower. Rows without an image are zero."""
 
@@ -66,7 +103,7 @@ class EncodeText(nn.Module):
         self.model = model
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return unit_length(self.model.encode_text(tokens))  # (B, D)
+        return encode_text(self.model, tokens)  # (B, D)
 
 
 class EncodePrompt(nn.Module):
@@ -84,6 +121,6 @@ class EncodePrompt(nn.Module):
         self.register_buffer("empty", empty[None].clone(), persistent=False)  # (1, T)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        prompt = unit_length(self.model.encode_text(tokens))  # (B, C)
+        prompt = encode_text(self.model, tokens)  # (B, C)
         mask = (tokens != self.empty).any(dim=1, keepdim=True).to(torch.int32)  # (B, 1)
         return prompt[:, None, :], mask  # (B, 1, C), (B, 1)

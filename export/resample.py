@@ -21,6 +21,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Kernel = Literal["bilinear", "bicubic"]
 
@@ -153,8 +154,12 @@ def resample_opencv(canvas: Tensor, wh: Tensor, new_wh: Tensor, shift_xy: Tensor
     rows = rows.reshape(-1, out)  # (B * 3 * S, R)
 
     def pick(row: Tensor) -> Tensor:
-        """(B, R) → (B, 3, R, R). A SIZE larger than the canvas must not read outside of it."""
-        return rows[begin + row.long().clamp(max=side - 1)[:, None]]
+        """(B, R) → (B, 3, R, R). A SIZE larger than the canvas must not read outside of it.
+
+        ``embedding`` becomes ``Gather``. An index would become ``GatherND``, which reads outside of its input when
+        ONNX Runtime replays it in a CUDA graph (fixed in August 2026, pull request 32120).
+        """
+        return functional.embedding(begin + row.long().clamp(max=side - 1)[:, None], rows)
 
     upper = (pick(top) * ((2048.0 - share) / 65536.0)).floor()
     lower = (pick(bottom) * (share / 65536.0)).floor()

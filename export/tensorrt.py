@@ -42,8 +42,7 @@ IN_CONTAINER = (
 )
 DTYPES = {"UINT8": "UINT8", "INT32": "INT32", "INT64": "INT64", "FP32": "FLOAT"}
 """Triton's names of dtypes, and TensorRT's."""
-OPTIMAL_BATCH = 8
-"""The batch that TensorRT chooses kernels for. A plan serves every batch within its limits."""
+LARGEST_BATCH = 64
 
 Range = tuple[int, int, int]
 """The smallest, the optimal and the largest size: TensorRT's min, opt and max."""
@@ -53,7 +52,8 @@ Range = tuple[int, int, int]
 class Limits:
     """The sizes that a plan must serve. ``limits_of`` reads them from the configs of a repository."""
 
-    batch: Range = (1, OPTIMAL_BATCH, 64)
+    batch: Range = (1, LARGEST_BATCH, LARGEST_BATCH)
+    """The optimal batch is the largest: TensorRT chooses kernels for it, and under load it is what runs."""
     canvas: Range = (min(CANVASES), max(CANVASES), max(CANVASES))
     """The side S in pixels."""
 
@@ -120,10 +120,10 @@ def limits_of(repository: Path, leaf: str) -> Limits:
         folder = repository / name
         return read_config(folder) if (folder / "config.pbtxt").is_file() else ModelConfig()
 
-    largest = config(leaf).max_batch_size or Limits.batch[2]
+    largest = config(leaf).max_batch_size or LARGEST_BATCH
     sides = [int(side) for side in config("decode").parameters["canvases"].string_value.split()] or CANVASES
     return Limits(
-        batch=(1, min(OPTIMAL_BATCH, largest), largest),
+        batch=(1, largest, largest),
         canvas=(min(*sides, *CANVASES), max(sides), max(*sides, *CANVASES)),
     )
 

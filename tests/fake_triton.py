@@ -80,6 +80,10 @@ class Logger:
     def log_warn(message: str) -> None:
         pass
 
+    @staticmethod
+    def log_error(message: str) -> None:
+        pass
+
 
 def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | None:
     return next((tensor for tensor in request.inputs() if tensor.name() == name), None)

@@ -155,7 +155,10 @@ def shrink(image_rgb: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
         coverage(old, new, image_rgb.device) for old, new in zip(image_rgb.shape[:2], hw, strict=True)
     )
     rows = torch.tensordot(by_rows, image_rgb.float(), dims=1)  # (h, W, 3)
-    return torch.matmul(by_columns, rows).round().clamp(0, 255).to(torch.uint8)  # (h, w, 3)
+    # One product of matrices; matmul would compute h of them, which are three columns wide.
+    columns = torch.tensordot(by_columns, rows, dims=([1], [1]))  # (w, h, 3)
+    shrunk: torch.Tensor = columns.swapaxes(0, 1).round().clamp(0, 255).to(torch.uint8)  # (h, w, 3)
+    return shrunk
 
 
 def coverage(old: int, new: int, device: torch.device) -> torch.Tensor:

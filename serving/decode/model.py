@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from serving.cuda import end_if_lost, probe_of
 from serving.decode.images import OK, Decoded, Limits, decode, stack
 from serving.leaf import column_of, input_of, parameters_of
 from serving.metrics import Kind, Metrics
@@ -33,14 +34,22 @@ class TritonPythonModel:
         for result in RESULTS.values():
             self.metrics.add("decoded_images_total", 0, result=result)
         self.threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-        self.gpu = None
+        self.gpu, self.probe = None, None
         if parameters.get("decoder") == "nvimgcodec":
             from serving.decode.gpu import GpuDecoder  # imports PyTorch, which nothing else here needs
 
-            self.gpu = GpuDecoder.open(int(args["model_instance_device_id"]))
+            device = int(args["model_instance_device_id"])
+            self.gpu, self.probe = GpuDecoder.open(device), probe_of(device)
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Decode the files of all requests in parallel. All canvases get one size, so that the next model can batch."""
+        try:
+            return self.answer(requests)
+        except Exception as error:
+            end_if_lost(self.probe, error)
+            raise
+
+    def answer(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         decoded = self.decode([column_of(input_of(request, "IMAGE")) for request in requests])
         for image in (image for images in decoded for image in images):
             self.count(image)

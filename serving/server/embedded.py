@@ -116,7 +116,7 @@ def assemble(binary: Path, runtime: Path) -> tuple[list[str], dict[str, str]]:
         raise SetupError(f"this is Python {PYTHON}; the embedded Triton needs numpy 1 and so {', '.join(PYTHONS)}")
     stub = home / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
     package_folder = str(Path(serving.__file__).resolve().parents[1])
-    packages = [str(wheel_folder), *(path for path in sys.path if path.endswith("-packages")), package_folder]
+    packages = [str(wheel_folder), *(path for path in sys.path if holds_packages(Path(path))), package_folder]
     require_numpy_1(packages)
     links = runtime / "links"
 
@@ -142,6 +142,11 @@ def assemble(binary: Path, runtime: Path) -> tuple[list[str], dict[str, str]]:
         "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
         "MALLOC_TOP_PAD_": str(16 << 20),
     }
+
+
+def holds_packages(folder: Path) -> bool:
+    """Whether pip has installed packages into a folder, whatever its name: ``pip install --target`` takes any."""
+    return folder.name.endswith("-packages") or any(folder.glob("*.dist-info"))
 
 
 def require_numpy_1(packages: list[str]) -> None:

@@ -11,9 +11,10 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from serving.errors import SetupError
 
-POOL_BYTES = 2 << 30
-"""Memory on each GPU for tensors between models. Without this pool a hop costs 17 ms and copies fail. The largest
-canvases of a full batch take 113 MB, its crops 38 MB, and several batches are in flight at the same time."""
+SMALLEST_POOL, LARGEST_POOL = 2 << 30, 16 << 30
+"""Limits of the memory for tensors between models, in bytes on each GPU, which is an eighth of the GPU's memory. With
+a full pool a hop costs 17 ms, and copies fail. Admission lets two seconds of work wait: at 1,300 photos a second these
+are 2,600 canvases of 1.8 MB, and their crops."""
 INSTALL = "pip uninstall onnxruntime; pip install --editable './serving[gpu]'"
 """Both packages of ONNX Runtime install into the same folder, so the CPU one must be removed first."""
 
@@ -30,10 +31,10 @@ def gpu_options(configs: Iterable[ModelConfig]) -> list[str]:
     ]
     if not on_gpu:
         return []
-    gpus = count_gpus()
+    gpus = gpu_memories()
     decoders = {config.parameters["decoder"].string_value for config in on_gpu if "decoder" in config.parameters}
     needs = {
-        "an NVIDIA GPU with its driver (`nvidia-smi` shows both)": gpus > 0,
+        "an NVIDIA GPU with its driver (`nvidia-smi` shows both)": bool(gpus),
         "onnxruntime-gpu, without onnxruntime": has_cuda_onnxruntime(),
         "PyTorch": is_installed("torch"),
         "nvImageCodec": "nvimgcodec" not in decoders or is_installed("nvidia.nvimgcodec"),
@@ -43,18 +44,29 @@ def gpu_options(configs: Iterable[ModelConfig]) -> list[str]:
             f"the profile runs {', '.join(config.name for config in on_gpu)} on a GPU, and this is missing: "
             f"{'; '.join(missing)}\n    {INSTALL}\nor use --profile embedded-cpu"
         )
-    return [f"--cuda-memory-pool-byte-size={gpu}:{POOL_BYTES}" for gpu in range(gpus)]
+    return [f"--cuda-memory-pool-byte-size={gpu}:{pool_bytes(memory)}" for gpu, memory in enumerate(gpus)]
 
 
-def count_gpus() -> int:
-    """The number of GPUs that the driver shows; 0 without a driver."""
+def pool_bytes(memory: int) -> int:
+    """Bytes of the pool on a GPU with this memory."""
+    return min(max(memory // 8, SMALLEST_POOL), LARGEST_POOL)
+
+
+def gpu_memories() -> list[int]:
+    """The memory in bytes of each GPU that the driver shows; none without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return 0
-    count = ctypes.c_int()
-    is_fine = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return count.value if is_fine else 0
+        return []
+    count, device, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return []
+    memories = []
+    for number in range(count.value):
+        driver.cuDeviceGet(ctypes.byref(device), number)
+        driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+        memories.append(memory.value)
+    return memories
 
 
 def has_cuda_onnxruntime() -> bool:

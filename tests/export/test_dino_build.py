@@ -25,6 +25,7 @@ from export.tensorrt import Compiler, Limits, compile_graph
 from serving.repository.manifest import Manifest, Request, Settings
 from serving.repository.specs import LEAVES
 from tests.export.dino import SIDE, Upstream, compare_with_upstream, make_model
+from tests.export.test_cuda_kernels import without_kernel
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,7 @@ def test_both_graphs_pass_the_gate_and_are_built_by_tensorrt(
         graph = onnx.load(tmp_path / leaf.name / "model.onnx")
         onnx.checker.check_model(graph, full_check=True)
         assert "GridSample" not in {node.op_type for node in graph.graph.node}
+        assert without_kernel(graph, tmp_path) == set(), "on CUDA"
         if leaf.name == "detect":
             assert symbols == {"L": LONGEST, "C": 64}
             assert entry.parity["logits_relative_max"] < 1e-4

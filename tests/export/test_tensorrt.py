@@ -208,7 +208,7 @@ def test_timings_are_kept_one_file_a_version_and_a_damaged_one_is_replaced(tmp_p
 
 def test_limits_are_those_of_the_configs(tmp_path: Path) -> None:
     assert {limits_of(ROOT / "model_repository", leaf) for leaf in GRAPHS} == {
-        Limits(batch=(1, 8, 64), canvas=(448, 768, 768))
+        Limits(batch=(1, 64, 64), canvas=(448, 768, 768))
     }
     assert limits_of(tmp_path, "detect") == Limits(canvas=(448, 768, 768))
     for leaf, text in {

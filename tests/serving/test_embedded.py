@@ -15,6 +15,7 @@ from serving.errors import SetupError
 from serving.server.embedded import (
     assemble,
     find_tritonserver,
+    holds_packages,
     link,
     link_libpython,
     make_environment,
@@ -54,6 +55,17 @@ def test_the_first_numpy_on_the_path_must_be_numpy_1(tmp_path: Path, found: list
     else:
         with pytest.raises(SetupError, match=r"numpy 1 only.*\n.*pip install .*numpy==1\.26\.4"):
             require_numpy_1(packages)
+
+
+def test_folders_that_pip_has_installed_into_are_known_by_what_they_hold(tmp_path: Path) -> None:
+    """``pip install --target`` takes any folder, which PYTHONPATH then names."""
+    install(tmp_path / "wheels", "2.4.6")
+    for name in ("dist-packages", "code"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "code" / "program.py").touch()
+    found = {folder.name for folder in tmp_path.iterdir() if holds_packages(folder)}
+    assert found == {"wheels", "dist-packages"}
+    assert not holds_packages(tmp_path / "missing")
 
 
 def test_the_environment_imports_from_the_given_folders_in_order(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_graphs_for_a_gpu_run_on_cuda_or_the_message_says_what_is_missing(monkey
         providers_of("GPU", "1")
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     (provider,) = providers_of("GPU", "1")
-    assert provider == ("CUDAExecutionProvider", {"device_id": "1", "cudnn_conv_algo_search": "HEURISTIC"})
+    assert provider[0] == "CUDAExecutionProvider"  # tests/serving/test_gpu.py has the options
 
 
 def test_threads_of_the_environment_override_those_of_a_config(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +32,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
+from serving.cuda import end_if_lost, probe_of
 from serving.leaf import fail, input_of, parameters_of
 from serving.observe.grounding import GroundingCounter
 
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Provider = str | tuple[str, dict[str, str]]
+Signature = Mapping[str, Sequence[int | str | None]]
+"""The dimensions of each input, numbers or names, the batch first."""
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -52,24 +56,40 @@ LIGHT_BYTES = 64 << 20
 
 class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
-        path = Path(args["model_repository"], args["model_version"], "model.onnx")
+        self.path = Path(args["model_repository"], args["model_version"], "model.onnx")
         parameters = parameters_of(args)
-        threads = threads_of(parameters)
-        kind, device = args["model_instance_kind"], args["model_instance_device_id"]
-        if kind == "GPU":
+        self.threads = threads_of(parameters)
+        self.kind, self.device = args["model_instance_kind"], args["model_instance_device_id"]
+        # Before ONNX Runtime looks for CUDA: its own search, until 1.27, took the folders of CUDA 12 only.
+        self.probe = probe_of(int(self.device)) if self.kind == "GPU" else None
+        if self.kind == "GPU":
             ort.preload_dlls()  # CUDA and cuDNN, where pip installed them
-        self.graph = Graph(path, threads, providers_of(kind, device))
-        self.input_names = self.graph.input_names
         self.ladder: Ladder | None = None
         if "batch_ladder" in parameters:
-            self.ladder = open_ladder(parameters, self.graph.together, path, threads, kind, device)
+            signature = signature_of(open_briefly(self.path))
+            self.ladder = open_ladder(parameters, signature, self.path, self.threads, self.kind, self.device)
+        else:
+            signature = signature_of(self.graph.together)
+        self.input_names = list(signature)
         self.counter = GroundingCounter() if parameters.get("count_grounding") == "yes" else None
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph for any shape. Beside a ladder few requests need it, and it would hold the weights once more."""
+        return Graph(self.path, self.threads, providers_of(self.kind, self.device))
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer every request, in order. Requests with the same shapes and wanted outputs run as one batch.
 
         If a batch fails, each of its requests runs alone, so that only those fail that cannot run.
         """
+        try:
+            return self.answer(requests)
+        except Exception as error:
+            end_if_lost(self.probe, error)
+            raise
+
+    def answer(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         inputs = [self.read(request) for request in requests]
         responses: dict[int, pb_utils.InferenceResponse] = {}
         batches = deque(alike(requests, inputs).items())
@@ -78,6 +98,7 @@ class TritonPythonModel:
             try:
                 outputs = self.run(sorted(wanted), [inputs[i] for i in indices])
             except Exception as error:
+                end_if_lost(self.probe, error)
                 if len(indices) > 1:
                     batches.extend(((wanted, shapes), [i]) for i in indices)
                 else:
@@ -132,7 +153,14 @@ def providers_of(kind: str, device: str, capture: bool = False) -> list[Provider
         return [CPU]
     if CUDA not in ort.get_available_providers():
         raise RuntimeError("KIND_GPU, and the ONNX Runtime here has no CUDA: pip install onnxruntime-gpu")
-    options = {"device_id": device, "cudnn_conv_algo_search": "HEURISTIC"}
+    options = {
+        "device_id": device,
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # Its 10 bits of mantissa, the default, would change the grey levels of crops.
+        "use_tf32": "0",
+        # Sessions share the GPU. By default each would round up what it takes to a power of two.
+        "arena_extend_strategy": "kSameAsRequested",
+    }
     return [(CUDA, options | ({"enable_cuda_graph": "1"} if capture else {}))]
 
 
@@ -191,8 +219,20 @@ def open_session(
     return session
 
 
+def signature_of(session: ort.InferenceSession) -> Signature:
+    return {tensor.name: tensor.shape for tensor in session.get_inputs()}
+
+
+def open_briefly(path: Path) -> ort.InferenceSession:
+    """A session that is opened quickly and is only asked for its inputs."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    return ort.InferenceSession(path, options, providers=[CPU])
+
+
 def open_ladder(
-    parameters: Mapping[str, str], session: ort.InferenceSession, path: Path, threads: int, kind: str, device: str
+    parameters: Mapping[str, str], signature: Signature, path: Path, threads: int, kind: str, device: str
 ) -> Ladder:
     import torch  # takes seconds and memory, which a server without a ladder saves
 
@@ -202,19 +242,14 @@ def open_ladder(
     if kind == "GPU":
         torch.cuda.set_device(target)
 
-    def open_rung(sizes: Mapping[str, int]) -> ort.InferenceSession:
-        try:
-            return open_session(path, threads, providers_of(kind, device, capture=True), sizes)
-        except Exception as error:
-            # ONNX Runtime captures a graph only if all of it runs on CUDA. Without capture, each run launches kernels.
-            if kind != "GPU":
-                raise
-            pb_utils.Logger.log_warn(f"{path.parents[1].name} at {sizes} runs without a CUDA graph: {error}")
-            return open_session(path, threads, providers_of(kind, device), sizes)
+    def open_rung(sizes: Mapping[str, int], *, capture: bool) -> ort.InferenceSession:
+        return open_session(path, threads, providers_of(kind, device, capture), sizes)
 
-    signature = {tensor.name: tensor.shape for tensor in session.get_inputs()}
+    def warn(message: str) -> None:
+        pb_utils.Logger.log_warn(f"{path.parents[1].name} at {message}")
+
     plan = Plan.parse(parameters["batch_ladder"], parameters.get("ladder_sizes", ""))
-    return Ladder(plan, signature, open_rung, target)
+    return Ladder(plan, signature, open_rung, target, captures=kind == "GPU", warn=warn)
 
 
 def shared(tensor: pb_utils.Tensor) -> torch.Tensor:
