@@ -33,6 +33,8 @@ from search.index import (
     one_a_product,
 )
 
+EF = 128
+"""Candidates of a search. `python -m benchmarks.index` measures what more would find."""
 _PENDING = "pending.npz"
 _SHARD = "shard"
 _MOST = 10_000  # points that one question reads at most, to find enough products
@@ -51,8 +53,21 @@ class EdgeIndex:
     reader sees a batch whole or not at all, also after a crash.
     """
 
-    def __init__(self, folder: Path, *, dimension: int | None = None) -> None:
-        """Open the index, or create it if ``dimension`` is given. Raises IndexFault."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dimension: int | None = None,
+        vectors: Sequence[str] = (IMAGE, TEXT),
+        quantized: bool = False,
+        ef: int = EF,
+    ) -> None:
+        """Open the index, or create it if ``dimension`` is given. Raises IndexFault.
+
+        ``vectors`` and ``quantized`` (searched in INT8, rescored in FP32) are fixed when it is created. ``ef`` is the
+        number of candidates of a search: more take longer and find more of the nearest.
+        """
+        self._ef = ef
         self._folder = folder
         self._bm25 = qdrant.Bm25(qdrant.Bm25Config(avg_len=24))
         self._lock = _SharedLock()
@@ -69,7 +84,7 @@ class EdgeIndex:
             raise IndexFault(f"there is no index in {folder}")
         else:
             shard.mkdir(parents=True)
-            self._shard = qdrant.EdgeShard.create(str(shard), _config(dimension))
+            self._shard = qdrant.EdgeShard.create(str(shard), _config(dimension, vectors, quantized))
         kinds = {kind: name for name, kind in _KINDS.items()}
         schema = self._shard.info().payload_schema
         self._fields: dict[str, Kind] = {key: kinds[info.data_type] for key, info in schema.items()}
@@ -135,7 +150,8 @@ class EdgeIndex:
             limit = min(limit * 4, _MOST)
 
     def _request(self, question: Question, limit: int, where: qdrant.Filter | None) -> qdrant.QueryRequest:
-        params = qdrant.SearchParams(exact=question.exact, hnsw_ef=max(128, limit))
+        rescored = qdrant.QuantizationSearchParams(rescore=True, oversampling=2.0)
+        params = qdrant.SearchParams(exact=question.exact, hnsw_ef=max(self._ef, limit), quantization=rescored)
         legs = [self._query(leg) for leg in question.legs]
         query: Any
         prefetches = None
@@ -216,10 +232,16 @@ class EdgeIndex:
                 self._shard.close()
 
 
-def _config(dimension: int) -> qdrant.EdgeConfig:
-    dense = qdrant.EdgeVectorParams(size=dimension, distance=qdrant.Distance.Cosine)
+def _config(dimension: int, vectors: Sequence[str], quantized: bool) -> qdrant.EdgeConfig:
+    int8 = qdrant.ScalarQuantizationConfig(qdrant.ScalarType.Int8, quantile=0.99, memory=qdrant.Memory.Pinned)
+    dense = qdrant.EdgeVectorParams(
+        size=dimension,
+        distance=qdrant.Distance.Cosine,
+        memory=qdrant.Memory.Cold if quantized else None,
+        quantization_config=int8 if quantized else None,
+    )
     return qdrant.EdgeConfig(
-        vectors={IMAGE: dense, TEXT: dense},
+        vectors=dict.fromkeys(vectors, dense),
         sparse_vectors={WORDS: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf)},
         hnsw_config=qdrant.HnswIndexConfig(m=16, ef_construct=128, full_scan_threshold=10_000),
         wal_enabled=True,
