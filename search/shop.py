@@ -80,7 +80,7 @@ class Shop(Changes):
 
         return _again(ask)
 
-    def type_of(self, photo: bytes, *, candidates: int = 3) -> str:
+    def type_of(self, photo: bytes, *, candidates: int = 8) -> str:
         """The product type of the index that a photo most likely shows, or "" if none is found in it.
 
         The types whose names are closest to the whole photo are looked for, and the most confident box decides.

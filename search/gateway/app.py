@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,15 +17,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from search.attributes import LEAST, Attribute, Outcome, vocabulary_of
-from search.conditions import name_of
-from search.gateway import embeddings, problems, versions
+from search.gateway import embeddings, facets, problems, versions
 from search.gateway.guard import Guard
 from search.gateway.problems import Problem
 from search.gateway.remote import Remote
 from search.gateway.schemas import (
+    MOST,
     Answer,
     Deleted,
     Facets,
+    FacetsRequest,
     Photo,
     ProductAnswer,
     RecommendRequest,
@@ -34,7 +36,7 @@ from search.gateway.schemas import (
     found,
     written,
 )
-from search.index import Hit
+from search.index import Hit, Index, Point, one_a_product
 from search.photos import PhotoError, load
 from search.questions import points_of, recent
 from search.records import BadRow, Product, product_of
@@ -42,8 +44,6 @@ from search.shop import Shop
 from vlclip import Client
 
 PAGE = Path(__file__).with_name("page")
-FEW = 40
-"""Attributes with more values than this are not offered as filters."""
 
 
 @dataclass(frozen=True)
@@ -115,20 +115,10 @@ def create_app(
             raise Problem(422, "expected at least one product in liked or recent")
         return Answer(products=_found(shop.recommend(liked, request.options(), disliked=request.disliked)))
 
-    @app.get("/v1/facets", tags=["Questions"])
-    def facets(product_type: Annotated[list[str] | None, Query()] = None) -> Facets:
-        """What to filter by: the product types, and the attributes of those product types that have few values."""
-        index = shop.served()
-        where = {"product_type": product_type} if product_type else {}
-        counts = {"product_type": index.facet("product_type", limit=1000)}
-        for key, kind in sorted(index.fields().items()):
-            given, seen = name_of("attributes", key), name_of("guessed", key)
-            if kind == "number" or not (given or seen):
-                continue
-            values = index.facet(key, where, limit=FEW + 1)
-            if 1 < len(values) <= FEW:
-                counts[given or f"guessed.{seen}"] = values
-        return Facets(facets=counts)
+    @app.post("/v1/facets", tags=["Questions"])
+    def count_facets(request: FacetsRequest) -> Facets:
+        """What to filter by, with counts that obey the other filters."""
+        return facets.count(shop.served(), request)
 
     @app.post("/v1/attributes", tags=["Questions"])
     def guess(
@@ -170,13 +160,17 @@ def create_app(
     @app.get("/v1/products/{product:path}", tags=["Products"])
     def get(product: str) -> ProductAnswer:
         """A product and its photos."""
-        points = points_of(shop.served(), product)
+        index = shop.served()
+        points = points_of(index, product)
         payload = points[0].payload
-        shown = [found(Hit(point.id, 1.0, point.payload)) for point in points]
-        groups = sorted({point.payload["duplicate"] for point in points})
-        same = {point.payload["product"] for point in shop.served().points({"duplicate": groups})} - {product}
         names = ("product", "product_type", "title", "description", "text", "attributes", "version")
-        return ProductAnswer(**{name: payload[name] for name in names}, photos=shown, duplicates=sorted(same))
+        return ProductAnswer(
+            **{name: payload[name] for name in names},
+            photos=[
+                found(Hit(point.id, 1.0, point.payload)) for point in sorted(points, key=lambda p: p.payload["number"])
+            ],
+            duplicates=_found(_same_photo(index, product, points)),
+        )
 
     @app.delete("/v1/products/{product:path}", tags=["Products"])
     def delete(product: str) -> Deleted:
@@ -234,6 +228,14 @@ def create_app(
         seconds=settings.seconds,
     )
     return app
+
+
+def _same_photo(index: Index, product: str, points: Sequence[Point]) -> list[Hit]:
+    """Other products that show a photo of a product, each by one of its photos."""
+    groups = sorted({point.payload["duplicate"] for point in points})
+    same = index.points({"duplicate": groups})
+    hits = one_a_product([Hit(point.id, 1.0, point.payload) for point in islice(same, 1000)])
+    return [hit for hit in hits if hit.payload["product"] != product][:MOST]
 
 
 def _found(hits: list[Hit]) -> list[Any]:

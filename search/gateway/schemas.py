@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from search.conditions import filtered
-from search.index import Hit
+from search.index import Hit, Kind
 from search.ingest import Report
 from search.questions import Options
 
@@ -33,8 +33,8 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Ask(Strict):
-    """What every question can say."""
+class FacetsRequest(Strict):
+    """Which products to count, and how every question can be narrowed."""
 
     product_types: list[str] | None = Field(None, description="Only these product types; all by default")
     filters: dict[str, Condition] = Field(
@@ -43,6 +43,15 @@ class Ask(Strict):
         "what the photos show, where attributes are guessed",
         examples=[{"colour": ["red", "blue"], "price": {"gte": 5, "lt": 20}, "brand": {"not": "Acme"}}],
     )
+
+    def where(self) -> dict[str, Any]:
+        """The conditions on the payload's fields."""
+        return {key if key in PLAIN else filtered(key): value for key, value in self.filters.items()}
+
+
+class Ask(FacetsRequest):
+    """What every question can say."""
+
     limit: Annotated[int, Field(ge=1, le=MOST)] = 10
     offset: Annotated[int, Field(ge=0, le=DEEPEST)] = 0
     diversity: Annotated[float, Field(ge=0, le=1)] = Field(0, description="0: the most similar; 1: the most varied")
@@ -50,8 +59,7 @@ class Ask(Strict):
 
     def options(self) -> Options:
         """The question's options, with the conditions on the payload's fields."""
-        where = {key if key in PLAIN else filtered(key): value for key, value in self.filters.items()}
-        return Options(self.product_types, where, self.limit, self.offset, self.diversity, self.threshold)
+        return Options(self.product_types, self.where(), self.limit, self.offset, self.diversity, self.threshold)
 
 
 PLAIN = frozenset({"product", "product_type", "status"})
@@ -152,14 +160,22 @@ class ProductAnswer(BaseModel):
     text: str
     attributes: dict[str, Any]
     photos: list[Found]
-    duplicates: list[str] = Field(description="Other products that show one of the photos")
+    duplicates: list[Found] = Field(description="Other products that show one of the photos, at most 100")
     version: str
 
 
-class Facets(BaseModel):
-    """The values of product types and attributes, with the number of photos of each."""
+class Facet(BaseModel):
+    """The values of an attribute, with the number of photos of each. A number has no list of values."""
 
-    facets: dict[str, dict[str, int]]
+    kind: Kind
+    values: dict[str, int]
+
+
+class Facets(BaseModel):
+    """What to filter by: product types and attributes that have few values, with the number of photos of each."""
+
+    product_types: dict[str, int]
+    attributes: dict[str, Facet]
 
 
 class Written(BaseModel):

@@ -1,192 +1,191 @@
-// The shop's page. The address holds the question, so that it can be shared and the browser's "back" works.
+// The shop's page. The address holds the question and its filters, so that it can be shared and "back" works.
+
+import { get, post, send, blob, show, Refused } from "/page/api.js";
+import { photo, take, mark, outline, cut, listen } from "/page/photo.js";
+import { facets, chips } from "/page/filters.js";
 
 const $ = (id) => document.getElementById(id);
-const filters = { types: new Set(), attributes: {} };
-let photo = null; // { image: ImageBitmap, blob: Blob, box: [x0, y0, x1, y1] or null }
+const PAGE = 24; // products that are shown at once
+const VIEWS = ["text", "similar", "product", "photo"];
 let turn = 0; // numbers the questions, so that a late answer does not replace a newer one
 
-class Refused extends Error {}
+const make = (tag, properties = {}, ...children) => {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+};
+const named = (product) => product.title || product.text || product.product;
 
-async function call(path, options = {}) {
-  const key = sessionStorage.getItem("key");
-  const headers = { ...(key ? { Authorization: `Bearer ${key}` } : {}), ...options.headers };
-  const answer = await fetch(path, { ...options, headers });
-  if (answer.status === 401) {
-    const given = prompt("This shop needs an API key:");
-    if (given) { sessionStorage.setItem("key", given); return call(path, options); }
-  }
-  const body = await answer.json();
-  if (!answer.ok) throw new Refused(body.detail ?? answer.statusText);
-  return body;
+// The address: the question, and `type` and `where` for the filters.
+
+function read() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const view = VIEWS.find((name) => given.has(name)) ?? "home";
+  let where = {};
+  try { where = JSON.parse(given.get("where") ?? "{}"); } catch { /* an address that was cut off */ }
+  return { view, value: given.get(view) ?? "", types: given.getAll("type"), where };
 }
 
-const post = (path, body) =>
-  call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+const address = (view, value, { types, where } = read()) => {
+  const made = new URLSearchParams(view === "home" ? [] : [[view, value]]);
+  for (const kind of types) made.append("type", kind);
+  if (Object.keys(where).length) made.set("where", JSON.stringify(where));
+  return `#${made}`;
+};
 
-function say(text, isError = false) {
-  $("status").textContent = text;
-  $("status").classList.toggle("error", isError);
+function filter(change) {
+  const now = read();
+  location.hash = address(now.view, now.value, { types: now.types, where: now.where, ...change(now) });
 }
 
-function asked() {
-  const question = { limit: 24 };
-  if (filters.types.size) question.product_types = [...filters.types];
-  const chosen = Object.entries(filters.attributes).filter(([, values]) => values.size);
-  if (chosen.length) question.filters = Object.fromEntries(chosen.map(([name, values]) => [name, [...values]]));
-  return question;
-}
+const asked = ({ types, where } = read()) => ({
+  ...(types.length ? { product_types: types } : {}),
+  ...(Object.keys(where).length ? { filters: where } : {}),
+});
 
-async function show(work) {
+// Results
+
+async function answer(work) {
   const mine = ++turn;
   const started = performance.now();
-  say("Searching …");
+  $("status").textContent = "Searching …";
+  $("error").hidden = true;
   $("results").setAttribute("aria-busy", "true");
   try {
-    const { lists, note } = await work();
+    const lists = await work(() => mine === turn);
     if (mine !== turn) return;
-    const count = Math.max(...lists.map((list) => list.products.length));
-    say(`${count ? `${count} products` : "No products found. Remove a filter, or use other words"}${note ? `. ${note}` : ""}` +
-      ` (${Math.round(performance.now() - started)} ms)`);
-    $("results").replaceChildren(...lists.map(grid));
-    $("results").classList.toggle("pair", lists.length > 1);
+    const count = lists.reduce((most, list) => Math.max(most, list.products.length), 0);
+    const more = lists.some((list) => list.more && list.products.length === PAGE);
+    $("status").textContent = count
+      ? `${more ? "The first " : ""}${count} product${count > 1 ? "s" : ""} in ${Math.round(performance.now() - started)} ms`
+      : "No products found. Remove a filter, or use other words.";
+    $("results").replaceChildren(...lists.filter((list) => list.products.length || lists.length === 1).map(section));
+    $("results").classList.toggle("pair", lists.some((list) => list.beside));
   } catch (error) {
-    if (mine !== turn) return;
-    say(error instanceof Refused ? error.message : "The shop does not answer. Is it running?", true);
-    $("results").replaceChildren();
+    if (mine === turn) fail(error);
   } finally {
     if (mine === turn) $("results").removeAttribute("aria-busy");
   }
 }
 
-function grid({ title, products }) {
-  const part = document.createElement("div");
-  if (title) part.append(Object.assign(document.createElement("h2"), { textContent: title }));
-  const cards = Object.assign(document.createElement("div"), { className: "grid" });
-  cards.append(...products.map(card));
-  part.append(cards);
-  return part;
+function fail(error) {
+  if (!(error instanceof Refused)) console.error(error);
+  $("status").textContent = "";
+  $("results").replaceChildren();
+  $("error").textContent = error instanceof Refused ? error.message : "The page failed. Load it again.";
+  $("error").hidden = false;
 }
 
-const named = (product) => product.title || product.text || product.product;
+function section({ title, note, products, more }) {
+  const cards = make("div", { className: "grid" }, ...products.map(card));
+  const made = make("section", {}, ...(title ? [make("h2", { textContent: title })] : []), ...(note ? [make("p", { className: "quiet", textContent: note })] : []), cards);
+  if (!more || products.length < PAGE) return made;
+  const button = make("button", { type: "button", className: "more", textContent: "Show more" });
+  let offset = PAGE;
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    try {
+      const next = (await more(offset)).products.map(card);
+      cards.append(...next);
+      offset += PAGE;
+      next[0]?.querySelector("a").focus();
+      button.hidden = next.length < PAGE;
+    } catch (error) { fail(error); }
+    button.disabled = false;
+  });
+  made.append(button);
+  return made;
+}
 
 function card(product) {
   const made = $("card").content.firstElementChild.cloneNode(true);
   const image = made.querySelector("img");
-  image.src = `${product.photo}?crop=1&width=320`;
+  show(image, `${product.photo}?crop=1&width=400`);
   image.alt = `${named(product)} (${product.product_type || "no type"})`;
-  made.querySelector("a").href = `#product=${encodeURIComponent(product.product)}`;
+  made.querySelector(".open").href = address("product", product.product);
   made.querySelector("h3").textContent = named(product);
-  made.querySelector(".about").textContent = product.product_type + (product.grounded ? "" : " · not found in its photo");
-  made.querySelector(".score").textContent = product.score.toFixed(3);
+  made.querySelector(".about").textContent = [product.product_type, product.grounded ? "" : "not found in its photo"].filter(Boolean).join(" · ");
+  made.querySelector(".score").textContent = product.score === null ? "" : product.score.toFixed(2);
   const similar = made.querySelector(".similar");
+  similar.href = address("similar", product.product);
   similar.setAttribute("aria-label", `Products similar to ${named(product)}`);
-  similar.addEventListener("click", () => { location.hash = `similar=${encodeURIComponent(product.product)}`; });
   return made;
 }
 
 // Questions
 
-const byText = (text) => show(async () => ({ lists: [await post("/v1/search", { ...asked(), text })] }));
+const paged = (question) => async (offset) => question({ ...asked(), limit: PAGE, offset });
 
-const similarTo = (product) => show(async () => {
-  const question = { ...asked(), product };
-  const alike = await post("/v1/similar", question);
-  const others = await post("/v1/similar", { ...question, limit: 12, widen: true, diversity: 0.3 });
-  return { lists: [{ title: "Similar", ...alike }, { title: "Goes with", ...others }] };
+const byText = (text) => answer(async () => {
+  const more = paged((rest) => post("/v1/search", { ...rest, text }));
+  return [{ ...(await more(0)), more }];
 });
 
-async function ask(file, productType) {
-  const form = new FormData();
-  form.append("photo", file, "photo");
-  if (productType !== null) form.append("product_type", productType);
-  for (const [name, value] of Object.entries(asked())) {
-    form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
-  }
-  return call("/v1/search", { method: "POST", body: form });
+async function alike(product, limit) {
+  const question = { ...asked(), product };
+  const ask = (rest) => post("/v1/similar", { ...question, ...rest });
+  const [near, others] = await Promise.all([ask({ limit }), ask({ limit: 12, widen: true, diversity: 0.3 })]);
+  return [{ title: "Similar", ...near }, { title: "Goes with", ...others }];
 }
 
-const byPhoto = () => show(async () => {
-  const whole = photo.box ? await cut(photo.box) : photo.blob;
-  const kind = photo.box ? "" : $("kind").value === "?" ? null : $("kind").value;
-  const answer = await ask(whole, kind);
-  if (!photo.box) {
-    const found = answer.photo;
-    draw(found.grounded ? found.box : null);
+const similarTo = (product) => answer(async () => alike(product, PAGE));
+
+async function ask(file, kind, rest) {
+  const form = new FormData();
+  form.append("photo", file, "photo");
+  if (kind !== null) form.append("product_type", kind);
+  for (const [name, value] of Object.entries(rest)) form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
+  return send("/v1/search", form);
+}
+
+const byPhoto = () => answer(async (isCurrent) => {
+  const { own } = photo;
+  const chosen = $("kind").value === "?" ? null : $("kind").value;
+  const part = own ? await cut(own) : photo.blob;
+  const more = paged((rest) => ask(part, own ? "" : chosen, rest));
+  const [first, plain] = await Promise.all([more(0), $("compare").checked ? ask(photo.blob, "", { ...asked(), limit: PAGE }) : null]);
+  if (!isCurrent()) return [];
+  const found = first.photo;
+  if (own) $("seen").textContent = "Your box was searched.";
+  else {
+    mark(found.grounded ? found.box : null);
     $("seen").textContent = found.grounded
       ? `Found: ${found.product_type} (confidence ${found.score.toFixed(2)})`
       : found.product_type ? `No ${found.product_type} was found, so the whole photo was searched.`
-      : "The whole photo was searched.";
+        : chosen === null ? "No product type was recognised, so the whole photo was searched. Choose what to look for, or drag a box."
+          : "The whole photo was searched.";
   }
-  if (!$("compare").checked || photo.box) return { lists: [answer] };
-  const plain = await ask(photo.blob, "");
-  return { lists: [{ title: "What was found in the photo", ...answer }, { title: "The whole photo", ...plain }] };
+  if (!plain) return [{ ...first, more }];
+  return [
+    { title: own ? "Your box" : "What was found", note: "with grounding", beside: true, ...first },
+    { title: "The whole photo", note: "without grounding", beside: true, ...plain },
+  ];
 });
 
 // The photo of a question
 
-async function usePhoto(blob) {
-  try {
-    photo = { blob, image: await createImageBitmap(blob), box: null };
-  } catch {
-    say("This file is not an image that the browser can show.", true);
+async function usePhoto(given) {
+  try { await take(given); } catch {
+    fail(new Refused("This file is not an image that the browser can show. Choose a JPEG, PNG or WebP photo."));
     return;
   }
-  $("photo").hidden = false;
-  $("product").hidden = true;
   $("seen").textContent = "";
-  history.replaceState(null, "", "#photo");
-  draw(null);
-  byPhoto();
+  $("kind").value = "?";
+  location.hash = address("photo", String(Date.now())); // differs from the address of the photo before
+  scrollTo(0, 0);
 }
 
-function draw(box) {
-  const canvas = $("canvas"), { image } = photo;
-  canvas.width = image.width;
-  canvas.height = image.height;
-  const pen = canvas.getContext("2d");
-  pen.drawImage(image, 0, 0);
-  if (!box) return;
-  pen.lineWidth = Math.max(3, image.width / 120);
-  pen.strokeStyle = "#0a5bd3";
-  pen.strokeRect(box[0], box[1], box[2] - box[0], box[3] - box[1]);
-}
-
-function cut([x0, y0, x1, y1]) {
-  const part = Object.assign(document.createElement("canvas"), { width: x1 - x0, height: y1 - y0 });
-  part.getContext("2d").drawImage(photo.image, x0, y0, x1 - x0, y1 - y0, 0, 0, x1 - x0, y1 - y0);
-  return new Promise((resolve) => part.toBlob(resolve, "image/png"));
-}
-
-let start = null;
-const place = (event) => {
-  const canvas = $("canvas"), area = canvas.getBoundingClientRect();
-  const limit = (value, most) => Math.round(Math.min(Math.max(value, 0), most));
-  return [limit((event.clientX - area.left) / area.width * canvas.width, canvas.width),
-    limit((event.clientY - area.top) / area.height * canvas.height, canvas.height)];
-};
-const dragged = (event) => {
-  const [x, y] = place(event);
-  return [Math.min(start[0], x), Math.min(start[1], y), Math.max(start[0], x), Math.max(start[1], y)];
-};
-$("canvas").addEventListener("pointerdown", (event) => {
-  start = place(event);
-  $("canvas").setPointerCapture(event.pointerId);
-});
-$("canvas").addEventListener("pointermove", (event) => { if (start) draw(dragged(event)); });
-$("canvas").addEventListener("pointerup", (event) => {
-  if (!start) return;
-  const box = dragged(event);
-  start = null;
-  const isBox = box[2] - box[0] > 8 && box[3] - box[1] > 8;
-  photo.box = isBox ? box : null;
-  if (isBox) { draw(box); $("seen").textContent = "Your box was searched."; }
-  byPhoto();
-});
-
-$("kind").addEventListener("change", () => { photo.box = null; byPhoto(); });
+listen(byPhoto);
+$("kind").addEventListener("change", () => { photo.own = null; byPhoto(); });
 $("compare").addEventListener("change", byPhoto);
-$("file").addEventListener("change", () => { if ($("file").files[0]) usePhoto($("file").files[0]); });
-addEventListener("dragover", (event) => { event.preventDefault(); $("drop").hidden = false; });
+for (const id of ["file", "file2"]) {
+  $(id).addEventListener("change", () => { if ($(id).files[0]) usePhoto($(id).files[0]); $(id).value = ""; });
+}
+addEventListener("dragover", (event) => {
+  if (!event.dataTransfer.types.includes("Files")) return;
+  event.preventDefault();
+  $("drop").hidden = false;
+});
 addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").hidden = true; });
 addEventListener("drop", (event) => {
   event.preventDefault();
@@ -197,108 +196,124 @@ addEventListener("paste", (event) => { if (event.clipboardData.files[0]) usePhot
 
 // A product's page
 
-async function openProduct(id) {
-  let product;
-  try {
-    product = await call(`/v1/products/${encodeURIComponent(id)}`);
-  } catch (error) {
-    say(error instanceof Refused ? error.message : "The shop does not answer. Is it running?", true);
-    return;
+const looked = () => JSON.parse(sessionStorage.getItem("looked") ?? "[]");
+
+const openProduct = (id) => answer(async (isCurrent) => {
+  const product = await get(`/v1/products/${encodeURIComponent(id)}`);
+  if (!isCurrent()) return [];
+  $("product").replaceChildren(pictures(product), facts(product));
+  $("product").hidden = false;
+  document.title = named(product);
+  const recent = [id, ...looked().filter((other) => other !== id)].slice(0, 20);
+  sessionStorage.setItem("looked", JSON.stringify(recent));
+  const [near, others] = await alike(id, 12);
+  const lists = [near, others];
+  if (recent.length > 1) {
+    const recommended = await post("/v1/recommend", { ...asked(), recent, limit: 12, diversity: 0.3 }).catch(() => ({ products: [] }));
+    lists.push({ title: "For you", note: "From the products that you looked at", ...recommended });
   }
-  const pictures = document.createElement("div");
-  for (const one of product.photos) {
-    const figure = document.createElement("figure");
-    const image = Object.assign(new Image(), { src: one.photo, alt: `Photo of ${named(product)}` });
-    figure.append(image);
-    if (one.grounded) image.addEventListener("load", () => figure.append(outline(one.box, one.size)));
-    pictures.append(figure);
-  }
-  const text = document.createElement("div");
-  const rows = { Type: product.product_type, ...product.attributes, Description: product.description, "Text for search": product.text };
-  const list = document.createElement("dl");
+  const same = product.duplicates.map((one) => ({ ...one, score: null }));
+  return [{ title: "With the same photo", products: same }, ...lists];
+});
+
+function pictures(product) {
+  const [main, ...others] = product.photos;
+  const large = make("img", { alt: `Photo of ${named(product)}`, className: "large" });
+  const box = make("div", { className: "box" });
+  const stage = make("div", { className: "stage" }, large, box);
+  let current;
+  const choose = (one) => {
+    current = one;
+    show(large, `${one.photo}?width=1024`);
+    outline(box, one.grounded ? one.box : null, one.size);
+  };
+  choose(main);
+  const search = make("button", { type: "button", textContent: "Search with this photo" });
+  search.addEventListener("click", async () => {
+    try { await usePhoto(await blob(`${current.photo}?width=2048`)); } catch (error) { fail(error); }
+  });
+  const part = make("div", { className: "pictures" }, stage);
+  if (others.length) part.append(make("div", { className: "thumbs" }, ...product.photos.map((one, n) => {
+    const small = make("img", { alt: "" });
+    show(small, `${one.photo}?width=160`);
+    const button = make("button", { type: "button", ariaLabel: `Photo ${n + 1} of ${product.photos.length}` }, small);
+    button.addEventListener("click", () => choose(one));
+    return button;
+  })));
+  part.append(search);
+  return part;
+}
+
+function facts(product) {
+  const rows = { ...product.attributes, Description: product.description.replace(/<[^>]*>/g, " "), "Text for search": product.text, Id: product.product };
+  const list = make("dl");
   for (const [name, value] of Object.entries(rows)) {
     if (value === "" || value === null) continue;
-    list.append(Object.assign(document.createElement("dt"), { textContent: name }),
-      Object.assign(document.createElement("dd"), { textContent: Array.isArray(value) ? value.join(", ") : value }));
+    const text = Array.isArray(value) ? value.join(", ") : value === true ? "yes" : value === false ? "no" : String(value);
+    list.append(make("div", {}, make("dt", { textContent: name.replaceAll("_", " ") }), make("dd", { textContent: text })));
   }
-  text.append(Object.assign(document.createElement("h2"), { textContent: named(product) }), list);
-  if (product.duplicates.length) {
-    const note = document.createElement("p");
-    note.append("The same photo: ", ...product.duplicates.flatMap((other, n) => [n ? ", " : "",
-      Object.assign(document.createElement("a"), { href: `#product=${encodeURIComponent(other)}`, textContent: other })]));
-    text.append(note);
-  }
-  $("product").replaceChildren(pictures, text);
-  $("product").hidden = false;
-  $("photo").hidden = true;
-  scrollTo(0, 0);
-  similarTo(id);
+  const grounded = product.photos.filter((one) => one.grounded);
+  const note = grounded.length
+    ? `The detector found the ${product.product_type} in ${grounded.length} of ${product.photos.length} photo${product.photos.length > 1 ? "s" : ""} (best confidence ${Math.max(...grounded.map((one) => one.detector_score)).toFixed(2)}).`
+    : "The detector did not find the product in its photos, so they were embedded whole.";
+  return make("div", { className: "side" }, make("p", { className: "quiet kind", textContent: product.product_type || "no type" }),
+    make("h1", { textContent: named(product) }), list, make("p", { className: "quiet", textContent: note }));
 }
 
-function outline([x0, y0, x1, y1], [width, height]) {
-  const box = Object.assign(document.createElement("span"), { className: "box" });
-  const share = (value, whole) => `${100 * value / whole}%`;
-  Object.assign(box.style, { left: share(x0, width), top: share(y0, height), width: share(x1 - x0, width), height: share(y1 - y0, height) });
-  return box;
+// Views
+
+let counted = ""; // the filters that the counts are for
+
+async function count(now) {
+  const key = JSON.stringify([now.types, now.where]);
+  if (counted === key) return;
+  counted = key;
+  const counts = await post("/v1/facets", asked(now));
+  if (counted !== key) return;
+  facets(counts, now, filter);
+  if ($("kind").options.length) return;
+  const kinds = Object.keys(counts.product_types).filter(Boolean);
+  $("kind").append(new Option("whatever is found", "?"), new Option("the whole photo", ""), ...kinds.sort().map((kind) => new Option(kind, kind)));
+  $("browse").replaceChildren(...kinds.slice(0, 24).map((kind) => make("a", { href: address("text", kind, { types: [kind], where: {} }), textContent: kind })));
 }
-
-// Filters
-
-function checks(box, counts, chosen) {
-  box.replaceChildren(...Object.entries(counts).filter(([value]) => value).map(([value, count]) => {
-    const label = document.createElement("label");
-    const check = Object.assign(document.createElement("input"), { type: "checkbox", checked: chosen.has(value) });
-    check.addEventListener("change", () => { check.checked ? chosen.add(value) : chosen.delete(value); refine(); });
-    label.append(check, value, Object.assign(document.createElement("span"), { textContent: count }));
-    return label;
-  }));
-}
-
-async function loadFilters() {
-  const { facets } = await call(`/v1/facets?${new URLSearchParams([...filters.types].map((kind) => ["product_type", kind]))}`);
-  checks($("types"), facets.product_type, filters.types);
-  $("attributes").replaceChildren(...Object.entries(facets).filter(([name]) => name !== "product_type").map(([name, counts]) => {
-    const part = document.createElement("details"), values = document.createElement("div");
-    filters.attributes[name] ??= new Set();
-    part.open = filters.attributes[name].size > 0;
-    part.append(Object.assign(document.createElement("summary"), { textContent: name }), values);
-    checks(values, counts, filters.attributes[name]);
-    return part;
-  }));
-  if (!$("kind").options.length) {
-    $("kind").append(new Option("whatever is found", "?"), new Option("the whole photo", ""),
-      ...Object.keys(facets.product_type).filter(Boolean).sort().map((kind) => new Option(kind, kind)));
-  }
-}
-
-function refine() {
-  loadFilters();
-  photo && !$("photo").hidden ? byPhoto() : route();
-}
-
-// Addresses
 
 function route() {
-  const [name, value] = location.hash.slice(1).split("=").map(decodeURIComponent);
-  if (name === "photo" && photo) return;
-  $("product").hidden = $("photo").hidden = true;
-  if (name === "product") openProduct(value);
-  else if (name === "similar") similarTo(value);
-  else {
-    $("text").value = name === "text" ? value : "";
-    if (name === "text" && value) byText(value);
-    else { $("results").replaceChildren(); say("Search with words, or with a photo: drop one here."); }
-  }
+  const now = read();
+  const view = now.view === "photo" && !photo ? "home" : now.view; // a photo does not outlive its page
+  $("intro").hidden = view !== "home";
+  $("photo").hidden = view !== "photo";
+  $("product").hidden = true;
+  $("error").hidden = true;
+  document.body.dataset.view = view;
+  document.title = view === "text" ? `${now.value} – Shop` : "Shop";
+  if (view !== "product" && view !== "similar") $("text").value = view === "text" ? now.value : "";
+  chips($("chosen"), now, filter);
+  count(now).catch((error) => { counted = ""; if (view === "home") fail(error); });
+  if (view === "product") { scrollTo(0, 0); return openProduct(now.value); }
+  if (view === "similar") { scrollTo(0, 0); return similarTo(now.value); }
+  if (view === "photo") return byPhoto();
+  if (view === "text" && now.value) return byText(now.value);
+  turn++;
+  $("status").textContent = "";
+  $("results").replaceChildren();
+  return null;
 }
 
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  const address = `#text=${encodeURIComponent($("text").value.trim())}`;
-  if (location.hash === address) route(); else location.hash = address;
+  const text = $("text").value.trim();
+  const wanted = address(text ? "text" : "home", text);
+  if (location.hash === wanted) route(); else location.hash = wanted;
 });
 addEventListener("keydown", (event) => {
-  if (event.key === "/" && document.activeElement !== $("text")) { event.preventDefault(); $("text").focus(); }
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) return;
+  event.preventDefault();
+  $("text").focus();
 });
+$("skip").addEventListener("click", (event) => { event.preventDefault(); $("main").focus(); });
 addEventListener("hashchange", route);
-if (matchMedia("(max-width: 46rem)").matches) document.querySelector("nav details").open = false;
-loadFilters().then(route, (error) => say(error instanceof Refused ? error.message : "The shop does not answer. Is it running?", true));
+const phone = matchMedia("(max-width: 52rem)");
+const fold = () => { $("filters").open = !phone.matches; };
+phone.addEventListener("change", fold);
+fold();
+route();
