@@ -17,9 +17,10 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +32,8 @@ from rich.table import Table
 
 from benchmarks.photos import OwnPhoto, add_options, draw_each, find_photos
 from benchmarks.target import parser_of, served
+from search.edge import EdgeIndex
+from search.index import IMAGE, Leg, Point, Question, point_id
 from search.measures import TOP, hits, ranks, reciprocal
 from training.catalogue.items import Item, draw_item
 from vlclip import Client, ImageEmbeddings, Status
@@ -160,29 +163,52 @@ def embed(client: Client, entries: Sequence[Entry], seconds: dict[str, float]) -
     return Embeddings(found, whole.embedding, text.embedding)
 
 
-def ask(entries: Sequence[Entry], embeddings: Embeddings) -> tuple[list[Query], list[Query]]:
+@contextmanager
+def indexed(folder: Path, embeddings: Embeddings) -> Iterator[tuple[EdgeIndex, EdgeIndex]]:
+    """Two indices of the photos, grounded and whole. A photo that could not be decoded is in neither."""
+    rows = np.flatnonzero(embeddings.found.status <= Status.WHOLE_IMAGE).tolist()
+    with ExitStack() as stack:
+        made = []
+        for name, images in (("grounded", embeddings.found.embedding), ("whole", embeddings.whole)):
+            index = EdgeIndex(folder / name, dimension=images.shape[1], vectors=(IMAGE,))
+            stack.callback(index.close)
+            index.write([Point(point_id(str(row), 0), {IMAGE: images[row]}, "", {"product": str(row)}) for row in rows])
+            made.append(index)
+        yield made[0], made[1]
+
+
+def ask(
+    entries: Sequence[Entry], embeddings: Embeddings, indices: tuple[EdgeIndex, EdgeIndex]
+) -> tuple[list[Query], list[Query]]:
     """Queries by text and queries by photo; no two by text ask for the same group."""
+    is_decoded = embeddings.found.status <= Status.WHOLE_IMAGE
     order = np.random.default_rng(SEED).permutation(len(entries)).tolist()
     first: dict[str, int] = {}
     for row in order:
         first.setdefault(entries[row].group, row)
     by_text = list(first.values())
-    by_photo = by_text[TEXTS:] if entries[0].item else order
+    by_photo = [row for row in (by_text[TEXTS:] if entries[0].item else order) if is_decoded[row]]
     return (
-        [search(entries, embeddings, row, by_text=True) for row in by_text[:TEXTS]],
-        [search(entries, embeddings, row, by_text=False) for row in by_photo[:PHOTOS]],
+        [search(entries, embeddings, indices, row, by_text=True) for row in by_text[:TEXTS]],
+        [search(entries, embeddings, indices, row, by_text=False) for row in by_photo[:PHOTOS]],
     )
 
 
-def search(entries: Sequence[Entry], embeddings: Embeddings, row: int, *, by_text: bool) -> Query:
+def search(
+    entries: Sequence[Entry],
+    embeddings: Embeddings,
+    indices: tuple[EdgeIndex, EdgeIndex],
+    row: int,
+    *,
+    by_text: bool,
+) -> Query:
     """Find the photos nearest to the text of a row, or the other photos nearest to its photo."""
     answers = []
-    for images in (embeddings.found.embedding, embeddings.whole):
-        cosine = images @ (embeddings.text[row] if by_text else images[row])
-        if not by_text:
-            cosine[row] = -np.inf
-        nearest = [int(found) for found in np.argsort(-cosine)[:TOP] if np.isfinite(cosine[found])]
-        answers.append([Hit(found, float(cosine[found]), correct(entries, row, found, by_text)) for found in nearest])
+    for index, images in zip(indices, (embeddings.found.embedding, embeddings.whole), strict=True):
+        leg = Leg(IMAGE, embeddings.text[row] if by_text else images[row])
+        hits = index.ask(Question([leg], without=[] if by_text else [str(row)], limit=TOP))
+        found = [(int(hit.payload["product"]), hit.score) for hit in hits]
+        answers.append([Hit(other, cosine, correct(entries, row, other, by_text)) for other, cosine in found])
     return Query(entries[row].text, None, *answers) if by_text else Query(entries[row].name, row, *answers)
 
 
@@ -326,7 +352,12 @@ def main() -> None:
     with served(args.url) as url, Client(url, timeout=120, max_in_flight=1) as client:
         seconds["start the server"] = time.perf_counter() - begin
         embeddings = embed(client, entries, seconds)
-    by_text, by_photo = ask(entries, embeddings)
+    with (
+        timed(seconds, "index and search"),
+        TemporaryDirectory() as scratch,
+        indexed(Path(scratch), embeddings) as indices,
+    ):
+        by_text, by_photo = ask(entries, embeddings, indices)
     figures = measure(entries, embeddings)
     page = write_page(
         args.out,

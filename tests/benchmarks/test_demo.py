@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.demo import Entry, correct, find_own, share_right
+from benchmarks.demo import Embeddings, Entry, ask, correct, find_own, indexed, share_right
+from vlclip import ImageEmbeddings, Status
 
 
 def write(folder: Path, *names: str) -> None:
@@ -80,3 +81,26 @@ def test_results_are_right_or_wrong_only_if_there_are_two_groups() -> None:
 def test_the_share_of_right_photos_among_the_first_five(right: list[list[bool]], share: float) -> None:
     cosine = np.tile(np.arange(7, 0, -1) / 7, (len(right), 1))
     np.testing.assert_equal(share_right(cosine, np.array(right)), share)
+
+
+def test_the_index_finds_the_nearest_photos_but_not_the_photo_of_the_query(tmp_path: Path) -> None:
+    count = 40
+    rng = np.random.default_rng(0)
+    arrays = rng.normal(size=(3, count, 8)).astype(np.float32)
+    grounded, whole, text = arrays / np.linalg.norm(arrays, axis=-1, keepdims=True)
+    status = np.zeros(count, np.int32)
+    status[7] = Status.NOT_AN_IMAGE
+    box, none = np.zeros((count, 4), np.float32), np.zeros(count, np.float32)
+    found = ImageEmbeddings(grounded, box, none, status, np.zeros(count, bool), np.array(["v"] * count))
+    embeddings = Embeddings(found, whole, text)
+    entries = [Entry(Path(f"{n}"), "mug", f"{n}", f"{n}", f"{n}") for n in range(count)]
+    with indexed(tmp_path, embeddings) as indices:
+        by_text, by_photo = ask(entries, embeddings, indices)
+    assert (len(by_text), len(by_photo)) == (12, 8)
+    for query in (*by_text, *by_photo):
+        for hits, images in ((query.grounded, grounded), (query.whole, whole)):
+            near = images[query.row] if query.row is not None else text[int(query.title)]
+            cosine = images @ near
+            cosine[[7] if query.row is None else [7, query.row]] = -np.inf
+            assert [hit.row for hit in hits] == np.argsort(-cosine)[:5].tolist()
+            np.testing.assert_allclose([hit.cosine for hit in hits], np.sort(-cosine)[:5] * -1, atol=1e-5)
