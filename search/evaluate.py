@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from search import questions
-from search.index import IMAGE, TEXT, WORDS, Hit, Using
-from search.measures import Estimate, estimate, graded, overlap
+from search.index import IMAGE, TEXT, WORDS, Hit, Index, Using, Vector
+from search.measures import Estimate, Values, estimate, graded, overlap
 from search.photos import load
 from search.questions import Options, UnknownProduct
 from search.records import BadRow, CatalogueError, sentence
@@ -42,6 +43,7 @@ A product that was not judged counts as wrong. The measures are HITS, recall, pr
 """What judgements are, for the help of the command."""
 Kind = Literal["text", "product", "photo"]
 Shares = Mapping[Using, float]
+Rows = npt.NDArray[np.int64]
 
 DEPTH = 100
 """Products that each query asks for. MRR counts a product below that as not found."""
@@ -232,26 +234,50 @@ def grid(steps: int = STEPS) -> list[dict[Using, float]]:
 def choose_shares(
     shop: Shop, queries: Sequence[Query], *, progress: Callable[[int], None] = lambda combinations: None
 ) -> Choice:
-    """Choose the shares of image, text and words in a text question: those with the best nDCG@10.
-
-    They are chosen on a random half of the text queries and measured on the other half, so that the gain is not that
-    of the luckiest combination. Raises ValueError if there are fewer than 20 text queries.
-    """
+    """Choose the shares of image, text and words in a text question. Raises ValueError for fewer than 20 of them."""
     texts = [query for query in queries if query.kind == "text"]
     if len(texts) < LEAST:
         raise ValueError(f"choosing shares needs at least {LEAST} text queries, got {len(texts)}")
     index, vectors = shop.encode([query.text for query in texts])
-    options = Options(limit=COMPARED)
+    return choose(index, texts, vectors, grid(), progress=progress)
+
+
+def choose(
+    index: Index,
+    texts: Sequence[Query],
+    vectors: Vector,
+    combinations: Sequence[Shares],
+    *,
+    progress: Callable[[int], None] = lambda combinations: None,
+) -> Choice:
+    """Choose the combination with the best nDCG@10 for queries by text and their ``vectors`` [Q, D].
+
+    It is chosen on the first of the `halves` of the queries and compared with the first combination on the other half,
+    so that the gain is not that of the luckiest combination.
+    """
     values = []
-    for shares in grid():
-        found = [
-            _products(questions.by_text(index, query.text, vector, options, shares))
-            for query, vector in zip(texts, vectors, strict=True)
-        ]
-        values.append(graded(found, [query.grades for query in texts], [COMPARED])[CHOSEN_BY])
+    for shares in combinations:
+        values.append(measure_texts(index, texts, vectors, shares)[CHOSEN_BY])
         progress(1)
-    order = np.random.default_rng(0).permutation(len(texts))
-    first, second = order[::2], order[1::2]
+    first, second = halves(len(texts))
     best = max(range(len(values)), key=lambda n: values[n][first].mean())
-    tried = [(shares, estimate(each[first])) for shares, each in zip(grid(), values, strict=True)]
+    tried = [(shares, estimate(each[first])) for shares, each in zip(combinations, values, strict=True)]
     return Choice(tried[best][0], estimate(values[best][second] - values[0][second]), tried)
+
+
+def halves(count: int) -> tuple[Rows, Rows]:
+    """The queries that shares are chosen on, and those that the choice is measured on: two random halves."""
+    order = np.random.default_rng(0).permutation(count)
+    return order[::2], order[1::2]
+
+
+def measure_texts(
+    index: Index, texts: Sequence[Query], vectors: Vector, shares: Shares | None = None, *, ks: Sequence[int] = KS
+) -> dict[str, Values]:
+    """The measures of queries by text and their ``vectors`` [Q, D], with shares of the rankings."""
+    options = Options(limit=DEPTH)
+    found = [
+        _products(questions.by_text(index, query.text, vector, options, shares))
+        for query, vector in zip(texts, vectors, strict=True)
+    ]
+    return graded(found, [query.grades for query in texts], ks)
