@@ -96,8 +96,8 @@ def _attribute(kind: str, name: str, values: Any, least: float) -> Attribute:
         raise ValueError(f"{where}: expected a list of values, or an object with a phrase for each value")
     if len(values) == 1:
         raise ValueError(f"{where}: expected at least two values to choose from, got one")
-    if not name or '"' in name:
-        raise ValueError(f"{where}: expected a name without quotation marks")
+    if not name or '"' in name or "\\" in name:
+        raise ValueError(f"{where}: expected a name without quotation marks and backslashes")
     return Attribute(kind, name, tuple(values), tuple(values.values()), least)
 
 

@@ -14,7 +14,7 @@ from search.ingest import LoadPhoto, Report, ingest
 from search.photos import load
 from search.records import BadRow, Product
 from search.reindex import Built, Gates, create, digests, figures, products_of
-from search.store import Collection, Store, rollback
+from search.store import RADIUS, Collection, Store, rollback
 from vlclip import Client
 
 
@@ -36,11 +36,26 @@ class Changes:
         *,
         progress: Callable[[int], None] = lambda products: None,
         load_photo: LoadPhoto = load,
+        radius: int | None = None,
+        delete_missing: bool = False,
     ) -> Report:
-        """Insert products or replace them whole. The first products make the collection if there is none."""
+        """Insert products or replace them whole. The first products make the collection if there is none.
+
+        ``radius`` is that of duplicates, for the first products. ``delete_missing`` deletes the products that ``rows``
+        do not have, unless some rows are bad. Raises IndexFault if the collection has another radius.
+        """
         with self._writing:
-            served = self._store.served() or self._first()
-            return self._ingest(rows, served, self._client, progress, load_photo)
+            served = self._store.served() or self._first(RADIUS if radius is None else radius)
+            if radius not in (None, served.radius):
+                raise IndexFault(
+                    f"the duplicates of this index are within {served.radius} bits, not {radius}; use another --index"
+                )
+            given: set[str] = set()
+            report = self._ingest(_noted(rows, given), served, self._client, progress, load_photo)
+            if delete_missing and not report.bad_count:
+                index = self.opened(served)
+                report.deleted = _delete(index, sorted(digests(index).keys() - given))
+            return report
 
     def _ingest(
         self,
@@ -141,15 +156,8 @@ class Changes:
         progress: Callable[[int], None],
     ) -> Report:
         """Write all products to a collection, which may have some already, and guess their attributes."""
-        index, kept = self.opened(collection), set()
-
-        def noted() -> Iterator[Product | BadRow]:
-            for row in rows:
-                if isinstance(row, Product):
-                    kept.add(row.id)
-                yield row
-
-        report = self._ingest(noted(), collection, client, progress, load_photo)
+        index, kept = self.opened(collection), set[str]()
+        report = self._ingest(_noted(rows, kept), collection, client, progress, load_photo)
         _delete(index, sorted(digests(index).keys() - kept))
         if wanted := self.attributes():
             self._apply(collection, client, wanted)
@@ -246,8 +254,8 @@ class Changes:
                 index.close()
             self._open.clear()
 
-    def _first(self) -> Collection:
-        collection = create(self._store, self._client)
+    def _first(self, radius: int) -> Collection:
+        collection = create(self._store, self._client, radius)
         self._store.promote(collection)
         return collection
 
@@ -257,6 +265,14 @@ class Changes:
             if collection.name not in self._open:
                 self._open[collection.name] = self._store.open(collection)
             return self._open[collection.name]
+
+
+def _noted(rows: Iterable[Product | BadRow], ids: set[str]) -> Iterator[Product | BadRow]:
+    """The rows, while the ids of their products are added to ``ids``."""
+    for row in rows:
+        if isinstance(row, Product):
+            ids.add(row.id)
+        yield row
 
 
 def _delete(index: Index, products: Sequence[str]) -> int:

@@ -25,6 +25,7 @@ from search.index import (
     Question,
     Where,
     decoded,
+    depth,
 )
 from search.photos import Fingerprint
 from search.store import RADIUS, Collection, next_name
@@ -101,11 +102,11 @@ class ClusterIndex:
             query = models.RrfQuery(rrf=models.Rrf(k=60, weights=[leg.weight for leg in question.legs]))
             using = None
             prefetch = [
-                models.Prefetch(query=leg, using=one.using, filter=where, params=params, limit=max(wanted, 100))
+                models.Prefetch(query=leg, using=one.using, filter=where, params=params, limit=depth(wanted))
                 for leg, one in zip(legs, question.legs, strict=True)
             ]
         elif question.diversity:
-            mmr = models.Mmr(diversity=question.diversity, candidates_limit=max(wanted, 100))
+            mmr = models.Mmr(diversity=question.diversity, candidates_limit=depth(wanted))
             query = models.NearestQuery(nearest=legs[0], mmr=mmr)
         groups = self._client.query_points_groups(
             self._name,
@@ -153,6 +154,8 @@ class ClusterIndex:
 
     def facet(self, key: str, where: Where | None = None, limit: int = 100) -> dict[str, int]:
         """The values of a field and the number of points with each, most frequent first."""
+        if self._fields.get(key) == "number":
+            return {}
         found = self._client.facet(self._name, key, facet_filter=KIT.all_of(where or {}), limit=limit, exact=True)
         return {str(hit.value): hit.count for hit in found.hits}
 

@@ -50,7 +50,14 @@ class Kit:
 
 
 def field_of(group: str, name: str) -> str:
-    """The path of a field of the payload, such as ``attributes.price`` or ``attributes."screen size"``."""
+    """The path of a field of the payload, such as ``attributes.price`` or ``attributes."screen size"``.
+
+    Raises ValueError for a name that no path can have.
+    """
+    if not name or '"' in name or "\\" in name:
+        raise ValueError(
+            f"{name!r} cannot be the name of an attribute: quotation marks and backslashes are not possible"
+        )
     return f"{group}.{name}" if re.fullmatch(r"[\w-]+", name) else f'{group}."{name}"'
 
 

@@ -30,6 +30,7 @@ from search.index import (
     Question,
     Where,
     decoded,
+    depth,
     one_a_product,
 )
 
@@ -99,7 +100,11 @@ class EdgeIndex:
             if self._lock.ended:
                 raise Closed(f"the collection in {self._folder} was closed")
             _write_batch(self._folder / _PENDING, points, drop)
-            self._apply(points, drop)
+            try:
+                self._apply(points, drop)
+            except Exception:  # the engine has refused the batch, and would refuse it whenever the folder is opened
+                (self._folder / _PENDING).unlink(missing_ok=True)
+                raise
 
     def _apply(self, points: Sequence[Point], drop: Sequence[str]) -> None:
         with self._lock.alone():
@@ -139,7 +144,7 @@ class EdgeIndex:
     def ask(self, question: Question) -> list[Hit]:
         """The best products, one hit each, best first."""
         wanted = question.offset + question.limit
-        limit = wanted * 2 + 8
+        limit = min(wanted * 2 + 8, _MOST)
         where = KIT.all_of(question.where, question.without)
         while True:
             with self._lock.shared():
@@ -153,16 +158,16 @@ class EdgeIndex:
         rescored = qdrant.QuantizationSearchParams(rescore=True, oversampling=2.0)
         params = qdrant.SearchParams(exact=question.exact, hnsw_ef=max(self._ef, limit), quantization=rescored)
         legs = [self._query(leg) for leg in question.legs]
+        chosen_from = depth((limit + 1) // 2)
         query: Any
         prefetches = None
         if len(legs) > 1:
             query = qdrant.Fusion.Rrf(k=60, weights=[leg.weight for leg in question.legs])
-            depth = max(limit, 100)
-            prefetches = [qdrant.Prefetch(limit=depth, query=leg, params=params, filter=where) for leg in legs]
+            prefetches = [qdrant.Prefetch(limit=chosen_from, query=leg, params=params, filter=where) for leg in legs]
         elif question.diversity:
             near = question.legs[0]
             assert isinstance(near.near, np.ndarray)
-            query = qdrant.Mmr(near.near.tolist(), 1 - question.diversity, max(limit, 100), using=near.using)
+            query = qdrant.Mmr(near.near.tolist(), 1 - question.diversity, chosen_from, using=near.using)
         else:
             query = legs[0]
         return qdrant.QueryRequest(
@@ -206,7 +211,7 @@ class EdgeIndex:
 
     def facet(self, key: str, where: Where | None = None, limit: int = 100) -> dict[str, int]:
         """The values of a field and the number of points with each, most frequent first."""
-        if key not in self._fields:
+        if self._fields.get(key, "number") == "number":
             return {}
         request = qdrant.FacetRequest(key, limit=limit, exact=True, filter=KIT.all_of(where or {}))
         with self._lock.shared():

@@ -91,6 +91,10 @@ class Question:
     def __post_init__(self) -> None:
         if not self.legs:
             raise ValueError("a question needs at least one leg")
+        if self.limit < 1 or self.offset < 0:
+            raise ValueError(f"expected a limit above 0 and an offset of 0 or more, got {self.limit} and {self.offset}")
+        if not 0 <= self.diversity <= 1:
+            raise ValueError(f"expected a diversity between 0 and 1, got {self.diversity:g}")
         if (self.diversity or self.threshold is not None) and (len(self.legs) > 1 or self.legs[0].using == WORDS):
             raise ValueError("diversity and threshold need a question of one vector; this one fuses several rankings")
 
@@ -136,6 +140,14 @@ class Index(Protocol):
 
     def close(self) -> None:
         """Release the index."""
+
+
+def depth(wanted: int) -> int:
+    """How many points diversity and fusion choose from, to find so many products.
+
+    Few steps, because the choice depends on it: so the pages of an answer, which differ in their offset, fit together.
+    """
+    return next((step for step in (256, 1024, 4096) if step >= 2 * wanted), 10_000)
 
 
 def kind_of(value: Any) -> Kind:

@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from search.attributes import Guesser
 from search.index import IMAGE, TEXT, Index, Point, Vector, WrongVersion, point_id
-from search.photos import Fingerprint, PhotoError, bands, distance, fingerprint, load
+from search.photos import Fingerprint, PhotoError, bands, fingerprint, is_near, load
 from search.records import BadRow, Product
 from vlclip import Client, Status, comparable
 
@@ -26,11 +25,12 @@ KeepPhoto = Callable[[bytes, Fingerprint], str]
 
 @dataclass
 class Report:
-    """What an ingestion did. ``photos`` counts photos by outcome; ``bad`` holds the first bad rows and photos."""
+    """What an ingestion did. ``photos`` counts by outcome; ``deleted`` counts products; ``bad`` holds bad rows."""
 
     products: int = 0
     unchanged: int = 0
     removed_photos: int = 0
+    deleted: int = 0
     photos: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     bad_count: int = 0
@@ -97,9 +97,15 @@ def ingest(
 def _batches(
     rows: Iterable[Product | BadRow], report: Report, progress: Callable[[int], None]
 ) -> Iterator[list[Product]]:
-    products = _products(rows, report, progress)
-    while batch := list(islice(products, BATCH)):
-        yield batch
+    """Products that are written together. One that is given again comes in a later batch, so the last one stays."""
+    batch: dict[str, Product] = {}
+    for product in _products(rows, report, progress):
+        if product.id in batch or len(batch) == BATCH:
+            yield list(batch.values())
+            batch = {}
+        batch[product.id] = product
+    if batch:
+        yield list(batch.values())
 
 
 def _products(rows: Iterable[Product | BadRow], report: Report, progress: Callable[[int], None]) -> Iterator[Product]:
@@ -184,9 +190,10 @@ def _read(
 
 
 def _same(known: dict[str, Point], photos: Sequence[_Photo], version: str) -> bool:
-    """Whether the index has exactly these photos and this text, made by this version."""
+    """Whether the index has exactly these photos, at the same places, and this text, made by this version."""
     return known.keys() == {photo.id for photo in photos} and all(
         known[photo.id].payload["content"] == photo.hashes.content
+        and known[photo.id].payload["photo"] == photo.source
         and known[photo.id].payload["text_key"] == text_key(photo.product)
         and known[photo.id].payload["version"] == version
         for photo in photos
@@ -196,43 +203,61 @@ def _same(known: dict[str, Point], photos: Sequence[_Photo], version: str) -> bo
 def _find_twins(
     photos: Sequence[_Photo], before: dict[str, dict[str, Point]], index: Index, version: str, radius: int
 ) -> None:
-    """Find for each photo the group of its duplicates, and a duplicate whose embedding it can share."""
+    """Find for each photo the group of its duplicates, and a duplicate whose embedding it can share.
+
+    A photo that is near the photos of several groups makes them one group.
+    """
     keys = sorted({band for photo in photos for band in bands(photo.hashes.perceptual, radius)})
     contents = sorted({photo.hashes.content for photo in photos})
-    known: dict[str, Point] = {point.id: point for points in before.values() for point in points.values()}
+    known: dict[str, Point] = {}
     for where in ({"content": contents}, {"bands": keys}):
         if any(where.values()):
-            known.update({point.id: point for point in index.points(where, vectors=(IMAGE,))})
-    seen: list[_Photo | Point] = list(known.values())
-    by_content: dict[str, list[_Photo | Point]] = {}
-    by_band: dict[str, list[_Photo | Point]] = {}
+            known.update({point.id: point for point in index.points(where)})
+    known.update({point.id: point for points in before.values() for point in points.values()})
+    by_key: dict[str, list[_Photo | Point]] = {}
+    into: dict[str, str] = {}  # groups that have become part of another one
 
-    def remember(one: _Photo | Point, content: str, perceptual: str) -> None:
-        by_content.setdefault(content, []).append(one)
-        for band in bands(perceptual, radius):
-            by_band.setdefault(band, []).append(one)
+    def remember(one: _Photo | Point) -> None:
+        hashes = _hashes(one)
+        for key in (hashes.content, *bands(hashes.perceptual, radius)):
+            by_key.setdefault(key, []).append(one)
 
-    for point in seen:
-        assert isinstance(point, Point)
-        remember(point, point.payload["content"], point.payload["perceptual"])
+    def group_of(one: _Photo | Point) -> str:
+        group = one.group if isinstance(one, _Photo) else str(one.payload["duplicate"])
+        while group in into:
+            group = into[group]
+        return group
+
+    for point in known.values():
+        remember(point)
     for photo in photos:
-        near = list(by_content.get(photo.hashes.content, ()))
+        near = list(by_key.get(photo.hashes.content, ()))
         if not near:
-            candidates = {
-                id(one): one for band in bands(photo.hashes.perceptual, radius) for one in by_band.get(band, ())
-            }
-            near = [one for one in candidates.values() if distance(_perceptual(one), photo.hashes.perceptual) <= radius]
-        photo.group = _group(near[0]) if near else photo.hashes.content
+            keyed = (one for band in bands(photo.hashes.perceptual, radius) for one in by_key.get(band, ()))
+            candidates = {id(one): one for one in keyed}.values()
+            near = [one for one in candidates if is_near(_hashes(one), photo.hashes, radius)]
+        groups = sorted({group_of(one) for one in near}) or [photo.hashes.content]
+        into.update(dict.fromkeys(groups[1:], groups[0]))
+        photo.group = groups[0]
         photo.twin = next((one for one in near if _shares(one, photo, version)), None)
-        remember(photo, photo.hashes.content, photo.hashes.perceptual)
+        remember(photo)
+    for photo in photos:
+        photo.group = group_of(photo)
+    twins = {one.twin.id for one in photos if isinstance(one.twin, Point)}
+    embedded = {point.id: point for point in index.get(sorted(twins), vectors=(IMAGE,))} if twins else {}
+    for photo in photos:
+        if isinstance(photo.twin, Point):
+            photo.twin = embedded[photo.twin.id]
+    if into:
+        found = index.points({"duplicate": sorted(into)})
+        index.amend([([point.id], {"duplicate": group_of(point)}) for point in found])
 
 
-def _perceptual(one: _Photo | Point) -> str:
-    return one.hashes.perceptual if isinstance(one, _Photo) else str(one.payload["perceptual"])
-
-
-def _group(one: _Photo | Point) -> str:
-    return one.group if isinstance(one, _Photo) else str(one.payload["duplicate"])
+def _hashes(one: _Photo | Point) -> Fingerprint:
+    if isinstance(one, _Photo):
+        return one.hashes
+    width, height = one.payload["size"]
+    return Fingerprint(one.payload["content"], one.payload["perceptual"], one.payload["colours"], (width, height))
 
 
 def _shares(one: _Photo | Point, photo: _Photo, version: str) -> bool:
@@ -289,7 +314,16 @@ def _embed_images(photos: Sequence[_Photo], client: Client, report: Report, vers
             twin = photo.twin
             photo.image = twin.image if isinstance(twin, _Photo) else twin.vectors[IMAGE]
             photo.payload = {key: twin.payload[key] for key in ("box", "score", "status") if key in twin.payload}
+            if "box" in photo.payload:
+                photo.payload["box"] = _scaled(photo.payload["box"], _hashes(twin).size, photo.hashes.size)
             report.photos["shared" if photo.image is not None else "unreadable"] += 1
+
+
+def _scaled(box: Sequence[float], size: tuple[int, int], to: tuple[int, int]) -> list[float]:
+    """A box x0 y0 x1 y1 in pixels of a photo, for a copy of the photo in another size."""
+    if size == to or not all(size):
+        return list(box)
+    return [round(x * to[n % 2] / size[n % 2], 2) for n, x in enumerate(box)]
 
 
 def _texts(
@@ -338,6 +372,7 @@ def _point(photo: _Photo, text: tuple[str, Vector], version: str, radius: int) -
             "size": list(photo.hashes.size),
             "content": photo.hashes.content,
             "perceptual": photo.hashes.perceptual,
+            "colours": photo.hashes.colours,
             "bands": bands(photo.hashes.perceptual, radius),
             "duplicate": photo.group,
             "version": version,

@@ -16,12 +16,16 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from search.photos import MAX_BYTES
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 FORMATS = ".jsonl, .ndjson, .csv or .parquet"
@@ -30,6 +34,8 @@ _NAMES = {"type": "product_type", "photo": "photos", "image": "photos", "images"
 _FIELDS = frozenset({"id", "product_type", "title", "description", "photos", "attributes"})
 
 Value = bool | float | str | list[str]
+Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r'^[^"\\]*$')]
+MOST_ATTRIBUTES = 500
 
 
 class Product(BaseModel):
@@ -41,7 +47,7 @@ class Product(BaseModel):
     product_type: str = Field(default="", max_length=256)
     title: str = Field(default="", max_length=10_000)
     description: str = Field(default="", max_length=100_000)
-    attributes: dict[str, Value] = Field(default_factory=dict)
+    attributes: dict[Name, Value] = Field(default_factory=dict, max_length=MOST_ATTRIBUTES)
     photos: tuple[str | bytes, ...] = Field(min_length=1, max_length=100)
 
 
@@ -77,7 +83,7 @@ def product_of(row: Mapping[str, Any]) -> Product:
     found: dict[str, Any] = {}
     attributes: dict[str, Any] = {}
     for key, value in row.items():
-        if value is None or value == "":
+        if _is_missing(value):
             continue
         name = _NAMES.get(key, key)
         if name not in _FIELDS:
@@ -91,11 +97,16 @@ def product_of(row: Mapping[str, Any]) -> Product:
     further = found.pop("attributes", {})
     if not isinstance(further, Mapping):
         raise ValueError(f"attributes must be an object, not {type(further).__name__}")
-    attributes.update({key: value for key, value in further.items() if value is not None and value != ""})
+    attributes.update({key: value for key, value in further.items() if not _is_missing(value)})
     try:
         return Product(attributes=attributes, **found)
     except ValidationError as error:
         raise ValueError("; ".join(sentence(dict(problem)) for problem in error.errors())) from None
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a field has no value: pandas writes NaN for those, and no price is infinite."""
+    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and not isfinite(value))
 
 
 def sentence(problem: dict[str, Any]) -> str:
@@ -103,6 +114,8 @@ def sentence(problem: dict[str, Any]) -> str:
     field = ".".join(str(part) for part in problem["loc"][:2])
     if problem["type"] == "missing":
         return f"{field} is missing"
+    if problem["type"] == "string_pattern_mismatch":
+        return f"{field} must have a name without quotation marks and backslashes"
     return f"{field}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 
@@ -123,7 +136,10 @@ def _unique(path: Path, rows: Iterator[tuple[int, Product | str]]) -> Iterator[P
 def _resolve(photo: str | bytes, folder: Path) -> str | bytes:
     if isinstance(photo, bytes) or photo.startswith(("http://", "https://", "data:")):
         return photo
-    return str(folder / photo)
+    path = folder / photo
+    if "\\" in photo and not path.exists():
+        return str(folder / photo.replace("\\", "/"))  # a relative path that was written on Windows
+    return str(path)
 
 
 def _checked(row: Any) -> Product | str:
@@ -136,12 +152,14 @@ def _checked(row: Any) -> Product | str:
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, Product | str]]:
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError:
+                yield number, "this line is not UTF-8; save the file as UTF-8"
             except (json.JSONDecodeError, RecursionError) as error:
                 yield number, f"this line is not JSON ({error})"
             else:
@@ -149,8 +167,13 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Product | str]]:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, Product | str]]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = csv.DictReader(file)
+    """Rows of CSV. The separator is a comma, a semicolon or a tab, whichever the header has most of."""
+    csv.field_size_limit(MAX_BYTES * 2)  # a photo can be a data URI
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        header = file.readline()
+        file.seek(0)
+        separator = max(",;\t", key=header.count)
+        rows = csv.DictReader(file, delimiter=separator)
         if "id" not in (rows.fieldnames or ()):
             raise CatalogueError(
                 f"{path} has no column named id; its columns are {', '.join(rows.fieldnames or ()) or 'none'}"
@@ -166,10 +189,23 @@ def _read_csv(path: Path) -> Iterator[tuple[int, Product | str]]:
             if None in row:
                 yield rows.line_num, f"expected {len(rows.fieldnames or ())} columns, got more"
                 continue
-            yield rows.line_num, _checked({key: _typed(key, value) for key, value in row.items() if value is not None})
+            if _is_damaged(row):
+                yield rows.line_num, "this line is not UTF-8; save the file as UTF-8"
+                continue
+            cells = {key: _typed(key, value, separator) for key, value in row.items() if value is not None}
+            yield rows.line_num, _checked(cells)
 
 
-def _typed(key: str, text: str) -> Any:
+def _is_damaged(row: Mapping[str, str | None]) -> bool:
+    """Whether bytes of a row were not UTF-8."""
+    try:
+        "".join(value or "" for value in row.values()).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _typed(key: str, text: str, separator: str) -> Any:
     """The value of a CSV cell: photos are a list, and an attribute can be a number, true or false, or a list."""
     name = _NAMES.get(key, key)
     if name == "photos":
@@ -180,10 +216,14 @@ def _typed(key: str, text: str) -> Any:
         return text.lower() == "true"
     if "|" in text:
         return [part.strip() for part in text.split("|") if part.strip()]
+    if separator == ";" and re.fullmatch(r"-?\d+,\d+", text):
+        text = text.replace(",", ".")  # programs that separate by semicolons write decimals with a comma
     try:
         number = float(text)
     except ValueError:
         return text
+    if not isfinite(number):
+        return None
     # "00123" and "1e5" are article numbers rather than quantities.
     return number if f"{number:g}" == text or f"{number:.2f}" == text or f"{number:.1f}" == text else text
 

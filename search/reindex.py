@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from search.index import IMAGE, Index, Point, Where
 from search.ingest import Report
+from search.photos import bands
 from search.questions import Options, by_text
 from search.records import Product
 from search.store import RADIUS, Collection, Store
@@ -60,6 +61,7 @@ class Built:
 
 def create(store: Store, client: Client, radius: int = RADIUS) -> Collection:
     """An empty collection for the models behind ``client``, or one that an interrupted reindex has left."""
+    bands("0", radius)  # refuses a radius that cannot be
     model = next(model for model in client.models() if model.name == "product_image")
     served, before = store.served(), store.previous()
     for left in reversed(store.collections()):

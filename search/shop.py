@@ -16,7 +16,7 @@ from search.changes import Changes
 from search.index import Closed, Hit, Index, IndexFault, Using, Vector, WrongVersion
 from search.ingest import LoadPhoto
 from search.photos import PhotoError, load
-from search.questions import Options, UnknownProduct
+from search.questions import Duplicates, Options, UnknownProduct
 from search.store import Collection
 from vlclip import Status, comparable
 
@@ -100,9 +100,22 @@ class Shop(Changes):
         """Products that look like a product; see `search.questions.similar`."""
         return _again(lambda: questions.similar(self.served(), product, options, widen=widen, duplicates=duplicates))
 
-    def recommend(self, liked: Mapping[str, float], options: Options, *, disliked: Sequence[str] = ()) -> list[Hit]:
+    def recommend(
+        self,
+        liked: Mapping[str, float],
+        options: Options,
+        *,
+        disliked: Sequence[str] = (),
+        duplicates: bool = False,
+    ) -> list[Hit]:
         """Products for a person; see `search.questions.recommend`."""
-        return _again(lambda: questions.recommend(self.served(), liked, options, disliked=disliked))
+        return _again(
+            lambda: questions.recommend(self.served(), liked, options, disliked=disliked, duplicates=duplicates)
+        )
+
+    def duplicates(self, limit: int, offset: int = 0) -> list[Duplicates]:
+        """Groups of photos that are copies of one, largest first."""
+        return _again(lambda: questions.duplicates(self.served(), limit, offset))
 
     def payload(self, point: str) -> Mapping[str, Any]:
         """What is known of a photo of the index, by the id of a hit. Raises UnknownProduct."""

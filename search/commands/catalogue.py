@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from search import attributes, records
-from search.commands.common import Add, console, progress_bar, shop_of
+from search.commands.common import Add, console, loader, progress_bar, shop_of
+from search.ingest import Report
 from search.records import read
+from search.store import RADIUS
 
 VOCABULARY = (attributes.__doc__ or "").partition("show.")[2].strip()
 CATALOGUE = (records.__doc__ or "").partition("row by row.")[2].strip()
@@ -25,6 +27,18 @@ def add(command: Add) -> None:
         "index", run_index, "Embed a catalogue and index it; what has not changed is skipped.", epilog=CATALOGUE
     )
     made.add_argument("catalogue", type=Path, help="a folder of photos, or a .jsonl, .csv or .parquet file")
+    made.add_argument(
+        "--delete-missing", action="store_true",
+        help="delete the products of the index that the catalogue does not have, unless some of its rows are bad",
+    )  # fmt: skip
+    made.add_argument(
+        "--duplicates-within", type=int, metavar="BITS",
+        help="for a new index: photos whose perceptual hashes differ in at most so many of 64 bits are duplicates "
+        f"({RADIUS})",
+    )  # fmt: skip
+    made.add_argument(
+        "--photo-host", action="append", default=[], metavar="HOST", help="photos may come from URLs of this host"
+    )
     made = command("delete", run_delete, "Delete products.")
     made.add_argument("products", nargs="+", help="ids of products")
     made = command(
@@ -37,7 +51,7 @@ def add(command: Add) -> None:
         "--confidence", type=float, default=attributes.LEAST, metavar="P",
         help="a guess with less confidence is not stored (%(default)s)",
     )  # fmt: skip
-    command("dedup", run_dedup, "List the products that show the same photo.")
+    command("dedup", run_dedup, "List the photos that are copies of each other, and their products.")
 
 
 def run_index(args: argparse.Namespace) -> int:
@@ -45,21 +59,36 @@ def run_index(args: argparse.Namespace) -> int:
     rows = read(args.catalogue)
     with shop_of(args) as shop, progress_bar() as bar:
         task = bar.add_task("", total=count(args.catalogue))
-        report = shop.upsert(rows, progress=lambda products: bar.advance(task, products))
+        report = shop.upsert(
+            rows,
+            progress=lambda products: bar.advance(task, products),
+            load_photo=loader(args.photo_host),
+            radius=args.duplicates_within,
+            delete_missing=args.delete_missing,
+        )
         shop.served().optimize()
     if args.json:
         print(json.dumps({**asdict(report), "bad": [str(row) for row in report.bad]}))
     else:
-        done = report.photos
-        print(
-            f"{report.products} products: {done['embedded']} photos embedded, "
-            f"{done['shared']} shared with a duplicate, {done['unchanged']} unchanged, {done['unreadable']} unreadable"
-        )
-        for row in report.bad[:20]:
-            print(f"  {row}")
-        if report.bad_count > 20:
-            print(f"  … and {report.bad_count - 20} more bad rows; --json lists up to 1000")
+        show_report(report)
+        if args.delete_missing and report.bad_count:
+            print("nothing was deleted, because a missing product may be one of the bad rows")
     return 3 if report.bad_count else 0
+
+
+def show_report(report: Report) -> None:
+    """Print what was indexed and what was not."""
+    done = report.photos
+    print(
+        f"{report.products} products: {done['embedded']} photos embedded, "
+        f"{done['shared']} shared with a duplicate, {done['unchanged']} unchanged, {done['unreadable']} unreadable"
+    )
+    if report.deleted:
+        print(f"{report.deleted} products deleted, which the catalogue does not have")
+    for row in report.bad[:20]:
+        print(f"  {row}")
+    if report.bad_count > 20:
+        print(f"  … and {report.bad_count - 20} more bad rows; --json lists up to 1000")
 
 
 def count(catalogue: Path) -> int | None:
@@ -116,16 +145,17 @@ def _read_values(path: Path) -> Any:
 
 
 def run_dedup(args: argparse.Namespace) -> int:
-    """List the products that show the same photo."""
-    groups: dict[str, set[str]] = {}
+    """List the photos that are copies of each other, and their products."""
     with shop_of(args) as shop:
-        for point in shop.served().points({}):
-            groups.setdefault(point.payload["duplicate"], set()).add(point.payload["product"])
-    found = [sorted(products) for products in groups.values() if len(products) > 1]
+        found = shop.duplicates(limit=shop.served().count() + 1)
     if args.json:
-        print(json.dumps(found))
-    else:
-        for products in found:
-            print("  ".join(products))
-        print(f"{len(found)} groups of products show the same photo")
+        print(json.dumps([asdict(one) for one in found]))
+        return 0
+    table = Table("products", "photos", "")
+    for one in found:
+        photos = "  ".join(path or f"{product}, photo {number + 1}" for product, number, path in one.photos)
+        table.add_row("  ".join(one.products), photos, "same file" if one.exact else "similar files")
+    Console().print(table)
+    several = sum(len(one.products) > 1 for one in found)
+    print(f"{len(found)} photos exist more than once, {several} of them in several products")
     return 0

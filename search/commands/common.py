@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from search.conditions import filtered
+from search.gateway.remote import Remote
 from search.index import Hit
+from search.ingest import LoadPhoto
+from search.photos import load
 from search.questions import Options
 from search.shop import Shop
 from search.store import FolderStore, Store
@@ -67,6 +70,17 @@ def store_of(where: str) -> Store:
 
         return ClusterStore(QdrantClient(where, api_key=os.environ.get("VLCLIP_INDEX_KEY")))
     return FolderStore(Path(where))
+
+
+def loader(hosts: Sequence[str]) -> LoadPhoto:
+    """What loads photos: files, data URIs, and URLs of these hosts."""
+    remote = Remote(hosts)
+
+    def load_photo(photo: str | bytes) -> bytes:
+        is_url = hosts and isinstance(photo, str) and photo.startswith(("http://", "https://"))
+        return remote.fetch(str(photo)) if is_url else load(photo)
+
+    return load_photo
 
 
 def options_of(args: argparse.Namespace) -> Options:

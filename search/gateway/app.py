@@ -22,6 +22,7 @@ from search.gateway.guard import Guard
 from search.gateway.problems import Problem
 from search.gateway.remote import Remote
 from search.gateway.schemas import (
+    DEEPEST,
     MOST,
     Answer,
     Deleted,
@@ -38,7 +39,7 @@ from search.gateway.schemas import (
 )
 from search.index import Hit, Index, Point, one_a_product
 from search.photos import PhotoError, load
-from search.questions import points_of, recent
+from search.questions import Duplicates, points_of, recent
 from search.records import BadRow, Product, product_of
 from search.shop import Shop
 from vlclip import Client
@@ -113,7 +114,16 @@ def create_app(
         liked = recent(request.recent) | dict.fromkeys(request.liked, 1.0)
         if not liked:
             raise Problem(422, "expected at least one product in liked or recent")
-        return Answer(products=_found(shop.recommend(liked, request.options(), disliked=request.disliked)))
+        options, also = request.options(), request.duplicates
+        hits = shop.recommend(liked, options, disliked=request.disliked, duplicates=also)
+        return Answer(products=_found(hits))
+
+    @app.get("/v1/duplicates", tags=["Products"])
+    def duplicates(
+        limit: Annotated[int, Query(ge=1, le=MOST)] = 10, offset: Annotated[int, Query(ge=0, le=DEEPEST)] = 0
+    ) -> list[Duplicates]:
+        """Groups of photos that are copies of one, of several products or of one, largest first."""
+        return shop.duplicates(limit, offset)
 
     @app.post("/v1/facets", tags=["Questions"])
     def count_facets(request: FacetsRequest) -> Facets:

@@ -113,6 +113,7 @@ class RecommendRequest(Ask):
     liked: list[str] = Field(default_factory=list, max_length=100)
     disliked: list[str] = Field(default_factory=list, max_length=100)
     recent: list[str] = Field(default_factory=list, max_length=100, description="Latest first; older ones count less")
+    duplicates: bool = Field(False, description="Also products that show a photo of one of these")
 
 
 class Found(BaseModel):

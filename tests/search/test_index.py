@@ -177,6 +177,19 @@ def test_points_are_replaced_deleted_and_counted(writable: Index) -> None:
     assert writable.get([point_id("lamp", 0)]) == []
 
 
+def test_a_batch_that_the_engine_refuses_leaves_the_index_as_it_was(tmp_path: Path) -> None:
+    index = EdgeIndex(tmp_path, dimension=D)
+    index.write([point("old", 0.1)])
+    wrong = replace(point("new", 0.2), vectors={IMAGE: np.ones(D + 1, np.float32)})
+    for bad in (wrong, point("new", 0.2, attributes={"price": float("nan")}), point("new", 0.2, attributes={'"': 1})):
+        with pytest.raises(Exception, match=r"(?i)dimension|NaN|quotation"):
+            index.write([point("good", 0.3), bad], drop=[point_id("old", 0)])
+    index.close()
+    index = EdgeIndex(tmp_path)
+    assert ask(index) == ["old"]
+    index.close()
+
+
 def test_fields_of_attributes_are_known(index: Index) -> None:
     if isinstance(index, EdgeIndex):  # the emulator of a cluster keeps no schema
         fields = index.fields()

@@ -51,6 +51,10 @@ def test_every_format_gives_the_same_product(tmp_path: Path, suffix: str) -> Non
         ('{"id": "1", "photo": "a.jpg", "attributes": 5}', "attributes must be an object"),
         ('{"id": "good", "photo": "a.jpg"}', "the id 'good' is also on line 1"),
         ("[" * 100_000, "this line is not JSON"),
+        ('{"id": "1", "photo": "a.jpg", "title": "\\ud800"}', "title: input should be a valid string"),
+        ('{"id": "1", "photo": "a.jpg", "na\\"me": 1}', "a name without quotation marks and backslashes"),
+        ('{"id": "%s", "photo": "a.jpg"}' % ("x" * 257), "at most 256 characters"),
+        (json.dumps({"id": "1", "photo": "a.jpg"} | {f"a{n}": 1 for n in range(10_000)}), "at most 500 items"),
     ],
 )
 def test_a_bad_line_costs_only_itself(tmp_path: Path, line: str, reason: str) -> None:
@@ -95,11 +99,20 @@ def test_a_catalogue_that_cannot_be_read_is_one_error(
 
 @pytest.mark.parametrize(
     ("cell", "value"),
-    [("12.50", 12.5), ("7", 7.0), ("true", True), ("00123", "00123"), ("1e5", "1e5"), ("a|b", ["a", "b"]), ("x", "x")],
+    [
+        ("12.50", 12.5),
+        ("7", 7.0),
+        ("12,50", "12,50"),
+        ("true", True),
+        ("00123", "00123"),
+        ("1e5", "1e5"),
+        ("a|b", ["a", "b"]),
+        ("x", "x"),
+    ],
 )
 def test_a_cell_of_csv_has_a_type(tmp_path: Path, cell: str, value: Any) -> None:
     path = tmp_path / "a.csv"
-    path.write_text(f"id,photo,field\n1,a.jpg,{cell}\n")
+    path.write_text(f'id,photo,field\n1,a.jpg,"{cell}"\n')
     [product] = read(path)
     assert isinstance(product, Product)
     assert product.attributes == {"field": value}
@@ -108,3 +121,27 @@ def test_a_cell_of_csv_has_a_type(tmp_path: Path, cell: str, value: Any) -> None
 def test_a_url_and_a_data_uri_are_not_paths() -> None:
     photos = ("https://shop.example/a.jpg", "data:image/png;base64,AA==")
     assert product_of({"id": 1, "photos": list(photos)}).photos == photos
+
+
+def test_numbers_that_are_none_are_missing(tmp_path: Path) -> None:
+    rows = [{"id": "1", "photo": "a.jpg", "price": float("nan"), "rank": float("inf"), "colour": "red"}]
+    for suffix in (".jsonl", ".parquet"):
+        [product] = read(write(tmp_path / f"a{suffix}", rows))
+        assert isinstance(product, Product)
+        assert product.attributes == {"colour": "red"}
+    (tmp_path / "a.csv").write_text("id,photo,price,colour\n1,a.jpg,nan,red\n")
+    [product] = read(tmp_path / "a.csv")
+    assert isinstance(product, Product)
+    assert product.attributes == {"colour": "red"}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_line_that_is_not_utf_8_costs_only_itself(tmp_path: Path, name: str) -> None:
+    lines = ["id,photo,title", "1,a.jpg,größe", "2,a.jpg,size"]
+    if name == "a.jsonl":
+        lines = ['{"id": "1", "photo": "a.jpg", "title": "größe"}', '{"id": "2", "photo": "a.jpg"}']
+    (tmp_path / name).write_bytes("\n".join(lines).encode("latin-1"))
+    bad, good = read(tmp_path / name)
+    assert isinstance(bad, BadRow)
+    assert "is not UTF-8" in bad.reason
+    assert isinstance(good, Product)
