@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from search.measures import TOP, estimate, hits, ranks, reciprocal
+from search.measures import TOP, Estimate, estimate, hits, ranks, reciprocal
+from search.plot import bars
 from training.catalogue.items import Item
 from training.catalogue.scenes import Photo
 from vlclip import Client
@@ -28,7 +30,7 @@ STEPS = {
     "+ enriched text": ("grounded", ENRICHED),
 }
 """The steps of the paper's ablation: which images are searched, with which text."""
-COLUMNS = (("hits5", f"HITS@{TOP}", "#2f6f9f"), ("mrr", "MRR", "#d98b3a"))
+COLUMNS = (f"HITS@{TOP}", "MRR")
 
 
 def products(items: Sequence[Item]) -> list[dict[str, str]]:
@@ -46,13 +48,9 @@ def raw_texts(items: Sequence[Item]) -> dict[str, list[str]]:
     }
 
 
-def measure(rank: np.ndarray) -> dict[str, float]:
-    """HITS@5 and MRR of the ranks [N], each with the bounds of its 95 % bootstrap interval."""
-    found: dict[str, float] = {}
-    for name, values in (("hits5", hits(rank)), ("mrr", reciprocal(rank))):
-        mean = estimate(values)
-        found |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
-    return found
+def measure(rank: np.ndarray) -> dict[str, Estimate]:
+    """HITS@5 and MRR of the ranks [N]."""
+    return dict(zip(COLUMNS, (estimate(hits(rank)), estimate(reciprocal(rank))), strict=True))
 
 
 def run(client: Client, photos: Sequence[Photo]) -> dict[str, Any]:
@@ -75,7 +73,7 @@ def run(client: Client, photos: Sequence[Photo]) -> dict[str, Any]:
     }
 
 
-def steps(report: dict[str, Any]) -> dict[str, dict[str, float]]:
+def steps(report: dict[str, Any]) -> dict[str, dict[str, Estimate]]:
     """The figures of each of ``STEPS``."""
     return {step: report["figures"][text][where] for step, (where, text) in STEPS.items()}
 
@@ -83,7 +81,7 @@ def steps(report: dict[str, Any]) -> dict[str, dict[str, float]]:
 def is_ordered(report: dict[str, Any]) -> bool:
     """Whether each step is better than the one before it, in HITS@5 and in MRR."""
     found = list(steps(report).values())
-    return all(before[name] < after[name] for before, after in pairwise(found) for name in ("hits5", "mrr"))
+    return all(before[name].value < after[name].value for before, after in pairwise(found) for name in COLUMNS)
 
 
 def show(report: dict[str, Any]) -> None:
@@ -91,21 +89,17 @@ def show(report: dict[str, Any]) -> None:
     console = Console()
     title = f"among {report['scenes']} scenes, seed {report['seed']}"
     table = Table("", title=f"What each step adds, {title}", caption="in brackets: 95 % bootstrap intervals")
-    for _, label, _ in COLUMNS:
-        table.add_column(label, justify="right")
+    for name in COLUMNS:
+        table.add_column(name, justify="right")
     for step, figures in steps(report).items():
-        cells = (
-            f"{figures[name]:.3f} \\[{figures[f'{name}_low']:.3f}, {figures[f'{name}_high']:.3f}]"
-            for name, _, _ in COLUMNS
-        )
-        table.add_row(step, *cells)
+        table.add_row(step, *(escape(str(figures[name])) for name in COLUMNS))
     console.print(table)
     table = Table("text", title=f"All texts, {title}")
-    places = [(where, name, label) for where in ("whole", "grounded") for name, label, _ in COLUMNS]
-    for where, _, label in places:
-        table.add_column(f"{label} {where}", justify="right")
-    for text, found in sorted(report["figures"].items(), key=lambda row: row[1]["grounded"]["mrr"]):
-        table.add_row(text, *(f"{found[where][name]:.3f}" for where, name, _ in places))
+    places = [(where, name) for where in ("whole", "grounded") for name in COLUMNS]
+    for where, name in places:
+        table.add_column(f"{name} {where}", justify="right")
+    for text, found in sorted(report["figures"].items(), key=lambda row: row[1]["grounded"]["MRR"].value):
+        table.add_row(text, *(f"{found[where][name].value:.3f}" for where, name in places))
     console.print(table)
     console.print(f"Enriched texts by status: {report['statuses']}")
     for raw, text in report["examples"]:
@@ -116,21 +110,4 @@ def show(report: dict[str, Any]) -> None:
 
 def plot(report: dict[str, Any], file: Path) -> None:
     """Draw the steps as bars with their intervals."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    axes = figure.subplots()
-    found = steps(report)
-    where = np.arange(len(found))
-    for shift, (name, label, colour) in zip((-0.2, 0.2), COLUMNS, strict=True):
-        height = np.array([figures[name] for figures in found.values()])
-        errors = np.abs([[figures[f"{name}_{end}"] for figures in found.values()] for end in ("low", "high")] - height)
-        bars = axes.bar(where + shift, height, 0.38, label=label, color=colour, yerr=errors, capsize=4, ecolor="#444")
-        axes.bar_label(bars, [f"{value:.3f}" for value in height], padding=3)
-    axes.set_xticks(where, list(found))
-    axes.set_ylim(0, 1.1)
-    axes.set_title(f"Text to image retrieval among {report['scenes']} cluttered scenes (lines: 95 % bootstrap)")
-    axes.legend(loc="upper left", frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
+    bars(steps(report), file, f"Text to image retrieval among {report['scenes']} cluttered scenes")

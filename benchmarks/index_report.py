@@ -75,7 +75,10 @@ def plot(report: Mapping[str, Any], file: Path) -> None:
                     label = "INT8" if int8 else "FP32"
                     axes.plot([run["vectors"] for run in runs], [value(run) for run in runs], color=colour,
                               marker="o", linestyle="--" if number else "-", label="" if number else label)  # fmt: skip
+            sizes = sorted({run["vectors"] for run in report["runs"]})
             axes.set_xscale("log")
+            axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axes.set_xticks([], minor=True)
             axes.set_xlabel("vectors")
             axes.set_title(title)
             if not title.startswith("recall"):

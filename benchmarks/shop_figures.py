@@ -22,7 +22,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -275,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report = run(client, folder, args.products, args.scenes)
     plot.bars(report["ablation"]["steps"], folder / "ablation.png", "What each part adds")
     (folder / "figures.md").write_text(table(report))
-    keep(json.loads(json.dumps(report, default=asdict)), folder / "figures.json")
+    keep(report, folder / "figures.json")
     Console().print(table(report), markup=False, highlight=False, soft_wrap=True)
     print(f"{folder} has the figures as JSON, this table and a plot")
 

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,9 @@ def checked(parse: Callable[[str], Any]) -> Callable[[str], str]:
 
 
 def keep(report: dict[str, Any], file: Path | None) -> None:
-    """Write the figures to the file of ``--json``, if there is one."""
+    """Write the figures, which may be dataclasses, to the file of ``--json``, if there is one."""
     if file:
-        file.write_text(json.dumps(report, indent=2) + "\n")
+        file.write_text(json.dumps(report, indent=2, default=asdict) + "\n")
 
 
 @contextmanager

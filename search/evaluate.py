@@ -176,7 +176,20 @@ def evaluate(
             counts[kind] = len(found)
             values = graded(found, grades, ks) | {RECALL: overlap([one[:COMPARED] for one in found], exact)}
             measures[kind] = {name: estimate(each) for name, each in values.items()}
-    return Evaluation(counts, measures, failed)
+    return Evaluation(counts, measures, [*_not_indexed(shop, queries), *failed])
+
+
+def _not_indexed(shop: Shop, queries: Sequence[Query]) -> list[BadRow]:
+    """What to say of judged products that the index does not have."""
+    judged = sorted({product for query in queries for product in query.grades})
+    known = {point.payload["product"] for point in shop.served().points({"product": judged})}
+    missing = [product for product in judged if product not in known]
+    if not missing:
+        return []
+    named = ", ".join(missing[:3])
+    return [
+        BadRow("judgements", f"the index lacks {len(missing)} judged products ({named} …); they count as not found")
+    ]
 
 
 def ask(shop: Shop, query: Query, options: Options) -> list[str]:

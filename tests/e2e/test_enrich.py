@@ -62,8 +62,9 @@ def test_grounding_and_enriching_each_add_to_retrieval(client: Client, tmp_path:
     figures = report["figures"]
     assert report["statuses"] == {str(int(Outcome.COMPOSED)): 60}
     for raw in ("title", "title, description", "type, title"):
-        assert figures["enriched"]["grounded"]["mrr"] >= figures[raw]["grounded"]["mrr"] + 0.02, raw
-        assert figures["enriched"]["grounded"]["hits5"] >= figures[raw]["grounded"]["hits5"], raw
+        enriched, plain = figures["enriched"]["grounded"], figures[raw]["grounded"]
+        assert enriched["MRR"].value >= plain["MRR"].value + 0.02, raw
+        assert enriched["HITS@5"].value >= plain["HITS@5"].value, raw
     ablation.plot(report, tmp_path / "ablation.png")
     with Image.open(tmp_path / "ablation.png") as picture:
-        assert picture.size == (960, 504)
+        assert picture.width > picture.height > 400

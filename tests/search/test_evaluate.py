@@ -10,9 +10,12 @@ import pytest
 from benchmarks.shop import draw
 from search import __main__ as search
 from search.evaluate import Query, grid, read_judgements
+from search.questions import Options, by_text
 from search.records import CatalogueError
+from search.shop import Shop
 from search.store import FolderStore
 from serving.server.server import Server
+from vlclip import Client
 
 
 def test_a_query_is_a_text_a_product_or_a_photo(tmp_path: Path) -> None:
@@ -84,7 +87,7 @@ def test_the_command_measures_an_index_and_keeps_better_shares(
         }
     ]
     file.write_text(
-        "".join(json.dumps(row) + "\n" for row in judged) + '{"query": "product:unknown", "product": "p00001"}\n'
+        "".join(json.dumps(row) + "\n" for row in judged) + '{"query": "product:unknown", "product": "gone"}\n'
     )
     capsys.readouterr()
     out = tmp_path / "out"
@@ -93,8 +96,9 @@ def test_the_command_measures_an_index_and_keeps_better_shares(
     assert report == json.loads((out / "evaluation.json").read_text())
     assert (out / "evaluation.png").stat().st_size > 10_000
     assert report["queries"] == {"text": 40, "product": 1, "photo": 1}
-    assert len(report["failed"]) == 1
-    assert "unknown" in report["failed"][0]
+    lacking, unknown = report["failed"]
+    assert "the index lacks 1 judged products (gone …)" in lacking
+    assert "unknown" in unknown
     assert report["measures"]["photo"]["HITS@1"]["value"] == 1
     for measures in report["measures"].values():
         assert measures["recall of the index"]["value"] >= 0.9
@@ -105,3 +109,14 @@ def test_the_command_measures_an_index_and_keeps_better_shares(
     assert served.shares == report["shares"]["shares"]
     assert served.shares.get("words", 0) + served.shares.get("text", 0) > 0
     assert report["measures"]["text"]["HITS@5"]["value"] == 1
+    # A question uses the shares, unless it needs the cosines of one ranking.
+    with Client(server.grpc_url) as client:
+        shop = Shop(FolderStore(tmp_path / "index"), client)
+        [fused] = shop.by_text(rows[0]["title"], Options(limit=1))
+        index, [vector] = shop.encode([rows[0]["title"]])
+        assert [fused] == by_text(index, rows[0]["title"], vector, Options(limit=1), served.shares)
+        alone = Options(limit=1, threshold=-1.0)
+        assert shop.by_text(rows[0]["title"], alone) == by_text(index, rows[0]["title"], vector, alone)
+        shop.close()
+    capsys.readouterr()
+    assert search.main(["query", rows[0]["title"], *places, "--diversity", "0.3"]) == 0
