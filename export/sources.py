@@ -16,7 +16,7 @@ from serving.repository.manifest import Source
 
 THRESHOLD = 0.2
 """Score below which the whole image is used, if nothing else is known about the detector."""
-MINI_THRESHOLD = 0.4
+MINI_THRESHOLD = 0.5
 """The mini detector's score is the probability that the product is there, in photos of which half show it."""
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlclip"

@@ -21,7 +21,11 @@ def main() -> None:
     parser.add_argument("--encoder-steps", type=int, default=1500, help="steps of 317 crops; 0 skips the encoder")
     parser.add_argument("--detector-steps", type=int, default=2000, help="steps of 12 photos; 0 skips the detector")
     parser.add_argument(
-        "--refine-steps", type=int, nargs="*", default=[500, 400, 1900], help="further steps of the detector, in cycles"
+        "--refine-steps",
+        type=int,
+        nargs="*",
+        default=[500, 400, 1900, 2300],
+        help="further steps of the detector, in cycles",
     )
     parser.add_argument("--resume", action="store_true", help="continue from the models in --out")
     args = parser.parse_args()

@@ -27,7 +27,7 @@ def test_the_shipped_manifest() -> None:
     assert manifest.shipped
     assert manifest.request.settings.threshold == MINI_THRESHOLD
     assert manifest.leaves["detect"].file == "model.onnx"
-    assert manifest.leaves["tokenize"].describe("tokenize") == "tokenize           0.07 MB  texts_equal 10"
+    assert manifest.leaves["tokenize"].describe("tokenize") == "tokenize           0.07 MB  texts equal 10"
 
 
 def test_what_is_written_is_read() -> None:
