@@ -20,12 +20,13 @@ lower = $(shell echo $(1) | tr A-Z_ a-z-)
 options = $(strip $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))")))
 # STAGE=1 becomes --stage; STAGE=0 and STAGE=no do not.
 flags = $(strip $(foreach name,$(1),$(if $(filter-out 0 no false,$($(name))),--$(call lower,$(name)))))
+chosen_models = $(if $(filter-out model_repository,$(MODELS)),--models "$(MODELS)")
 # $(call needs,VERSION,the version to serve: make rollback VERSION=1)
 needs = @test -n "$(strip $($(1)))" || { echo "Name $(2)" >&2; exit 2; }
 
 .DEFAULT_GOAL := help
 .PHONY: help demo shop serve setup models engines calibrate check-repository canary rollback load loadgen tune train-mini
-.PHONY: test test-all check audit clean
+.PHONY: test test-all check audit clean gpu-check
 
 help:
 	@awk 'BEGIN {FS = ":.*## "} /^#: / {printf "\n%s\n", substr($$0, 4)} /^#  / {printf "%25s%s\n", "", substr($$0, 4)} \
@@ -113,6 +114,10 @@ audit: $(VENV)/.demo  ## List known vulnerabilities of the installed packages. W
 	  status=$$?; if ! grep -qs '"vulns"' $(AUDIT); then \
 	  echo "WARNING: nothing was audited: pip-audit could not look up any package (build/audit.log)" >&2; \
 	  else cat build/audit.log; echo "Details: $(AUDIT)"; exit $$status; fi
+
+gpu-check:  ## Check the GPU path on this machine and measure it (under 8 min): build/gpu/gpu.md. Installs nothing.
+#  MODELS=folder takes exported models; without it, mini and base are exported. DEVICE=cpu checks the same on the CPU
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.gpu_check $(strip $(call options,DEVICE) $(chosen_models))
 
 train-mini: $(VENV)/.dev  ## Draw the catalogue, train the mini models on it and export them to weights/mini (2 hours on 2 cores)
 	$(BIN)/python -m training

@@ -74,10 +74,10 @@ def run_graph(model: onnx.ModelProto, spec: ModelSpec) -> Run:
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    providers = ["CPUExecutionProvider"]
+    providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
     if is_half(model):
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-            providers.insert(0, "CUDAExecutionProvider")
+            providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))  # as it is served
         else:
             model = rounded(model)
     with tempfile.TemporaryDirectory() as folder:

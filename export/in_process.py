@@ -43,9 +43,11 @@ class InProcess:
         version: int | None = None,
         graphs: Sequence[str] = GRAPHS,
     ) -> None:
+        served = read_served(repository)
         if version is None:
-            served = read_served(repository)
             version = served.version if served else 1
+        # As on the server: with FP16 graphs, this optimizer makes ONNX Runtime crash on a CPU.
+        is_half = served is not None and served.request.settings.precision == "fp16"
         parameters = read_config(repository / "decode").parameters
         self._limits = Limits.parse({name: value.string_value for name, value in parameters.items()})
         parameters = read_config(repository / "tokenize_prompt").parameters
@@ -57,6 +59,7 @@ class InProcess:
                 repository / graph / str(version) / "model.onnx",
                 options or quiet_options(),
                 providers=["CPUExecutionProvider"],
+                disabled_optimizers=["NchwcTransformer"] if is_half else [],
             )
             for graph in graphs
         ]

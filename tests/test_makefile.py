@@ -48,6 +48,8 @@ def test_make_lists_every_target() -> None:
         ("models", "export", "VERSION=2 STAGE=1", [*OUT, "--version", "2", "--stage"]),
         ("models", "export", "STAGE=0 FORCE=no VERSION= MODELS=", OUT),
         ("models", "export", "FORCE=1", [*OUT, "--force"]),
+        ("gpu-check", "benchmarks.gpu_check", "", []),
+        ("gpu-check", "benchmarks.gpu_check", "DEVICE=cpu MODELS=mine", ["--device", "cpu", "--models", "mine"]),
         ("canary", "benchmarks.canary", "VERSION=2", [*SERVED, "--version", "2"]),
         ("canary", "benchmarks.canary", "VERSION=2 PROMOTE=0", [*SERVED, "--version", "2"]),
         ("serve", "serving", "MODELS= PROFILE=", ["start", *SERVED]),

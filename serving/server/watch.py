@@ -3,6 +3,7 @@
     tritonserver dies                      Triton is restarted on the same ports
     a model process (stub) dies            its model is loaded again; if the pipelines do not work then, Triton restarts
     either is stopped or hangs             it is killed (hangs.py says when), and then treated like one that died
+    a process loses its CUDA context       it ends itself (serving/cuda.py), and so has died
     a restart fails                        it is tried again, after 1 s at first and 60 s at last, with jitter
 
 No failed restart is final, because Triton has worked with this configuration: something else is wrong, such as a

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from serving import cuda
-from serving.backends.onnxruntime import model
+from serving.backends.onnxruntime import model, sessions
 from serving.errors import SetupError
 from serving.paths import REPOSITORIES
 from serving.repository.profiles import read_config
@@ -73,12 +73,12 @@ def test_two_seconds_of_work_fit_into_the_pool_of_a_large_gpu() -> None:
 
 def test_cuda_computes_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """TF32 is ONNX Runtime's default, and changes grey levels."""
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [model.CUDA])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [sessions.CUDA])
     for capture in (False, True):
-        [provider] = model.providers_of("GPU", "1", capture)
+        [provider] = sessions.providers_of("GPU", "1", capture)
         assert isinstance(provider, tuple)
         name, options = provider
-        assert (name, options["device_id"], options["use_tf32"]) == (model.CUDA, "1", "0")
+        assert (name, options["device_id"], options["use_tf32"]) == (sessions.CUDA, "1", "0")
         assert options.get("enable_cuda_graph") == ("1" if capture else None)
     for leaf in GRAPHS:
         config = read_config(REPOSITORIES[0] / leaf, "ngc-onnxruntime-cuda")

@@ -10,7 +10,8 @@ import tritonclient.grpc
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from serving.backends.onnxruntime.model import providers_of, threads_of
+from serving.backends.onnxruntime.model import threads_of
+from serving.backends.onnxruntime.sessions import providers_of
 from serving.errors import SetupError
 from serving.paths import REPOSITORIES
 from serving.repository.profiles import CONTAINER, EMBEDDED_CPU, PROFILES, read_config

@@ -13,11 +13,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 import torch
+
+from serving.backends.onnxruntime.sessions import open_briefly, open_session, providers_of, signature_of
 
 Tensors = Mapping[str, torch.Tensor]
 Sizes = tuple[tuple[str, int], ...]
@@ -213,6 +216,21 @@ class Ladder:
             except Exception as error:
                 self._warn(f"{dict(sizes)} runs without a CUDA graph: {error}")
         return Rung(self._open_session(sizes, capture=False), self.device)
+
+
+def open_ladder(
+    plan: Plan, path: Path, threads: int, kind: str, device: str, warn: Callable[[str], None] = print
+) -> Ladder:
+    """The ladder of a graph on a ``kind`` of GPU, with CUDA graphs, or CPU. ``device`` is the number of the GPU."""
+    target = torch.device("cuda", int(device)) if kind == "GPU" else torch.device("cpu")
+    if kind == "GPU":
+        torch.cuda.set_device(target)
+
+    def open_rung(sizes: Mapping[str, int], *, capture: bool) -> ort.InferenceSession:
+        return open_session(path, threads, providers_of(kind, device, capture), sizes)
+
+    signature = signature_of(open_briefly(path))
+    return Ladder(plan, signature, open_rung, target, captures=kind == "GPU", warn=warn)
 
 
 def dtype_of(tensor: ort.NodeArg) -> np.dtype[Any]:

@@ -18,7 +18,6 @@ The environment variable VLCLIP_ORT_THREADS sets the number of threads for all m
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -32,6 +31,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
+from serving.backends.onnxruntime.sessions import CPU, Provider, open_session, providers_of
 from serving.cuda import end_if_lost, probe_of
 from serving.leaf import fail, input_of, parameters_of
 from serving.observe.grounding import GroundingCounter
@@ -42,12 +42,6 @@ if TYPE_CHECKING:
     from serving.backends.onnxruntime.ladder import Ladder
 
 Array = npt.NDArray[Any]
-Provider = str | tuple[str, dict[str, str]]
-Signature = Mapping[str, Sequence[int | str | None]]
-"""The dimensions of each input, numbers or names, the batch first."""
-
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
 PART_BYTES = 1 << 20
 """Size of the inputs that a core gets at once, small enough for the intermediate tensors to stay in its cache."""
 LIGHT_BYTES = 64 << 20
@@ -66,12 +60,15 @@ class TritonPythonModel:
             ort.preload_dlls()  # CUDA and cuDNN, where pip installed them
         self.ladder: Ladder | None = None
         if "batch_ladder" in parameters:
-            signature = signature_of(open_briefly(self.path))
-            self.ladder = open_ladder(parameters, signature, self.path, self.threads, self.kind, self.device)
-        else:
-            signature = signature_of(self.graph.together)
-        self.input_names = list(signature)
+            from serving.backends.onnxruntime.ladder import Plan, open_ladder  # imports PyTorch
+
+            plan = Plan.parse(parameters["batch_ladder"], parameters.get("ladder_sizes", ""))
+            self.ladder = open_ladder(plan, self.path, self.threads, self.kind, self.device, self.warn)
+        self.input_names = list(self.ladder.signature) if self.ladder else self.graph.input_names
         self.counter = GroundingCounter() if parameters.get("count_grounding") == "yes" else None
+
+    def warn(self, message: str) -> None:
+        pb_utils.Logger.log_warn(f"{self.path.parents[1].name} at {message}")
 
     @cached_property
     def graph(self) -> Graph:
@@ -144,26 +141,6 @@ def threads_of(parameters: Mapping[str, str]) -> int:
     return int(asked or len(os.sched_getaffinity(0)))
 
 
-def providers_of(kind: str, device: str, capture: bool = False) -> list[Provider]:
-    """ONNX Runtime's providers for an instance: on a GPU, CUDA with the cheapest search for a new batch shape.
-
-    With ``capture``, a session's run is captured as a CUDA graph and replayed; it may then see one shape only.
-    """
-    if kind != "GPU":
-        return [CPU]
-    if CUDA not in ort.get_available_providers():
-        raise RuntimeError("KIND_GPU, and the ONNX Runtime here has no CUDA: pip install onnxruntime-gpu")
-    options = {
-        "device_id": device,
-        "cudnn_conv_algo_search": "HEURISTIC",
-        # Its 10 bits of mantissa, the default, would change the grey levels of crops.
-        "use_tf32": "0",
-        # Sessions share the GPU. By default each would round up what it takes to a power of two.
-        "arena_extend_strategy": "kSameAsRequested",
-    }
-    return [(CUDA, options | ({"enable_cuda_graph": "1"} if capture else {}))]
-
-
 class Graph:
     """A graph. On a CPU, each thread gets rows of the batch; rows that are left over share all threads.
 
@@ -199,59 +176,6 @@ def cut(arrays: Mapping[str, Array], start: int, end: int) -> dict[str, Array]:
     return {name: array[start:end] for name, array in arrays.items()}
 
 
-def open_session(
-    path: Path, threads: int, providers: Sequence[Provider], sizes: Mapping[str, int] | None = None
-) -> ort.InferenceSession:
-    """Open a graph; ``sizes`` fixes dimensions by their names. Raises RuntimeError if the provider cannot be loaded."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    # The leaves share the cores: a thread that spins between two runs takes time from the next leaf.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    for name, size in (sizes or {}).items():
-        options.add_free_dimension_override_by_name(name, size)
-    # With FP16 graphs, this optimizer makes ONNX Runtime 1.32 crash on the CPU, at a MatMul behind a Transpose.
-    disabled = ["NchwcTransformer"] if is_fp16(path) else []
-    # Without enable_fallback=0, ONNX Runtime silently continues with other providers.
-    session = ort.InferenceSession(path, options, providers=providers, disabled_optimizers=disabled, enable_fallback=0)
-    wanted = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
-    if session.get_providers()[0] != wanted:
-        raise RuntimeError(f"ONNX Runtime has {wanted} and cannot load it: CUDA or cuDNN is missing or does not fit")
-    return session
-
-
-def signature_of(session: ort.InferenceSession) -> Signature:
-    return {tensor.name: tensor.shape for tensor in session.get_inputs()}
-
-
-def open_briefly(path: Path) -> ort.InferenceSession:
-    """A session that is opened quickly and is only asked for its inputs."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    return ort.InferenceSession(path, options, providers=[CPU])
-
-
-def open_ladder(
-    parameters: Mapping[str, str], signature: Signature, path: Path, threads: int, kind: str, device: str
-) -> Ladder:
-    import torch  # takes seconds and memory, which a server without a ladder saves
-
-    from serving.backends.onnxruntime.ladder import Ladder, Plan
-
-    target = torch.device("cuda", int(device)) if kind == "GPU" else torch.device("cpu")
-    if kind == "GPU":
-        torch.cuda.set_device(target)
-
-    def open_rung(sizes: Mapping[str, int], *, capture: bool) -> ort.InferenceSession:
-        return open_session(path, threads, providers_of(kind, device, capture), sizes)
-
-    def warn(message: str) -> None:
-        pb_utils.Logger.log_warn(f"{path.parents[1].name} at {message}")
-
-    plan = Plan.parse(parameters["batch_ladder"], parameters.get("ladder_sizes", ""))
-    return Ladder(plan, signature, open_rung, target, captures=kind == "GPU", warn=warn)
-
-
 def shared(tensor: pb_utils.Tensor) -> torch.Tensor:
     """An input as a tensor of PyTorch without a copy, on the GPU if another model left it there."""
     from torch.utils.dlpack import from_dlpack
@@ -266,12 +190,6 @@ def on_host(array: Array | torch.Tensor) -> Array:
 def tensor_of(name: str, array: Array | torch.Tensor) -> pb_utils.Tensor:
     """An output. A tensor on a GPU stays there for the next model; Triton copies it for callers without one."""
     return pb_utils.Tensor(name, array) if isinstance(array, np.ndarray) else pb_utils.Tensor.from_dlpack(name, array)
-
-
-def is_fp16(path: Path) -> bool:
-    """Whether the exporter's metadata says so."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.rfind(b'"precision": "fp16"') >= 0
 
 
 def alike(
