@@ -26,11 +26,14 @@ from search.index import (
     Where,
     decoded,
     depth,
+    ordered,
 )
 from search.photos import Fingerprint
 from search.store import RADIUS, Collection, next_name
 
 _PAGE = 1000
+_MORE = 8
+"""Products that are asked for beyond those that are wanted, to order equal scores at the end of a page."""
 _KINDS: dict[Kind, models.PayloadSchemaType] = {
     "keyword": models.PayloadSchemaType.KEYWORD,
     "number": models.PayloadSchemaType.FLOAT,
@@ -116,13 +119,13 @@ class ClusterIndex:
             prefetch=prefetch,
             query_filter=where,
             search_params=params,
-            limit=wanted,
+            limit=wanted + _MORE,
             group_size=1,
             score_threshold=question.threshold,
             with_payload=True,
         ).groups
         hits = [Hit(str(best.id), best.score, best.payload or {}) for group in groups for best in group.hits]
-        return hits[question.offset :]
+        return ordered(hits, question)[question.offset : wanted]
 
     def _query(self, leg: Leg) -> Any:
         return _sparse(self._bm25.embed_query(leg.near)) if isinstance(leg.near, str) else leg.near.tolist()

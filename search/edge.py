@@ -31,7 +31,7 @@ from search.index import (
     Where,
     decoded,
     depth,
-    one_a_product,
+    ordered,
 )
 
 EF = 128
@@ -86,32 +86,34 @@ class EdgeIndex:
         else:
             shard.mkdir(parents=True)
             self._shard = qdrant.EdgeShard.create(str(shard), _config(dimension, vectors, quantized))
+        config = json.loads((shard / "edge_config.json").read_text())
+        self._dimension = int(config["vectors"][IMAGE]["size"])
         kinds = {kind: name for name, kind in _KINDS.items()}
         schema = self._shard.info().payload_schema
         self._fields: dict[str, Kind] = {key: kinds[info.data_type] for key, info in schema.items()}
         for key in (*KEYWORDS, "flags"):
             self._index(key, "keyword")
         if (folder / _PENDING).exists():
-            self._apply(*_read_batch(folder / _PENDING))
+            points, drop = _read_batch(folder / _PENDING)
+            self._apply([self._encode(point) for point in points], drop)
 
     def write(self, points: Sequence[Point], drop: Sequence[str] = ()) -> None:
         """Insert or replace points and delete the points ``drop``, all of it or nothing."""
         with self._writes:  # one batch at a time is recorded
             if self._lock.ended:
                 raise Closed(f"the collection in {self._folder} was closed")
+            # What the engine would refuse is refused here, before anything is recorded.
+            encoded = [self._encode(point) for point in points]
+            with self._lock.alone():
+                for point in points:
+                    self._index_all(point.payload)
             _write_batch(self._folder / _PENDING, points, drop)
-            try:
-                self._apply(points, drop)
-            except Exception:  # the engine has refused the batch, and would refuse it whenever the folder is opened
-                (self._folder / _PENDING).unlink(missing_ok=True)
-                raise
+            self._apply(encoded, drop)
 
-    def _apply(self, points: Sequence[Point], drop: Sequence[str]) -> None:
+    def _apply(self, points: Sequence[qdrant.Point], drop: Sequence[str]) -> None:
         with self._lock.alone():
-            for point in points:
-                self._index_all(point.payload)
             if points:
-                self._shard.update(qdrant.UpdateOperation.upsert_points([self._encode(point) for point in points]))
+                self._shard.update(qdrant.UpdateOperation.upsert_points(list(points)))
             if drop:
                 self._shard.update(qdrant.UpdateOperation.delete_points(list(drop)))
             (self._folder / _PENDING).unlink(missing_ok=True)
@@ -134,6 +136,11 @@ class EdgeIndex:
             self._fields[key] = kind
 
     def _encode(self, point: Point) -> qdrant.Point:
+        for name, vector in point.vectors.items():
+            if vector.shape != (self._dimension,):
+                raise ValueError(
+                    f"the vector {name} of {point.id} has the shape {vector.shape}, not ({self._dimension},)"
+                )
         vectors: dict[str, Any] = {name: vector.tolist() for name, vector in point.vectors.items()}
         if point.words:
             vectors[WORDS] = self._bm25.embed_document(point.words)
@@ -149,7 +156,7 @@ class EdgeIndex:
         while True:
             with self._lock.shared():
                 found = self._shard.query(self._request(question, limit, where))
-            hits = one_a_product([Hit(str(hit.id), hit.score, hit.payload or {}) for hit in found])
+            hits = ordered([Hit(str(hit.id), hit.score, hit.payload or {}) for hit in found], question)
             if len(hits) >= wanted or len(found) < limit or limit >= _MOST:
                 return hits[question.offset : wanted]
             limit = min(limit * 4, _MOST)

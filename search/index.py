@@ -171,6 +171,11 @@ def decoded(id: object, payload: Mapping[str, Any] | None, vectors: Any, names: 
     return Point(str(id), arrays, words, fields)
 
 
+def ordered(hits: Sequence[Hit], question: Question) -> list[Hit]:
+    """The best hit of each product, best first. Equal scores, as of duplicates, have the same order every time."""
+    return one_a_product(hits if question.diversity else sorted(hits, key=lambda hit: (-hit.score, hit.id)))
+
+
 def one_a_product(hits: Sequence[Hit]) -> list[Hit]:
     """The best hit of each product, in order."""
     best: dict[str, Hit] = {}

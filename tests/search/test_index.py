@@ -122,19 +122,37 @@ def test_a_hit_says_which_photo_matched(index: Index) -> None:
     assert hit.score == pytest.approx(1, abs=1e-5)
 
 
-def test_rankings_are_fused(index: Index) -> None:
-    words = Leg("words", "far", 3.0)
-    hits = index.ask(Question([Leg(IMAGE, vector(0.0)), words], limit=3))
-    assert hits[0].payload["product"] == "far"
+def test_rankings_are_fused_by_reciprocal_rank(index: Index) -> None:
+    """The engines compute 1 / (rank / weight + 59), with ranks from 1, summed over the rankings."""
+    legs = [Leg(IMAGE, vector(0.0)), Leg("words", "far", 3.0), Leg(TEXT, vector(0.0), 0.5)]
+    found = {hit.payload["product"]: hit.score for hit in index.ask(Question(legs))}
+    by_angle = ["near", "lamp", "mid", "near again", "far"]  # each photo has a place in the rankings of vectors
+    expected = {
+        name: 1 / (rank + 59) + 1 / (rank / 0.5 + 59) + (1 / (1 / 3 + 59) if name == "far" else 0)
+        for rank, name in enumerate(by_angle, 1)
+        if name != "near again"
+    }
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert list(found) == ["far", "near", "lamp", "mid"]
     only = index.ask(Question([Leg("words", "lamp")], limit=3))
     assert [hit.payload["product"] for hit in only] == ["lamp"]
 
 
-def test_diversity_prefers_what_differs(index: Index) -> None:
-    plain = ask(index, limit=2)
-    varied = ask(index, limit=2, diversity=0.9)
-    assert plain == ["near", "lamp"]
-    assert varied[1] != "lamp"
+def test_diversity_prefers_what_differs_and_keeps_the_scores(index: Index) -> None:
+    assert ask(index) == ["near", "lamp", "mid", "far"]
+    assert ask(index, diversity=0.9) == ["near", "far", "lamp", "mid"]
+    assert ask(index, diversity=0.9, threshold=0.8) == ["near", "lamp", "mid"]
+    [first, *_] = index.ask(Options(diversity=0.9).question([Leg(IMAGE, vector(0.0))]))
+    assert first.score == pytest.approx(np.cos(0.1), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"limit": 0}, "limit above 0"), ({"offset": -1}, "offset of 0 or more"), ({"diversity": 2}, "between 0 and 1")],
+)
+def test_questions_that_cannot_be_answered_say_why(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Options(**options).question([Leg(IMAGE, vector(0.0))])
 
 
 @pytest.mark.parametrize("options", [{"threshold": 0.5}, {"diversity": 0.5}])
@@ -154,15 +172,84 @@ def test_similar_products_stay_within_the_type_and_are_no_duplicates(index: Inde
         similar(index, "none", Options())
 
 
-def test_recommendations_follow_weights_and_avoid_the_disliked(index: Index) -> None:
-    def products(liked: dict[str, float], **options: Any) -> list[str]:
-        return [hit.payload["product"] for hit in recommend(index, liked, Options(), **options)]
+def test_types_are_named_once(index: Index) -> None:
+    """A condition on the type widens similar items too, and contradicts types that are named as such."""
+    widened = similar(index, "mid", Options(where={"product_type": ["lamp"]}))
+    assert [hit.payload["product"] for hit in widened] == ["lamp"]
+    with pytest.raises(ValueError, match="named twice"):
+        ask(index, types=["mug"], where={"product_type": "lamp"})
 
-    assert products({"near": 1.0}) == ["lamp", "mid", "far"] or products({"near": 1.0})[0] == "mid"
-    assert products(recent(["far", "near"], half_life=0.1))[0] == "mid"
-    assert "far" not in products({"near": 1.0}, disliked=["far"])
-    with pytest.raises(ValueError, match="at least one liked"):
-        products({})
+
+@pytest.fixture(scope="module", params=["edge", "cluster"])
+def fan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+    """Products p0, p1 … p30, each turned by a twentieth from the one before."""
+    store = make_store(request.param, tmp_path_factory.mktemp("fan"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = store.open(store.create("v1", "mini", D))
+    made.write([point(f"p{n}", n / 20) for n in range(31)])
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("liked", "disliked", "angle"),
+    [
+        ({"p4": 1.0, "p21": 1.0}, [], 12.5),
+        ({"p4": 3.0, "p20": 1.0}, [], 7.7),
+        (recent(["p4", "p20"], half_life=1), [], 9.2),
+        (recent(["p20", "p4"], half_life=1), [], 14.8),
+        (recent(["p20", "gone", "p20", "p4"], half_life=1), [], 18.4),
+        ({"p8": 1.0, "p12": 1.0, "p16": 1.0}, [], 12),
+        ({"p12": 1.0}, ["p20"], 5.1),
+        ({"p12": 1.0}, ["p16", "p24", "gone"], 5.3),
+        ({"p12": 1.0, "gone": 5.0}, [], 12),
+    ],
+)
+def test_recommendations_are_near_the_weighted_mean_of_the_liked_and_away_from_the_disliked(
+    fan: Index, liked: dict[str, float], disliked: list[str], angle: float
+) -> None:
+    hits = recommend(fan, liked, Options(limit=3), disliked=disliked)
+    left = sorted(set(range(31)) - {int(one[1:]) for one in [*liked, *disliked] if one != "gone"},
+                  key=lambda n: abs(n - angle))  # fmt: skip
+    assert {hit.payload["product"] for hit in hits[:2]} == {f"p{n}" for n in left[:2]}
+    assert not {*liked, *disliked} & {hit.payload["product"] for hit in hits}
+
+
+@pytest.mark.parametrize(
+    ("liked", "error", "reason"),
+    [
+        ({}, ValueError, "at least one liked"),
+        ({"p1": 0.0}, ValueError, "at least one liked"),
+        ({"p1": -1.0}, ValueError, "no weight below 0"),
+        ({"gone": 1.0}, UnknownProduct, "none of the liked products: gone"),
+    ],
+)
+def test_a_recommendation_needs_a_liked_product(
+    fan: Index, liked: dict[str, float], error: type[Exception], reason: str
+) -> None:
+    with pytest.raises(error, match=reason):
+        recommend(fan, liked, Options())
+
+
+@pytest.mark.parametrize(
+    "legs",
+    [[Leg(IMAGE, vector(0.4))], [Leg(IMAGE, vector(0.4)), Leg(TEXT, vector(-1.0), 2.0), Leg("words", "mug p9", 0.5)]],
+    ids=["one vector", "fused"],
+)
+@pytest.mark.parametrize("diversity", [0.0, 0.6])
+def test_pages_fit_together(fan: Index, legs: list[Leg], diversity: float) -> None:
+    if diversity and len(legs) > 1:
+        pytest.skip("diversity needs one vector")
+
+    def page(limit: int, offset: int) -> list[str]:
+        options = Options(limit=limit, offset=offset, diversity=diversity)
+        return [hit.payload["product"] for hit in fan.ask(options.question(legs))]
+
+    whole = page(31, 0)
+    assert len(set(whole)) == 31
+    assert [name for offset in range(0, 31, 7) for name in page(7, offset)] == whole
+    assert page(100, 31) == page(5, 9_000) == []
 
 
 def test_points_are_replaced_deleted_and_counted(writable: Index) -> None:
@@ -182,7 +269,7 @@ def test_a_batch_that_the_engine_refuses_leaves_the_index_as_it_was(tmp_path: Pa
     index.write([point("old", 0.1)])
     wrong = replace(point("new", 0.2), vectors={IMAGE: np.ones(D + 1, np.float32)})
     for bad in (wrong, point("new", 0.2, attributes={"price": float("nan")}), point("new", 0.2, attributes={'"': 1})):
-        with pytest.raises(Exception, match=r"(?i)dimension|NaN|quotation"):
+        with pytest.raises(Exception, match=r"shape|NaN|quotation"):
             index.write([point("good", 0.3), bad], drop=[point_id("old", 0)])
     index.close()
     index = EdgeIndex(tmp_path)
