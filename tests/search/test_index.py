@@ -232,16 +232,14 @@ def test_a_recommendation_needs_a_liked_product(
         recommend(fan, liked, Options())
 
 
-@pytest.mark.parametrize(
-    "legs",
-    [[Leg(IMAGE, vector(0.4))], [Leg(IMAGE, vector(0.4)), Leg(TEXT, vector(-1.0), 2.0), Leg("words", "mug p9", 0.5)]],
-    ids=["one vector", "fused"],
-)
-@pytest.mark.parametrize("diversity", [0.0, 0.6])
-def test_pages_fit_together(fan: Index, legs: list[Leg], diversity: float) -> None:
-    if diversity and len(legs) > 1:
-        pytest.skip("diversity needs one vector")
+ONE = [Leg(IMAGE, vector(0.4))]
+FUSED = [*ONE, Leg(TEXT, vector(-1.0), 2.0), Leg("words", "mug p9", 0.5)]
 
+
+@pytest.mark.parametrize(
+    ("legs", "diversity"), [(ONE, 0.0), (ONE, 0.6), (FUSED, 0.0)], ids=["one vector", "diverse", "fused"]
+)
+def test_pages_fit_together(fan: Index, legs: list[Leg], diversity: float) -> None:
     def page(limit: int, offset: int) -> list[str]:
         options = Options(limit=limit, offset=offset, diversity=diversity)
         return [hit.payload["product"] for hit in fan.ask(options.question(legs))]
