@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +17,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from search.attributes import LEAST, Attribute, Outcome, vocabulary_of
-from search.gateway import embeddings, facets, problems, versions
-from search.gateway.guard import Guard
+from search.gateway import bulk, embeddings, facets, problems, versions
+from search.gateway.guard import Guard, Settings
 from search.gateway.problems import Problem
 from search.gateway.remote import Remote
 from search.gateway.schemas import (
@@ -37,26 +37,15 @@ from search.gateway.schemas import (
     found,
     written,
 )
+from search.gateway.tracing import Tracing
 from search.index import Hit, Index, Point, one_a_product
 from search.photos import PhotoError, load
 from search.questions import Duplicates, points_of, recent
-from search.records import BadRow, Product, product_of
+from search.records import product_of
 from search.shop import Shop
 from vlclip import Client
 
 PAGE = Path(__file__).with_name("page")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the gateway treats its callers."""
-
-    keys: frozenset[str] = field(default_factory=frozenset, repr=False)
-    photo_hosts: frozenset[str] = frozenset()
-    origins: tuple[str, ...] = ()
-    max_bytes: int = 64 << 20
-    max_requests: int = 64
-    seconds: float = 30.0
 
 
 def create_app(
@@ -160,12 +149,14 @@ def create_app(
         return written(report)
 
     @app.post("/v1/products", tags=["Products"], openapi_extra=_BULK_BODY)
-    async def bulk(request: Request) -> Written:
-        """Insert or replace products, one JSON object a line (NDJSON). A bad line costs only itself."""
-        from starlette.concurrency import run_in_threadpool
+    async def write_lines(request: Request) -> Written:
+        """Insert or replace products, one JSON object a line (NDJSON). A bad line costs only itself.
 
-        body = await request.body()
-        return await run_in_threadpool(lambda: written(shop.upsert(_rows(body), load_photo=load_photo)))
+        Lines are written while they arrive, so a body can be long.
+        """
+        return await bulk.write(
+            request.stream(), shop, load_photo, max_bytes=settings.max_bytes, seconds=settings.seconds
+        )
 
     @app.get("/v1/products/{product:path}", tags=["Products"])
     def get(product: str) -> ProductAnswer:
@@ -226,17 +217,13 @@ def create_app(
             raise Problem(404, f"the page has no file {name}")
         return FileResponse(known[name])
 
-    if settings.origins:
+    app.add_middleware(Guard, settings=settings)
+    if settings.origins:  # outermost, because a browser shows a refusal only with these headers
         from fastapi.middleware.cors import CORSMiddleware
 
         app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"])
-    app.add_middleware(
-        Guard,
-        keys=settings.keys,
-        max_bytes=settings.max_bytes,
-        max_requests=settings.max_requests,
-        seconds=settings.seconds,
-    )
+    if find_spec("opentelemetry"):
+        app.add_middleware(Tracing)
     return app
 
 
@@ -265,30 +252,26 @@ async def _read_search(request: Request) -> tuple[SearchRequest, bytes | None]:
                 return SearchRequest.model_validate({**fields, "photo": "data:,"}), await file.read()
         return SearchRequest.model_validate_json(await request.body()), None
     except ValidationError as error:
-        details = [f"{'.'.join(str(part) for part in one['loc']) or 'body'}: {one['msg']}" for one in error.errors()]
-        raise Problem(422, "; ".join(details)) from None
+        raise problems.invalid(request.url.path, error.errors()) from None
 
 
 def _form_value(key: str, text: str) -> Any:
-    return json.loads(text) if key in ("filters", "product_types", "fuse") else text
-
-
-def _rows(body: bytes) -> Iterator[Product | BadRow]:
-    for number, line in enumerate(body.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("expected an object")
-            yield product_of(row)
-        except (ValueError, RecursionError) as error:
-            yield BadRow(f"line {number}", str(error))
+    if key not in ("filters", "product_types", "fuse"):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Problem(422, f"{key}: expected JSON ({error})") from None
 
 
 def _jpeg(data: bytes, box: list[float] | None, width: int) -> bytes:
     with Image.open(io.BytesIO(data)) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+        if not box:
+            opened.draft("RGB", (width, width))
+        image = ImageOps.exif_transpose(opened)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image.convert("RGB")
     if box:
         image = image.crop(
             (int(box[0]), int(box[1]), max(int(box[2]), int(box[0]) + 1), max(int(box[3]), int(box[1]) + 1))

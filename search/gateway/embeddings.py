@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from search.gateway.problems import Problem
 from vlclip import Client, Status
@@ -20,7 +21,7 @@ class TextInput(BaseModel):
     """A text."""
 
     model_config = ConfigDict(extra="forbid")
-    text: str
+    text: str = Field(min_length=1)
 
 
 class ImageInput(BaseModel):
@@ -31,7 +32,7 @@ class ImageInput(BaseModel):
     product_type: str = ""
 
 
-Input = str | TextInput | ImageInput
+Input = Annotated[str, Field(min_length=1)] | TextInput | ImageInput
 
 
 class EmbeddingRequest(BaseModel):
@@ -65,23 +66,31 @@ def router(client: Client, load_photo: Callable[[str], bytes]) -> APIRouter:
     """The route, for a client of the server and a function that loads an image by its URL."""
     routes = APIRouter(tags=["OpenAI"])
 
-    @routes.post("/v1/embeddings")
-    def embeddings(request: EmbeddingRequest) -> EmbeddingList:
+    @routes.post("/v1/embeddings", response_model=EmbeddingList)
+    def embeddings(request: EmbeddingRequest) -> Response:
         """Embed texts and images into one space."""
         inputs = request.input if isinstance(request.input, list) else [request.input]
         vectors, version = embed(client, [_typed(one) for one in inputs], load_photo)
         size = vectors.shape[1]
         if request.dimensions not in (None, size):
-            raise Problem(400, f"dimensions must be {size}: these embeddings cannot be shortened")
-        encode: Callable[[Any], list[float] | str] = (
-            (lambda row: base64.b64encode(row.tobytes()).decode())
-            if request.encoding_format == "base64"
-            else (lambda row: row.tolist())
+            raise Problem(400, f"dimensions must be {size}: these embeddings cannot be shortened", param="dimensions")
+        encode: Callable[[Any], list[float] | str] = _base64 if request.encoding_format == "base64" else _floats
+        data = [{"object": "embedding", "index": n, "embedding": encode(row)} for n, row in enumerate(vectors)]
+        usage = {"prompt_tokens": 0, "total_tokens": 0}
+        # Written here, because FastAPI would check each number again: 32 embeddings would take as long as to embed.
+        return Response(
+            to_json({"object": "list", "data": data, "model": version, "usage": usage}), media_type="application/json"
         )
-        data = [Embedding(index=n, embedding=encode(row)) for n, row in enumerate(vectors)]
-        return EmbeddingList(data=data, model=version, usage={"prompt_tokens": 0, "total_tokens": 0})
 
     return routes
+
+
+def _base64(row: Any) -> str:
+    return base64.b64encode(row.astype("<f4").tobytes()).decode()
+
+
+def _floats(row: Any) -> list[float]:
+    return list(row.tolist())
 
 
 def _typed(one: Input) -> TextInput | ImageInput:
@@ -107,7 +116,8 @@ def embed(
         answered = client.embed_images([load_photo(one.image) for one in given], [one.product_type for one in given])
         bad = [n for n, status in zip(images, answered.status, strict=True) if status > Status.WHOLE_IMAGE]
         if bad:
-            raise Problem(400, f"input {bad[0]} is not a JPEG, PNG or WebP image, or it is damaged or too large")
+            reason = f"input {bad[0]} is not a JPEG, PNG or WebP image, or it is damaged or too large"
+            raise Problem(400, reason, param=f"input.{bad[0]}")
         found.update(zip(images, answered.embedding, strict=True))
         versions.update(version.partition("-")[0] for version in answered.version)
     if len(versions) > 1:

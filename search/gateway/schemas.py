@@ -30,7 +30,8 @@ Condition = (
 class Strict(BaseModel):
     """A request. An unknown field is an error, so that a typing error does not go unseen."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Stripping also refuses text that UTF-8 cannot encode.
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
 
 class FacetsRequest(Strict):
@@ -186,6 +187,7 @@ class Written(BaseModel):
     unchanged: int
     photos: dict[str, int]
     statuses: dict[str, int]
+    bad_count: int = Field(description="Bad rows and photos; `bad` names the first 1,000")
     bad: list[str]
 
 
@@ -223,5 +225,6 @@ def written(report: Report) -> Written:
         unchanged=report.unchanged,
         photos=dict(report.photos),
         statuses=dict(report.statuses),
+        bad_count=report.bad_count,
         bad=[str(row) for row in report.bad],
     )

@@ -14,7 +14,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from benchmarks.photos import draw_scenes
-from search.gateway.app import Settings, create_app
+from search.gateway.app import create_app
+from search.gateway.guard import Settings
 from search.gateway.remote import Remote
 from search.photos import PhotoError
 from search.shop import Shop
@@ -223,9 +224,13 @@ def test_keys_bodies_and_requests_at_once_are_limited(shop: Shop, client: Client
         key = {"Authorization": "Bearer secret"}
         assert http.get("/v1/versions", headers=key).status_code == 200
         large = http.post("/v1/products", content=b"x" * (2 << 20), headers=key)
-        assert (large.status_code, large.json()["detail"][:25]) == (413, "the body has more than 1 ")
+        assert (large.status_code, large.json()["detail"][:24]) == (413, "a line has more than 1 M")
         chunks = http.post("/v1/products", content=iter([b"x" * (1 << 20)] * 2), headers=key)
         assert chunks.status_code == 413
+        key["Content-Type"] = "application/json"
+        for path in ("/v1/similar", "/v1/search", "/v1/embeddings"):
+            for body in (b"x" * (2 << 20), iter([b"x" * (1 << 20)] * 2)):
+                assert http.post(path, content=body, headers=key).status_code == 413
     with TestClient(create_app(shop, client, Settings(max_requests=0))) as http:
         refused = http.get("/v1/versions")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
@@ -245,9 +250,12 @@ def test_without_the_server_of_the_models_what_needs_no_encoder_still_answers(sh
 
 
 def test_a_listed_host_with_a_private_address_is_refused() -> None:
-    remote = Remote(["localhost"])
-    with pytest.raises(PhotoError, match="private network"):
-        remote.fetch("http://localhost:9/a.jpg")
+    remote = Remote(["localhost", "localhost:9"])
+    for url in ("http://localhost:9/a.jpg", "https://user:word@LOCALHOST/a.jpg"):
+        with pytest.raises(PhotoError, match="private network"):
+            remote.fetch(url)
+    with pytest.raises(PhotoError, match="--photo-host localhost:22"):
+        remote.fetch("http://localhost:22/a.jpg")
     with pytest.raises(PhotoError, match="--photo-host other"):
         remote.fetch("http://other/a.jpg")
 

@@ -14,7 +14,8 @@ import pytest
 import uvicorn
 
 from benchmarks.photos import draw_scenes
-from search.gateway.app import Settings, create_app
+from search.gateway.app import create_app
+from search.gateway.guard import Settings
 from search.records import Product, product_of
 from search.shop import Shop
 from search.store import FolderStore

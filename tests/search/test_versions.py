@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from search.gateway.app import Settings, create_app
+from search.gateway.app import create_app
+from search.gateway.guard import Settings
 from search.index import Hit, IndexFault, WrongVersion
 from search.questions import Options, UnknownProduct
 from search.records import Product
