@@ -289,7 +289,14 @@ def prepare(folder: Path, size: int, count: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of("index", __doc__, figures=False, url=False)
     add = parser.add_argument
-    add("--sizes", type=int, nargs="+", default=SIZES, help="numbers of vectors, multiples of 1,000 (%(default)s)")
+    add(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=SIZES,
+        metavar="N",
+        help="numbers of vectors, multiples of 1,000 (10,000, 100,000, 300,000 and 1,000,000)",
+    )
     add("--queries", type=int, default=1000, help="number of queries (%(default)s)")
     add("--threads", type=int, default=8, help="threads that search at once (%(default)s)")
     add("--seconds", type=float, default=20.0, help="seconds of changes beside searches (%(default)s)")

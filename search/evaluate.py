@@ -34,11 +34,16 @@ Judgements are a .csv or .jsonl file with a row for each judged product of a que
     query         a text; or "product:" and the id of a product, for similar products; or "photo:" and the path of a
                   photo, relative to the file. "text:" before a text is allowed, for texts that begin like these.
     product       the id of a product that was judged for the query
-    grade         how well it fits: 0 not at all, 1 or more if it does; 1 if it is missing
+    grade         how well it fits: 0 if it does not, more if it does; 1 if the field is missing or empty
     product_type  optional, for a photo: what to look for in it; found if missing
 
-A product that was not judged counts as wrong. The measures are HITS, recall, precision (P) and nDCG at each k, and MRR.
-"Recall of the index" is the share of the first ten products of an exact search that the index finds.
+A product that was not judged counts as wrong. The measures, each as a mean over the queries:
+
+    HITS@k, P@k   whether a right product is among the first k; the share of the first k that is right
+    recall@k      the share of all right products that is among the first k
+    nDCG@k        the sum of grades, each divided by log2(rank + 1), as a share of what is possible
+    MRR           1 / rank of the first right product; 0 if it is not among the first 100
+    recall of the index: the share of the first ten products of an exact search that the index finds
 """
 """What judgements are, for the help of the command."""
 Kind = Literal["text", "product", "photo"]
