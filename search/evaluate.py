@@ -275,7 +275,7 @@ def choose(
     """
     values = []
     for shares in combinations:
-        values.append(measure_texts(index, texts, vectors, shares)[CHOSEN_BY])
+        values.append(measure_texts(index, texts, vectors, shares, limit=COMPARED)[CHOSEN_BY])
         progress(1)
     first, second = halves(len(texts))
     best = max(range(len(values)), key=lambda n: values[n][first].mean())
@@ -290,12 +290,12 @@ def halves(count: int) -> tuple[Rows, Rows]:
 
 
 def measure_texts(
-    index: Index, texts: Sequence[Query], vectors: Vector, shares: Shares | None = None, *, ks: Sequence[int] = KS
+    index: Index, texts: Sequence[Query], vectors: Vector, shares: Shares | None = None, *, limit: int = DEPTH
 ) -> dict[str, Values]:
-    """The measures of queries by text and their ``vectors`` [Q, D], with shares of the rankings."""
-    options = Options(limit=DEPTH)
+    """The measures of the first ``limit`` products for queries by text and their ``vectors`` [Q, D], with shares."""
+    options = Options(limit=limit)
     found = [
         _products(questions.by_text(index, query.text, vector, options, shares))
         for query, vector in zip(texts, vectors, strict=True)
     ]
-    return graded(found, [query.grades for query in texts], ks)
+    return graded(found, [query.grades for query in texts], KS)

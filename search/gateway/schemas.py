@@ -90,7 +90,7 @@ class SearchRequest(Ask):
     product_type: str | None = Field(
         None, description="What to look for in the photo; found if missing; empty for the photo as a whole"
     )
-    fuse: Fuse | None = None
+    fuse: Fuse | None = Field(None, description="If missing: the shares chosen for this index, or the photos alone")
 
     @model_validator(mode="after")
     def one(self) -> SearchRequest:
