@@ -24,7 +24,7 @@ def probe_of(device: int) -> Probe:
 
     Running out of memory or a wrong argument harms one call only, and the probe raises nothing then.
     """
-    import torch  # also loads CUDA and cuDNN as pip installed them, which ONNX Runtime finds then
+    import torch
 
     def probe() -> None:
         torch.cuda.synchronize(device)

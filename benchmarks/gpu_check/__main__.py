@@ -4,10 +4,11 @@
     python -m benchmarks.gpu_check --models DIR             check the models of `python -m export --out DIR`
     python -m benchmarks.gpu_check --device cpu             the same steps on the CPU, with the mini models
 
-It names what the machine has. Then, for each set of models: it compares every graph on CUDA with the CPU, measures the
-chain in one process and each part alone, starts a server, compares its answers with the CPU's, and measures throughput,
-latency and memory. At last it kills a model's process under load. Where a full tritonserver is on the PATH, with its
-backends, it also checks ngc-onnxruntime-cuda and ngc-tensorrt.
+It names what the machine has. Then, for each set of models, it compares every graph on CUDA with the CPU, starts a
+server, and compares its answers with the CPU's. With base, or with models of your own, it also measures the chain in
+one process, and the server's throughput, latency and memory, kills a model's process under load, and measures each part
+alone. Where a full tritonserver is on the PATH, with its backends, ngc-onnxruntime-cuda and ngc-tensorrt are checked as
+well.
 
 Each step is a process of its own with a time limit, so that the next one runs whatever happens. Everything ends within
 --minutes. OUT/gpu.json and OUT/gpu.md are written after each step, and the logs and figures of each step lie beside
@@ -41,7 +42,7 @@ EXPORTS = {
 }
 SECONDS = {"chain": 16, "parts": 26, "speed": 42, "memory": 60, "dead process": 15}
 """How long a step measures on a GPU. On a CPU it takes a fifth of that."""
-LIMITS = {"export": 150, "server": 120}
+LIMITS = {"export": 150, "server": 120, "reference": 90}
 """Seconds after which a step is ended, beyond what it measures."""
 LIMIT = 60
 CUDA = "cuda"
@@ -144,16 +145,17 @@ def triton_of(profile: str) -> list[str]:
 
 
 def check_models(check: Check, model: str, repository: Path, profile: str, *, in_full: bool) -> None:
-    """All steps of one set of models. Without ``in_full`` only those that compare, and the dead process."""
+    """All steps of one set of models. Without ``in_full`` only those that compare."""
     here = ("--repository", str(repository))
     if not check.run("reference", model, *here):
         return
     check.run("graphs", model, *here)
+    if not in_full:
+        serve(check, model, repository, profile, ("answers",))
+        return
     check.run("chain", model, *here)
-    if in_full:
-        check.run("parts", model, *here)
-    steps = ("answers", *(("speed", "memory") if in_full else ()), "dead process")
-    serve(check, model, repository, profile, steps)
+    serve(check, model, repository, profile, ("answers", "speed", "memory", "dead process"))
+    check.run("parts", model, *here)
 
 
 def serve(check: Check, model: str, repository: Path, profile: str, steps: Sequence[str]) -> None:

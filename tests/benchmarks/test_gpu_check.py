@@ -112,8 +112,8 @@ class Planned(gpu_check.Check):
         yield None if "server" in self.fails else ("--url", "x")
 
 
-MINI = ["export mini", "reference mini", "graphs mini", "chain mini"]
-BASE = ["export base", "reference base", "graphs base", "chain base", "parts base"]
+MINI = ["export mini", "reference mini", "graphs mini"]
+BASE = ["export base", "reference base", "graphs base", "chain base"]
 SERVED = [f"{step} base, embedded-gpu" for step in ("answers", "speed", "memory", "dead process")]
 
 
@@ -123,10 +123,10 @@ SERVED = [f"{step} base, embedded-gpu" for step in ("answers", "speed", "memory"
         pytest.param(
             (),
             (),
-            [*MINI, "answers mini, embedded-gpu", "dead process mini, embedded-gpu", *BASE, *SERVED],
+            [*MINI, "answers mini, embedded-gpu", *BASE, *SERVED, "parts base"],
             id="all",
         ),
-        pytest.param((), ("server", "graphs"), [*MINI, *BASE], id="no server"),
+        pytest.param((), ("server", "graphs"), [*MINI, *BASE, "parts base"], id="no server"),
         pytest.param((), ("export",), ["export mini", "export base"], id="no export"),
     ],
 )

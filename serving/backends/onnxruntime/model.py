@@ -54,10 +54,7 @@ class TritonPythonModel:
         parameters = parameters_of(args)
         self.threads = threads_of(parameters)
         self.kind, self.device = args["model_instance_kind"], args["model_instance_device_id"]
-        # Before ONNX Runtime looks for CUDA: its own search, until 1.27, took the folders of CUDA 12 only.
         self.probe = probe_of(int(self.device)) if self.kind == "GPU" else None
-        if self.kind == "GPU":
-            ort.preload_dlls()  # CUDA and cuDNN, where pip installed them
         self.ladder: Ladder | None = None
         if "batch_ladder" in parameters:
             from serving.backends.onnxruntime.ladder import Plan, open_ladder  # imports PyTorch

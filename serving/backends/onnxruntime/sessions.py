@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import onnxruntime as ort
@@ -16,6 +17,17 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
 
+@lru_cache
+def load_cuda() -> None:
+    """Load CUDA and cuDNN as pip installed them.
+
+    PyTorch comes first, because it brings its own: until 1.27, ONNX Runtime looked in the folders of CUDA 12 only.
+    """
+    import torch  # noqa: F401
+
+    ort.preload_dlls()
+
+
 def providers_of(kind: str, device: str, capture: bool = False) -> list[Provider]:
     """ONNX Runtime's providers for an instance: on a GPU, CUDA with the cheapest search for a new batch shape.
 
@@ -25,6 +37,7 @@ def providers_of(kind: str, device: str, capture: bool = False) -> list[Provider
         return [CPU]
     if CUDA not in ort.get_available_providers():
         raise RuntimeError("KIND_GPU, and the ONNX Runtime here has no CUDA: pip install onnxruntime-gpu")
+    load_cuda()
     options = {
         "device_id": device,
         "cudnn_conv_algo_search": "HEURISTIC",
