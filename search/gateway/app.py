@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +36,6 @@ from search.gateway.schemas import (
     found,
     written,
 )
-from search.gateway.tracing import Tracing
 from search.index import Hit, Index, Point, one_a_product
 from search.photos import PhotoError, load
 from search.questions import Duplicates, points_of, recent
@@ -222,8 +220,6 @@ def create_app(
         from fastapi.middleware.cors import CORSMiddleware
 
         app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"])
-    if find_spec("opentelemetry"):
-        app.add_middleware(Tracing)
     return app
 
 
