@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
+from export.__main__ import main as export
 from search.gateway.app import create_app
 from search.gateway.guard import Settings
 from search.index import Hit, IndexFault, WrongVersion
@@ -18,9 +22,13 @@ from search.questions import Options, UnknownProduct
 from search.records import Product
 from search.shop import Shop
 from search.store import Store
-from tests.asking import until
+from serving.paths import REPOSITORIES
+from serving.server.server import Server
+from tests import toys
+from tests.asking import SECONDS, until
 from tests.search.fakes import Models
 from tests.search.test_index import make_store
+from vlclip import Client
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Local mode"), pytest.mark.filterwarnings("ignore:Payload indexes")]
 COUNT = 12
@@ -268,3 +276,72 @@ def test_an_empty_index_answers_and_has_no_product(edge: Store) -> None:
         shop.similar("p1", Options())
     assert shop.reindex(Models(2).client).failures == []
     shop.close()
+
+
+class Trimmed(Client):
+    """A client of toys, whose texts get embeddings as long as those of their photos."""
+
+    def embed_texts(self, texts: Any, **options: Any) -> Any:
+        return self._trimmed(super().embed_texts(texts, **options))
+
+    def enrich(self, *products: Any, **options: Any) -> Any:
+        return self._trimmed(super().enrich(*products, **options))
+
+    def _trimmed(self, found: Any) -> Any:
+        return replace(
+            found, embedding=found.embedding[:, :3] / np.linalg.norm(found.embedding[:, :3], axis=1)[:, None]
+        )
+
+
+@pytest.mark.slow
+def test_no_answer_mixes_versions_while_triton_changes_its_models(tmp_path: Path) -> None:
+    """A photo's embedding by toys of one version has a cosine of 1 with the others of that version, and 0.95 else."""
+    models = toys.build(REPOSITORIES[0], tmp_path / "models")
+    toys.place_version(models, 1)
+    photos = [tmp_path / f"{n}.png" for n in range(4)]
+    for n, path in enumerate(photos):
+        Image.effect_mandelbrot((64, 64), (-2 + n / 4, -1, 1, 1), 20 + n).save(path)
+    rows = [Product(id=path.stem, product_type="mug", title=path.stem, photos=(str(path),)) for path in photos]
+    done = Event()
+    answered: list[str] = []
+
+    def ask(shop: Shop) -> None:
+        while not done.is_set():
+            try:
+                answers = [shop.by_photo(photos[0].read_bytes(), "mug", Options()).hits, shop.similar("1", Options())]
+                answers.append(shop.by_text("a mug", Options()))
+            except WrongVersion:  # no collection has been made by the new models yet
+                answered.append("refused")
+                continue
+            for hits in answers:
+                assert len({hit.payload["version"] for hit in hits}) == 1
+            assert answers[0][0].score == pytest.approx(1, abs=1e-4)
+            answered.append(answers[0][0].payload["version"])
+
+    with (
+        Server.start([models, REPOSITORIES[1]]) as server,
+        Trimmed(server.grpc_url, timeout=SECONDS) as client,
+        ThreadPoolExecutor(3) as threads,
+    ):
+        first = client.models()[0].version
+        shop = Shop(make_store("edge", tmp_path / "index"), client)
+        assert shop.upsert(rows).bad == []
+        askers = [threads.submit(ask, shop) for _ in range(3)]
+        try:
+            until(lambda: len(answered) > 10)
+            toys.place_version(models, 2)
+            until(lambda: client.models()[0].version != first)
+            until(lambda: "refused" in answered)
+            assert shop.reindex(client).failures == []
+            until(lambda: len({*answered} - {"refused"}) == 2)
+            assert export(["use", "--version", "1", "--out", str(models)]) == 0
+            until(lambda: client.models()[0].version == first)
+            shop.rollback()
+            count = len(answered)
+            until(lambda: len(answered) > count + 10 or any(one.done() for one in askers))
+        finally:
+            done.set()
+        for asker in askers:
+            asker.result()
+        assert answered[-1].partition("-")[0] == first.partition("-")[0]
+        shop.close()
