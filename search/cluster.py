@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, cast
 
 import qdrant_edge
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from search.conditions import Kit, fields_of
 from search.index import (
@@ -17,7 +19,9 @@ from search.index import (
     MOST_FIELDS,
     TEXT,
     WORDS,
+    Closed,
     Hit,
+    IndexAway,
     IndexFault,
     Kind,
     Leg,
@@ -39,6 +43,28 @@ _KINDS: dict[Kind, models.PayloadSchemaType] = {
     "number": models.PayloadSchemaType.FLOAT,
     "bool": models.PayloadSchemaType.BOOL,
 }
+
+
+class _Translated:
+    """A client whose errors are IndexFault, with a sentence."""
+
+    def __init__(self, client: QdrantClient) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            try:
+                return method(*arguments, **options)
+            except ResponseHandlingException as error:
+                raise IndexAway(f"the Qdrant cluster does not answer ({error})") from error
+            except UnexpectedResponse as error:
+                if error.status_code == 404:
+                    raise Closed("the collection is no longer there, or another one has taken its place") from error
+                raise IndexFault(f"the Qdrant cluster answered {error.status_code} {error.reason_phrase}") from error
+
+        return call
 
 
 class ClusterIndex:
@@ -185,7 +211,7 @@ class ClusterStore:
         replicas: int = 1,
         across_types: bool = True,
     ) -> None:
-        self._client, self._prefix = client, prefix
+        self._client, self._prefix = cast("QdrantClient", _Translated(client)), prefix
         self._shards, self._replicas, self._across_types = shards, replicas, across_types
 
     def __str__(self) -> str:
@@ -194,7 +220,7 @@ class ClusterStore:
     def collections(self) -> list[Collection]:
         """All collections, oldest first."""
         names = sorted(one.name for one in self._client.get_collections().collections)
-        return [self._read(name) for name in names if name.startswith(f"{self._prefix}-c")]
+        return [self._read(name) for name in names if re.fullmatch(re.escape(self._prefix) + r"-c\d+", name)]
 
     def _read(self, name: str) -> Collection:
         return Collection.of(self._client.get_collection(name).config.metadata or {})

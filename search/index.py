@@ -43,6 +43,10 @@ class IndexFault(RuntimeError):
     """The index cannot do what was asked; the message says why and what to do."""
 
 
+class IndexAway(IndexFault):
+    """The server of the index does not answer."""
+
+
 class Closed(IndexFault):
     """The collection was closed while it was asked, because another one has taken its place."""
 

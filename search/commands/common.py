@@ -68,7 +68,7 @@ def store_of(where: str) -> Store:
 
         from search.cluster import ClusterStore
 
-        return ClusterStore(QdrantClient(where, api_key=os.environ.get("VLCLIP_INDEX_KEY")))
+        return ClusterStore(QdrantClient(where, api_key=os.environ.get("VLCLIP_INDEX_KEY"), check_compatibility=False))
     return FolderStore(Path(where))
 
 

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from search.index import IndexFault, WrongVersion
+from search.index import IndexAway, IndexFault, WrongVersion
 from search.photos import PhotoError
 from search.questions import UnknownProduct
 from search.shop import NoPhoto
@@ -39,6 +39,7 @@ _STATUS: dict[type[Exception], int] = {
     InvalidInputError: 422,
     ValueError: 422,
     WrongVersion: 503,
+    IndexAway: 503,
     IndexFault: 409,
     OverloadedError: 503,
     UnavailableError: 503,

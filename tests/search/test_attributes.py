@@ -15,12 +15,12 @@ from search.records import Product
 from search.shop import Shop
 from search.store import Store
 from tests.search.fakes import Models
-from tests.search.test_index import make_store
+from tests.search.test_index import ENGINES, make_store
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Local mode"), pytest.mark.filterwarnings("ignore:Payload indexes")]
 
 
-@pytest.fixture(params=["edge", "cluster"])
+@pytest.fixture(params=ENGINES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return make_store(request.param, tmp_path / "index")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import uuid
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +19,7 @@ from qdrant_client import QdrantClient
 from search.attributes import Attribute
 from search.cluster import ClusterStore
 from search.edge import EdgeIndex
-from search.index import IMAGE, TEXT, Index, IndexFault, Leg, Point, Question, point_id
+from search.index import IMAGE, TEXT, Index, IndexAway, IndexFault, Leg, Point, Question, point_id
 from search.questions import Options, UnknownProduct, recent, recommend, similar
 from search.store import Collection, FolderStore, Store, rollback
 
@@ -47,15 +49,21 @@ def make_store(engine: str, folder: Path) -> Store:
         return FolderStore(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the emulator says that payload indexes have no effect
-        return ClusterStore(QdrantClient(":memory:"))
+        if engine == "cluster":
+            return ClusterStore(QdrantClient(":memory:"))
+        return ClusterStore(QdrantClient(os.environ["QDRANT_URL"]), f"test-{uuid.uuid4().hex[:8]}")
 
 
-@pytest.fixture(params=["edge", "cluster"])
+ENGINES = ["edge", "cluster", *(["url"] if os.environ.get("QDRANT_URL") else [])]
+"""The embedded engine, the emulator of a cluster and, where QDRANT_URL names one, a cluster."""
+
+
+@pytest.fixture(params=ENGINES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return make_store(request.param, tmp_path)
 
 
-@pytest.fixture(scope="module", params=["edge", "cluster"])
+@pytest.fixture(scope="module", params=ENGINES)
 def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     """An index that tests only read."""
     made = filled(make_store(request.param, tmp_path_factory.mktemp("index")))
@@ -180,7 +188,7 @@ def test_types_are_named_once(index: Index) -> None:
         ask(index, types=["mug"], where={"product_type": "lamp"})
 
 
-@pytest.fixture(scope="module", params=["edge", "cluster"])
+@pytest.fixture(scope="module", params=ENGINES)
 def fan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     """Products p0, p1 … p30, each turned by a twentieth from the one before."""
     store = make_store(request.param, tmp_path_factory.mktemp("fan"))
@@ -308,6 +316,21 @@ def test_a_store_serves_promotes_and_rolls_back(store: Store) -> None:
     store.drop(second)
     assert store.collections() == [first]
     assert isinstance(first, Collection)
+
+
+def test_a_cluster_that_does_not_answer_is_an_error_with_a_sentence() -> None:
+    with pytest.raises(IndexAway, match="the Qdrant cluster does not answer"):
+        ClusterStore(QdrantClient("http://127.0.0.1:1", check_compatibility=False)).served()
+
+
+def test_a_cluster_keeps_collections_of_several_shops_apart() -> None:
+    client = QdrantClient(":memory:")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mine, other = ClusterStore(client, "shop"), ClusterStore(client, "shop-cheap")
+        mine.create("v1", "mini", D)
+        other.create("v1", "mini", D)
+    assert [len(store.collections()) for store in (mine, other)] == [1, 1]
 
 
 def test_a_second_process_is_told_who_has_the_folder(tmp_path: Path) -> None:

@@ -27,14 +27,14 @@ from serving.server.server import Server
 from tests import toys
 from tests.asking import SECONDS, until
 from tests.search.fakes import Models
-from tests.search.test_index import make_store
+from tests.search.test_index import ENGINES, make_store
 from vlclip import Client
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Local mode"), pytest.mark.filterwarnings("ignore:Payload indexes")]
 COUNT = 12
 
 
-@pytest.fixture(params=["edge", "cluster"])
+@pytest.fixture(params=ENGINES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return make_store(request.param, tmp_path / "index")
 
