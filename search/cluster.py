@@ -139,7 +139,7 @@ class ClusterIndex:
             query = models.NearestQuery(nearest=legs[0], mmr=mmr)
         groups = self._client.query_points_groups(
             self._name,
-            group_by="product",
+            group_by="duplicate" if question.collapse else "product",
             query=query,
             using=using,
             prefetch=prefetch,

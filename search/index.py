@@ -80,7 +80,8 @@ class Question:
 
     Several ``legs`` are fused by reciprocal rank. ``diversity`` of 0 to 1 trades similarity for variety (maximal
     marginal relevance; one leg with a vector only). ``threshold`` is the lowest score, a cosine; it applies to one leg
-    with a vector only. ``without`` are products that are left out.
+    with a vector only. ``without`` are products that are left out. ``collapse`` leaves out products whose photo is a
+    duplicate of one that is in the answer, such as the sizes of a garment.
     """
 
     legs: Sequence[Leg]
@@ -91,6 +92,7 @@ class Question:
     diversity: float = 0.0
     threshold: float | None = None
     exact: bool = False
+    collapse: bool = False
 
     def __post_init__(self) -> None:
         if not self.legs:
@@ -177,12 +179,17 @@ def decoded(id: object, payload: Mapping[str, Any] | None, vectors: Any, names: 
 
 def ordered(hits: Sequence[Hit], question: Question) -> list[Hit]:
     """The best hit of each product, best first. Equal scores, as of duplicates, have the same order every time."""
-    return one_a_product(hits if question.diversity else sorted(hits, key=lambda hit: (-hit.score, hit.id)))
+    found = one_a_product(hits if question.diversity else sorted(hits, key=lambda hit: (-hit.score, hit.id)))
+    return _one_each(found, "duplicate") if question.collapse else found
 
 
 def one_a_product(hits: Sequence[Hit]) -> list[Hit]:
     """The best hit of each product, in order."""
+    return _one_each(hits, "product")
+
+
+def _one_each(hits: Sequence[Hit], field: str) -> list[Hit]:
     best: dict[str, Hit] = {}
     for hit in hits:
-        best.setdefault(hit.payload["product"], hit)
+        best.setdefault(hit.payload[field], hit)
     return list(best.values())

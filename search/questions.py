@@ -30,6 +30,7 @@ class Options:
     diversity: float = 0.0
     threshold: float | None = None
     exact: bool = False
+    collapse: bool = False
 
     def question(self, legs: Sequence[Leg], *, without: Sequence[str] = (), more: Where | None = None) -> Question:
         """The question with these options and ``more`` conditions."""
@@ -38,7 +39,9 @@ class Options:
         where = {**(more or {}), **self.where}
         if self.types is not None:
             where["product_type"] = list(self.types)
-        return Question(legs, where, without, self.limit, self.offset, self.diversity, self.threshold, exact=self.exact)
+        return Question(
+            legs, where, without, self.limit, self.offset, self.diversity, self.threshold, self.exact, self.collapse
+        )
 
 
 def by_text(

@@ -57,10 +57,14 @@ class Ask(FacetsRequest):
     offset: Annotated[int, Field(ge=0, le=DEEPEST)] = 0
     diversity: Annotated[float, Field(ge=0, le=1)] = Field(0, description="0: the most similar; 1: the most varied")
     threshold: float | None = Field(None, ge=-1, le=1, description="The lowest cosine of an answer")
+    collapse: bool = Field(False, description="One product of those that show the same photo, such as sizes")
 
     def options(self) -> Options:
         """The question's options, with the conditions on the payload's fields."""
-        return Options(self.product_types, self.where(), self.limit, self.offset, self.diversity, self.threshold)
+        return Options(
+            self.product_types, self.where(), self.limit, self.offset, self.diversity, self.threshold,
+            collapse=self.collapse,
+        )  # fmt: skip
 
 
 PLAIN = frozenset({"product", "product_type", "status"})

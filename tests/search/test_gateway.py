@@ -103,6 +103,13 @@ def test_similar_products_are_not_the_product_or_its_duplicate(http: TestClient)
     assert products(http.post("/v1/similar", json={"product": "p0", "duplicates": True}))[0] == "twin"
 
 
+def test_of_products_with_the_same_photo_one_is_shown_if_asked(http: TestClient) -> None:
+    question = {"text": "a product", "limit": 100}
+    assert {"p0", "twin"} <= set(products(http.post("/v1/search", json=question)))
+    found = products(http.post("/v1/search", json={**question, "collapse": True}))
+    assert (len({"p0", "twin"} & set(found)), len(found)) == (1, COUNT)
+
+
 def test_recommendations_leave_out_what_is_known(http: TestClient) -> None:
     found = products(http.post("/v1/recommend", json={"recent": ["p3", "p4"], "liked": ["p5"], "disliked": ["p6"]}))
     assert len(found) == 10

@@ -38,10 +38,12 @@ function filter(change) {
   location.hash = address(now.view, now.value, { types: now.types, where: now.where, ...change(now) });
 }
 
-const asked = ({ types, where } = read()) => ({
+const narrowed = ({ types, where } = read()) => ({
   ...(types.length ? { product_types: types } : {}),
   ...(Object.keys(where).length ? { filters: where } : {}),
 });
+
+const asked = () => ({ ...narrowed(), collapse: true });
 
 // Results
 
@@ -104,7 +106,7 @@ function card(product) {
   image.alt = `${named(product)} (${product.product_type || "no type"})`;
   made.querySelector(".open").href = address("product", product.product);
   made.querySelector("h3").textContent = named(product);
-  made.querySelector(".about").textContent = [product.product_type, product.grounded ? "" : "not found in its photo"].filter(Boolean).join(" · ");
+  made.querySelector(".about").textContent = [product.product_type, product.grounded ? "" : "whole photo"].filter(Boolean).join(" · ");
   made.querySelector(".score").textContent = product.score === null ? "" : product.score.toFixed(2);
   const similar = made.querySelector(".similar");
   similar.href = address("similar", product.product);
@@ -268,7 +270,7 @@ async function count(now) {
   const key = JSON.stringify([now.types, now.where]);
   if (counted === key) return;
   counted = key;
-  const counts = await post("/v1/facets", asked(now));
+  const counts = await post("/v1/facets", narrowed(now));
   if (counted !== key) return;
   facets(counts, now, filter);
   if ($("kind").options.length) return;
