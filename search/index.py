@@ -35,7 +35,7 @@ KEYWORDS = ("product", "product_type", "content", "bands", "duplicate")
 GROUPS = ("attributes", "guessed")
 """Objects of the payload whose fields are indexed when they are first seen: what the shop says of a product, and what
 its photos show (`search.attributes`)."""
-MOST_FIELDS = 300
+MOST_FIELDS = 128
 """Attributes with an index. Further ones can be used in filters too, but slow a question down."""
 
 
