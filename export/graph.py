@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto
 from onnx_ir.passes import common
 from onnxscript import optimizer
-from onnxscript.rewriter import rewrite
+from onnxscript.rewriter import MatchResult, RewriteRuleClassBase, rewrite
 from onnxscript.rewriter.rules import common as rules
 from torch import Tensor, nn
 
@@ -71,6 +71,24 @@ def traced_or_refused() -> Iterator[None]:
         raise GraphError(f"PyTorch cannot trace the model: {first_line(error)}") from error
 
 
+class TileBooleans(RewriteRuleClassBase):
+    """Tile integers in place of booleans, for which ONNX Runtime has no CUDA kernel.
+
+    Grounding DINO repeats its text masks for every head. See ``tests/export/test_cuda_kernels.py``.
+    """
+
+    def pattern(self, op: Any, x: ir.Value, repeats: ir.Value) -> Any:
+        return op.Tile(x, repeats, _outputs=["tiled"])
+
+    def check(self, op: Any, *_: Any, **values: Any) -> MatchResult:
+        found = MatchResult()
+        return found if values["tiled"].dtype == ir.DataType.BOOL else found.fail("not boolean")
+
+    def rewrite(self, op: Any, x: ir.Value, repeats: ir.Value, **_: Any) -> Any:
+        numbers = op.Tile(op.Cast(x, to=ir.DataType.INT32), repeats)
+        return op.Cast(numbers, to=ir.DataType.BOOL)
+
+
 def simplify(graph: ir.Model) -> onnx.ModelProto:
     """Fold constants and remove nodes without effect, like torch's exporter, but keep BatchNormalization.
 
@@ -79,7 +97,8 @@ def simplify(graph: ir.Model) -> onnx.ModelProto:
 
     This works on the exporter's own representation, which shares PyTorch's weights. A protobuf would copy them.
     """
-    no_effect = [
+    tile_booleans: Any = TileBooleans
+    rewrites = [
         rules.no_op_cast_rule,
         rules.no_op_expand_rule,
         rules.no_op_transpose_rule,
@@ -95,12 +114,13 @@ def simplify(graph: ir.Model) -> onnx.ModelProto:
         rules.sub_0_rule,
         rules.dropout_inference_rule,
         rules.materialize_reshape_shape_rule,
+        tile_booleans.rule(),
     ]
     passes: Any = common
     passes.InlinePass()(graph)
     passes.LiftConstantsToInitializersPass()(graph)
     optimizer.fold_constants(graph)
-    graph = rewrite(graph, pattern_rewrite_rules=no_effect)
+    graph = rewrite(graph, pattern_rewrite_rules=rewrites)
     optimizer.fold_constants(graph)
     for run in (
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),

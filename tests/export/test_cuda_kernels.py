@@ -10,9 +10,13 @@ from pathlib import Path
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto
+from torch import Tensor
 
+from export.graph import export_graph
 from serving.repository.manifest import ARTEFACTS, GRAPHS
+from serving.repository.specs import ModelSpec, TensorSpec
 from tests import toys
 
 FLOATS = {"FLOAT", "FLOAT16"}
@@ -23,7 +27,7 @@ GROUPS = {
     "CumSum Greater GreaterOrEqual Less LessOrEqual ReduceMax ReduceMin ReduceSum Tile TopK": NUMBERS,
     "BatchNormalization Conv Gemm InstanceNormalization LayerNormalization MatMul MaxPool Resize": FLOATS,
     "ArgMax Ceil Cos Erf Exp Floor Gelu Log Reciprocal ReduceL2 ReduceMean Relu Round": FLOATS,
-    "Sigmoid Sin Softmax Sqrt Tanh": FLOATS,
+    "IsNaN Sigmoid Sin Softmax Sqrt Tanh": FLOATS,
     "Cast Concat Expand Flatten Gather GatherElements Identity Reshape Slice Split Squeeze Transpose Unsqueeze": ANY,
     "And Not Or": {"BOOL"},
     "Clip": FLOATS | {"INT64", "UINT8"},
@@ -61,6 +65,24 @@ def nodes_of(model: onnx.ModelProto, folder: Path) -> list[tuple[str, str]]:
 
 def without_kernel(model: onnx.ModelProto, folder: Path) -> set[tuple[str, str]]:
     return {(operator, type_) for operator, type_ in nodes_of(model, folder) if type_ not in KERNELS.get(operator, ())}
+
+
+class Repeat(torch.nn.Module):
+    """Repeats a mask, as Grounding DINO does for its heads."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return (tokens > 0).repeat(1, 2).float()  # (B, T) → (B, 2 T)
+
+
+def test_a_mask_is_repeated_on_a_gpu(tmp_path: Path) -> None:
+    spec = ModelSpec((TensorSpec("TOKENS", "INT64", ("T",)),), (TensorSpec("EMBEDDING", "FP32", ("D",)),))
+    tokens = torch.tensor([[0, 1, 2], [3, 0, 0]])
+    graph = export_graph(Repeat(), [tokens], spec)
+    assert "Tile" in {operator for operator, _ in nodes_of(graph, tmp_path)}
+    assert without_kernel(graph, tmp_path) == set()
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"TOKENS": tokens.numpy()})
+    assert found.tolist() == Repeat()(tokens).tolist()
 
 
 @pytest.mark.parametrize("leaf", [leaf for leaf, artefact in ARTEFACTS.items() if artefact in GRAPHS])
