@@ -84,6 +84,8 @@ def test_cuda_computes_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> Non
         config = read_config(REPOSITORIES[0] / leaf, "ngc-onnxruntime-cuda")
         [accelerator] = config.optimization.execution_accelerators.gpu_execution_accelerator
         assert (accelerator.name, dict(accelerator.parameters)) == ("cuda", {"use_tf32": "0"})
+        # Triton's backend overwrites what an accelerator says about the search with its own default, but not this.
+        assert config.parameters["cudnn_conv_algo_search"].string_value == "1"
 
 
 class Lost(SystemExit):
