@@ -90,7 +90,8 @@ def _base64(row: Any) -> str:
 
 
 def _floats(row: Any) -> list[float]:
-    return list(row.tolist())
+    # Nine decimals are written twice as fast as all digits of FP32, and move a vector by 1e-8.
+    return list(np.round(row.astype(np.float64), 9).tolist())
 
 
 def _typed(one: Input) -> TextInput | ImageInput:

@@ -32,6 +32,8 @@ def count(index: Index, request: FacetsRequest) -> Facets:
         counts: dict[str, int] = {}
         if kind != "number":
             counts = values(key, FEW + 1)
+            if kind == "bool":  # the engines write them differently
+                counts = {value.lower(): count for value, count in counts.items()}
             known: Any = chosen.get(key)
             if not counts or len(counts) > FEW or (len(counts) == 1 and known is None):
                 continue

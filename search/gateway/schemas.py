@@ -171,7 +171,7 @@ class ProductAnswer(BaseModel):
 
 
 class Facet(BaseModel):
-    """The values of an attribute, with the number of photos of each. A number has no list of values."""
+    """The values of an attribute, with the number of photos of each. A number has none; a bool has true and false."""
 
     kind: Kind
     values: dict[str, int]

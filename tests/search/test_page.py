@@ -195,8 +195,16 @@ def test_numbers_and_yes_or_no_are_filters(page: Page, scenes: list[Photo]) -> N
     page.get_by_label("price, from").press("Tab")
     expect(page.locator("#chosen button")).to_have_text(["price from 2"])
     expect(page.locator("article")).to_have_count(len(scenes) - 2)
-    page.locator("details[data-name=in_stock] label", has_text="true").locator("input").check()
-    expect(page.locator("article")).to_have_count(len([n for n in range(2, len(scenes)) if n % 2 == 0]))
+    for value, rest in (("true", 0), ("false", 1)):
+        label = page.locator("details[data-name=in_stock] label", has=page.get_by_text(value, exact=True))
+        label.click()
+        expected = [f"p{n}" for n in range(2, len(scenes)) if n % 2 == rest]
+        expect(page.locator("article")).to_have_count(len(expected))
+        expect(page.locator("article h3").first).to_have_text(re.compile(rf" ({'|'.join(expected)})$"))
+        settled(page)
+        assert {title.split()[-1] for title in cards(page)} == set(expected)
+        label.click()
+        expect(page.locator("#chosen button")).to_have_count(1)
 
 
 def test_a_photo_shows_its_box_and_another_can_be_drawn(page: Page, scenes: list[Photo]) -> None:
