@@ -8,6 +8,7 @@ The server of the models runs as well, unless `--url` names one. The index is ke
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -54,18 +55,25 @@ def row(name: str, item: Item, photos: list[str], price: float) -> dict[str, obj
     }  # fmt: skip
 
 
+def index_of(catalogue: Path) -> Path:
+    """The folder of a catalogue's index. Two catalogues of the same name have two."""
+    place = hashlib.sha256(str(catalogue.resolve()).encode()).hexdigest()[:8]
+    return Path("build") / f"shop-{catalogue.stem}-{place}"
+
+
 def main() -> int:
     """Index the catalogue and serve it."""
     parser = parser_of("shop", __doc__, figures=False)
     parser.add_argument("--catalogue", type=Path, help="your products (default: a drawn catalogue)")
     parser.add_argument(
-        "--index", help="folder or URL of the index (default: build/shop/index, or beside the catalogue)"
+        "--index",
+        help="folder or URL of the index (default: a folder of build for each catalogue)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address of the gateway (%(default)s)")
     parser.add_argument("--port", default="8080", help="port of the gateway (%(default)s)")
     args = parser.parse_args()
     catalogue = args.catalogue or draw(FOLDER, PRODUCTS, SCENES)
-    index = args.index or str(Path("build") / f"shop-{catalogue.stem}" if args.catalogue else FOLDER / "index")
+    index = args.index or str(index_of(catalogue) if args.catalogue else FOLDER / "index")
     with served(args.url) as url:
         places = ["--index", index, "--url", url]
         code = search.main(["index", str(catalogue), *places])

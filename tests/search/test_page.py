@@ -32,7 +32,7 @@ if CHROMIUM is None:
     pytest.skip("chromium is not installed", allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)
 
 Scheme = Literal["light", "dark"]
 SIZES = {"desktop": (1280, 900), "phone": (390, 844), "small phone": (320, 568)}
@@ -94,7 +94,7 @@ def address(shop: Shop, client: Client) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=120_000)
         yield browser
         browser.close()
 
@@ -109,7 +109,7 @@ def _open(browser: Browser, address: str, size: str = "desktop", scheme: Scheme 
     width, height = SIZES[size]
     errors: list[str] = []
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(60_000)
     page = context.new_page()
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
