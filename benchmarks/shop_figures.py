@@ -35,7 +35,8 @@ from benchmarks.shop import draw
 from benchmarks.target import keep, parser_of, served
 from search import evaluate, plot, questions
 from search.edge import EdgeIndex
-from search.gateway.app import Settings, create_app
+from search.gateway.app import create_app
+from search.gateway.guard import Settings
 from search.index import IMAGE, TEXT, WORDS, Index, Point
 from search.measures import TOP, Estimate, Values, estimate, graded
 from search.questions import Options
