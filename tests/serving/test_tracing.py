@@ -102,7 +102,7 @@ def test_every_leaf_has_a_span_in_the_callers_trace(server: Server, collector: C
     asked: list[str] = []
 
     def is_complete() -> bool:
-        # Triton drops spans whose export failed, so a trace that stays incomplete is replaced by another one.
+        # Spans are exported without a guarantee, so a trace that stays incomplete is replaced by another one.
         done = subprocess.run(
             [sys.executable, "-c", SHOP, server.grpc_url], input=PHOTO, capture_output=True, check=True
         )
